@@ -1,0 +1,1 @@
+"""Post-training pipelines for language models: schedule, resume, compare, promote."""

@@ -1,0 +1,187 @@
+"""Stage outputs on disk: content-addressed directories that exist only when complete.
+
+    <root>/<kind>-<key>/            a finished artifact: its files, and manifest.json
+    <root>/<kind>-<key>.partial/    one being built; `work/` in it is scratch and is not kept
+    <root>/.locks/<kind>-<key>      held by the process that builds it
+
+The manifest is written last and the directory is renamed after it, everything fsynced in between,
+so a path without the suffix is whole even after a power cut.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+MANIFEST = "manifest.json"
+WORK = "work"
+
+
+class FileRecord(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    size: int
+    """Bytes."""
+
+
+class Manifest(BaseModel):
+    """What an artifact is, where it came from, and the digest of every file in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    kind: str
+    key: str
+    identity: dict[str, Any]
+    """Everything the key digests, readable."""
+    inputs: dict[str, str]
+    """Role -> `<kind>-<key>` of the artifacts it was made from."""
+    environment: dict[str, str]
+    """Versions at build time, the exact ones; the key holds only the minor ones."""
+    metrics: dict[str, float]
+    facts: dict[str, Any] = {}
+    """What else the stage wants remembered: row counts, a hub commit, a model version."""
+    started: str
+    finished: str
+    seconds: float
+    """Time spent building, over all attempts that are known."""
+    files: dict[str, FileRecord]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage's directory."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """The first 12 hex digits of the sha256 of `identity` as canonical JSON."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def find(root: Path, kind: str, key: str, *, verify: bool = False) -> Artifact | None:
+    """The finished artifact of that key, or None if it is absent or its files do not fit its
+    manifest. `verify` also re-reads every file's digest."""
+    path = root / f"{kind}-{key}"
+    try:
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    if manifest.key == key and _intact(path, manifest.files, verify):
+        return Artifact(path, manifest)
+    return None
+
+
+def _intact(path: Path, files: Mapping[str, FileRecord], verify: bool) -> bool:
+    for name, record in files.items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != record.size:
+            return False
+        if verify and sha256(file) != record.sha256:
+            return False
+    return True
+
+
+def _set_aside(damaged: Path) -> None:
+    bad = damaged.with_name(damaged.name + ".bad")
+    shutil.rmtree(bad, ignore_errors=True)
+    damaged.rename(bad)
+
+
+@contextmanager
+def lock(root: Path, kind: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+    """One builder per key, on a kernel lock that dies with its holder. `waiting` says so first."""
+    from filelock import FileLock, Timeout
+
+    folder = root / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    held = FileLock(folder / f"{kind}-{key}")
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        waiting()
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def partial(root: Path, kind: str, key: str) -> Path:
+    """The directory to build in; what an interrupted build left there is kept."""
+    path = root / f"{kind}-{key}.partial"
+    (path / WORK).mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def commit(partial: Path, manifest: Manifest) -> Artifact:
+    """Give a complete `.partial` directory its manifest and its final name.
+
+    A directory that already has the name was found damaged, and is kept as `<name>.bad`.
+    """
+    shutil.rmtree(partial / WORK, ignore_errors=True)
+    manifest = manifest.model_copy(update={"files": records(partial)})
+    seal(partial, MANIFEST, manifest.model_dump_json(indent=2))
+    final = partial.with_name(f"{manifest.kind}-{manifest.key}")
+    if final.exists():
+        _set_aside(final)
+    partial.rename(final)
+    fsync(final.parent)
+    return Artifact(final, manifest)
+
+
+def seal(folder: Path, name: str, manifest: str) -> None:
+    """fsync everything in `folder`, then add the manifest that makes it complete."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_symlink():
+            fsync(path)
+    write_atomic(folder / name, manifest)
+
+
+def records(folder: Path) -> dict[str, FileRecord]:
+    """Digest and size of every file below `folder`, by relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): FileRecord(
+            sha256=sha256(path), size=path.stat().st_size
+        )
+        for path in files
+        if path.name != MANIFEST
+    }
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace `path` by `text`: after a crash it holds either the old or the new content."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    staging.write_text(text, encoding="utf-8")
+    fsync(staging)
+    staging.replace(path)
+    fsync(path.parent)
+
+
+def fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,59 @@
+"""What every config section is made of."""
+
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+
+class Strict(BaseModel):
+    """A frozen section that refuses unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic would read `max_steps: true` as 1.
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
+            raise PydanticCustomError("bool_refused", "true and false are not allowed here")
+        return value
+
+
+class Neutral:
+    """Marks a field that cannot change what a stage produces, only where or how it is reported."""
+
+
+T = TypeVar("T")
+NeutralField = Annotated[T, Neutral()]
+"""`save_steps: NeutralField[int]` keeps `save_steps` out of every stage key."""
+
+
+def identity(section: BaseModel) -> dict[str, Any]:
+    """The fields of `section` that influence results, as JSON values; neutral ones are left out.
+
+    A field counts unless it is marked, so that a new field can at worst cause a needless rerun and
+    never a wrong reuse.
+    """
+    kept: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        if not any(isinstance(mark, Neutral) for mark in field.metadata):
+            kept[name] = _plain(getattr(section, name))
+    return kept
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return identity(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

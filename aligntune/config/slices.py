@@ -1,0 +1,73 @@
+"""What each stage reads of a run's config: its own slice and nothing else.
+
+A stage's key digests its slice, so a field that a stage does not read must not be in it.
+"""
+
+from typing import Literal
+
+from aligntune.config.base import NeutralField, Strict
+from aligntune.config.data import Dataset, TaskType
+from aligntune.config.evaluation import Metric
+from aligntune.config.model import Precision
+from aligntune.config.train import Algo, Peft, Train
+
+
+class ModelSlice(Strict):
+    name_or_path: str
+    revision: str | None
+    chat_template: str | None
+    trust_remote_code: bool
+
+
+class DataSlice(Strict):
+    datasets: tuple[Dataset, ...]
+    task: TaskType | None
+    """The canonical row type to make; None takes what each source is."""
+    heldout_fraction: float
+    """Share of prompts that goes to `heldout.parquet` and not to `train.parquet`; may be 0."""
+    max_heldout: int
+    """At most this many held-out rows."""
+    seed: int
+
+
+class TrainSlice(Strict):
+    algo: Algo
+    train: Train
+    """With `learning_rate` and `max_length` filled in."""
+    peft: Peft | None
+    precision: Precision
+    gradient_checkpointing: bool
+    trust_remote_code: bool
+    seed: int
+    save_steps: NeutralField[int]
+    eval_steps: NeutralField[int | None]
+
+
+class EvaluateSlice(Strict):
+    split: Literal["train", "heldout"]
+    """Which file of the data artifact to measure on."""
+    max_samples: int
+    metrics: tuple[Metric, ...]
+    max_new_tokens: int
+    batch_size: int
+    max_length: int
+    """Longest sequence in tokens that is scored."""
+    confidence: float
+    resamples: int
+    precision: Precision
+    trust_remote_code: bool
+    seed: int
+
+
+class RegisterSlice(Strict):
+    name: str
+    """Registered model, `<name>.policy`."""
+    tracking_uri: str
+    """The registry lives outside the artifacts, so another registry means another stage."""
+
+
+class PushSlice(Strict):
+    hub_model_id: str
+    private: bool
+    license: str | None
+    endpoint: str

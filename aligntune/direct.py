@@ -1,0 +1,50 @@
+"""The pipeline in this process, with a terminal to watch: no Prefect, nothing to start."""
+
+import logging
+
+from rich.console import Console
+
+from aligntune.config.run import RunConfig
+from aligntune.console import configure, stage_progress
+from aligntune.interrupt import stop_on_signals
+from aligntune.launch import execute_in_child
+from aligntune.plan import Stage, plan
+from aligntune.run import Done, execute
+from aligntune.session import Session, opened
+from aligntune.show import done_line, show_result
+from aligntune.stages import KINDS
+
+LOG = logging.getLogger("aligntune.direct")
+
+
+def post_train(config: RunConfig, command: str) -> None:
+    """Run every stage of `config` that does not exist yet, and print what came of it.
+
+    Raises:
+        AlignTuneError: a stage failed or was asked to stop; finished stages are kept.
+    """
+    console = Console()
+    configure(config.logging.level, console)
+    planned = plan(config)
+    with stop_on_signals() as stopping, opened(planned, command) as session:
+        for entry in planned.stages:
+            with stage_progress(console, entry.stage.label) as show:
+                if _separate(config, entry.stage):
+                    done = execute_in_child(entry.stage, session.context, LOG.info)
+                else:
+                    done = execute(entry.stage, session.context, show, stopping)
+            session.add(done)
+            _say(console, session, done)
+    show_result(console, session)
+
+
+def _separate(config: RunConfig, stage: Stage) -> bool:
+    return config.launch.mode == "process" and KINDS[stage.kind].trains
+
+
+def _say(console: Console, session: Session, done: Done) -> None:
+    line = done_line(done, session.artifact(done.label))
+    if console.is_terminal:
+        console.print(line, highlight=False)
+    else:
+        LOG.info("%s", line.plain)

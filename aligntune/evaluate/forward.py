@@ -1,0 +1,75 @@
+"""What every forward pass of an evaluation shares.
+
+Shapes, everywhere in this package: N prompts or rows in all, B of them in a batch, T tokens, V
+entries of the vocabulary.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from aligntune.config.model import Precision
+from aligntune.errors import Diverged
+
+Message = Mapping[str, str]
+Messages = Sequence[Message]
+Tick = Callable[[int, int], None]
+"""(done, in all)."""
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextmanager
+def inference(model: PreTrainedModel, precision: Precision) -> Iterator[None]:
+    """No gradients, no dropout, arithmetic in `precision` where that is safe for it.
+
+    Entered once for many batches, so that the weights are rounded once and not per batch.
+    """
+    half = HALF.get(precision)
+    arithmetic = torch.autocast(model.device.type, dtype=half) if half else nullcontext()
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), arithmetic:
+            yield
+    finally:
+        model.train(training)
+
+
+def longest_first(lengths: Sequence[int]) -> list[int]:
+    """Indices by falling length: little padding, and a batch that is too large fails at once."""
+    return sorted(range(len(lengths)), key=lambda index: -lengths[index])
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, to_answer: bool
+) -> str:
+    """`messages` in the model's chat template, up to the start of an answer if `to_answer`."""
+    plain = [{key: value for key, value in message.items() if value is not None} for message in messages]
+    text: str = tokenizer.apply_chat_template(
+        plain, tokenize=False, add_generation_prompt=to_answer
+    )
+    return text
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of rendered texts; the chat template has already written every special token."""
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def longest_sequence(model: PreTrainedModel, max_length: int | None) -> int | None:
+    """`max_length`, or the model's number of positions where that is less; None: no limit."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return min((limit for limit in (max_length, positions) if limit is not None), default=None)
+
+
+def diverged(what: str) -> Diverged:
+    return Diverged(
+        f"the model's {what} are not finite: its weights or its fp16 arithmetic overflowed; train "
+        "it again with a lower train.learning_rate, or set model.precision: fp32"
+    )

@@ -1,0 +1,146 @@
+"""Log-probabilities of given completions, teacher forced."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from aligntune.config.model import Precision
+from aligntune.errors import ConfigError
+from aligntune.evaluate.forward import (
+    Messages,
+    Tick,
+    diverged,
+    inference,
+    longest_first,
+    render,
+    tokens_of,
+)
+
+LOGITS = 2**28
+"""Entries of the (B, T, V) logits held at once, 1 GiB in fp32; a batch is cut to stay below."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A prompt and what follows it, as tokens."""
+
+    tokens: tuple[int, ...]
+    start: int
+    """Index of the first token of the completion, at least 1."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the completion, with the template's end of turn."""
+        return len(self.tokens) - self.start
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[Messages, Messages]]
+) -> list[Completion]:
+    """Each (prompt, completion) in the chat template. The completion is what the template adds to
+    the prompt that the model is asked to answer.
+
+    Raises:
+        ConfigError: the template does not keep that prompt when it is followed by an answer.
+    """
+    before = [render(tokenizer, prompt, to_answer=True) for prompt, _ in pairs]
+    whole = [render(tokenizer, [*prompt, *said], to_answer=False) for prompt, said in pairs]
+    for index, (asked, answered) in enumerate(zip(before, whole, strict=True)):
+        if not answered.startswith(asked):
+            raise ConfigError(
+                f"the chat template writes the prompt of row {index} as {asked[-40:]!r} before an "
+                "answer but differently above one, so answers cannot be scored; set "
+                "model.chat_template to one that does not"
+            )
+    encoded = zip(tokens_of(tokenizer, before), tokens_of(tokenizer, whole), strict=True)
+    # The last token of the prompt may have merged with the answer; then it belongs to the answer.
+    return [Completion(tuple(all_), max(1, _shared(asked, all_))) for asked, all_ in encoded]
+
+
+def log_probs(
+    model: PreTrainedModel,
+    completions: Sequence[Completion],
+    *,
+    batch_size: int,
+    progress: Tick,
+    precision: Precision = "fp32",
+) -> NDArray[np.float64]:
+    """Summed log-probability of each completion given its prompt, in nats. N completions -> (N,).
+
+    Raises:
+        Diverged: one of them is not finite.
+    """
+    found = np.zeros(len(completions))
+    done = 0
+    with inference(model, precision):
+        for batch in _batches(model, completions, batch_size):
+            found[batch] = _score(model, [completions[index] for index in batch])
+            if not np.isfinite(found[batch]).all():
+                raise diverged("log-probabilities")
+            done += len(batch)
+            progress(done, len(completions))
+    return found
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _batches(
+    model: PreTrainedModel, completions: Sequence[Completion], batch_size: int
+) -> Iterator[list[int]]:
+    """Indices of batches whose sequences are of similar length and whose logits fit."""
+    vocabulary = model.config.get_text_config().vocab_size
+    batch: list[int] = []
+    first = 0
+    for index in longest_first([len(completion.tokens) for completion in completions]):
+        start = completions[index].start
+        grown = min(first, start) if batch else start
+        longest = len(completions[batch[0] if batch else index].tokens)
+        logits = (len(batch) + 1) * (longest - grown + 1) * vocabulary
+        if batch and (len(batch) == batch_size or logits > LOGITS):
+            yield batch
+            batch, grown = [], start
+        batch, first = [*batch, index], grown
+    if batch:
+        yield batch
+
+
+def _score(model: PreTrainedModel, batch: Sequence[Completion]) -> list[float]:
+    """Summed log-probabilities. B completions -> (B,)."""
+    width = max(len(completion.tokens) for completion in batch)
+    # The token before the earliest completion predicts it; nothing further left is needed.
+    first = min(completion.start for completion in batch) - 1
+    tokens = torch.zeros((len(batch), width), dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for row, completion in enumerate(batch):
+        tokens[row, : len(completion.tokens)] = torch.tensor(completion.tokens)
+        mask[row, : len(completion.tokens)] = 1
+    tokens = tokens.to(model.device)
+    output = model(
+        input_ids=tokens,
+        attention_mask=mask.to(model.device),
+        use_cache=False,
+        logits_to_keep=width - first,
+    )
+    # Row by row, so that the float32 log-softmax is of one row's completion and not of (B, T, V).
+    return [
+        _sum_log_prob(
+            output.logits[row, completion.start - 1 - first : len(completion.tokens) - 1 - first],
+            tokens[row, completion.start : len(completion.tokens)],
+        )
+        for row, completion in enumerate(batch)
+    ]
+
+
+def _sum_log_prob(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """(T, V), (T,) -> ()."""
+    per_token = F.cross_entropy(logits.float(), targets, reduction="none")
+    return -float(per_token.double().sum())

@@ -1,0 +1,71 @@
+"""A stage's metrics by step, on disk before anywhere else.
+
+One JSON object per line: {"step": 10, "time": <ms since 1970>, "metrics": {"train/loss": 0.5}}.
+A resumed stage repeats the steps after its checkpoint with the same values, so a step that is
+already in the journal is not written again, and what reads the journal sees every step once.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Row:
+    step: int
+    time: int
+    """Milliseconds since 1970, when the row was first written."""
+    metrics: dict[str, float]
+
+
+class Journal:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _drop_torn_line(path)
+        self._seen = {(row.step, name) for row in read(path) for name in row.metrics}
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append what the journal does not have yet of this step."""
+        new = {name: value for name, value in metrics.items() if (step, name) not in self._seen}
+        if not new:
+            return
+        self._seen.update((step, name) for name in new)
+        row = {"step": step, "time": time.time_ns() // 1_000_000, "metrics": new}
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Bring everything written so far to the disk itself."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read(path: Path, offset: int = 0) -> Iterator[Row]:
+    """Complete rows from byte `offset` on."""
+    for line in complete_lines(path, offset):
+        row = json.loads(line)
+        yield Row(row["step"], row["time"], row["metrics"])
+
+
+def complete_lines(path: Path, offset: int = 0) -> list[bytes]:
+    """Whole lines from byte `offset` on; a line that is still being written is left out."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        file.seek(offset)
+        text = file.read()
+    return text[: text.rfind(b"\n") + 1].splitlines(keepends=True)
+
+
+def _drop_torn_line(path: Path) -> None:
+    whole = sum(len(line) for line in complete_lines(path))
+    if path.exists() and path.stat().st_size > whole:
+        os.truncate(path, whole)

@@ -1,0 +1,95 @@
+"""Starting a stage in a child process, and never leaving one behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from aligntune import errors
+from aligntune.artifacts import find
+from aligntune.errors import AlignTuneError, Interrupted
+from aligntune.plan import Stage
+from aligntune.run import Context, Done, to_json
+
+GRACE = 60.0
+"""Seconds a child may take to save after it was asked to stop."""
+
+
+class Child:
+    """`run.execute` in a process of its own. `stop` may be called from another thread than `wait`,
+    and has to be called, also after `wait` has returned or raised."""
+
+    def __init__(self, stage: Stage, context: Context) -> None:
+        self._stage = stage
+        self._context = context
+        self._folder = tempfile.TemporaryDirectory(prefix="aligntune-")
+        spec = Path(self._folder.name) / "spec.json"
+        self._result = Path(self._folder.name) / "result.json"
+        spec.write_text(to_json(stage, context), encoding="utf-8")
+        command = [sys.executable, "-m", "aligntune.worker", str(spec), str(self._result)]
+        self._process = subprocess.Popen(
+            [*command, str(os.getpid())],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+
+    def wait(self, say: Callable[[str], None]) -> Done:
+        """The finished stage; `say` gets the child's output line by line.
+
+        The stage succeeded if its artifact exists, never because the child returned 0.
+
+        Raises:
+            AlignTuneError: of the same class and with the same message as in the child.
+        """
+        last = ""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            last = line.rstrip() or last
+            say(line.rstrip())
+        return self._outcome(self._process.wait(), last)
+
+    def stop(self) -> None:
+        """Ask a child that is still there to save and stop; after the grace period, kill it."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._folder.cleanup()
+
+    def _outcome(self, code: int, last: str) -> Done:
+        found = self._result.exists()
+        record = json.loads(self._result.read_text(encoding="utf-8")) if found else {}
+        if "error" in record:
+            raise getattr(errors, record["error"])(record["message"])
+        stage = self._stage
+        if "done" in record and find(self._context.stages, stage.kind, stage.key):
+            return Done(**record["done"])
+        if code < 0:
+            name = signal.Signals(-code).name
+            likely = " (out of memory is the usual reason)" if name == "SIGKILL" else ""
+            raise Interrupted(
+                f"{stage.label}: its process was killed by {name}{likely}; the same command "
+                "continues from its last checkpoint"
+            )
+        raise AlignTuneError(
+            f"{stage.label}: its process ended with code {code} and no artifact; its last line "
+            f"was {last!r}"
+        )
+
+
+def execute_in_child(stage: Stage, context: Context, say: Callable[[str], None]) -> Done:
+    """`run.execute` in a child process that does not outlive this call."""
+    child = Child(stage, context)
+    try:
+        return child.wait(say)
+    finally:
+        child.stop()

@@ -1,0 +1,34 @@
+"""The arithmetic that `precision: auto` stands for on this machine."""
+
+from pathlib import Path
+from typing import Literal
+
+from aligntune.config.model import Precision
+
+NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
+"""Processor flags of a CPU that computes in bfloat16 and does not emulate it."""
+
+
+def resolve(
+    precision: Literal["auto"] | Precision,
+    *,
+    gpu: Path = Path("/dev/nvidia0"),
+    cpuinfo: Path = Path("/proc/cpuinfo"),
+) -> Precision:
+    """`precision`, with `auto` replaced by bf16 where the device has it natively, else fp32.
+
+    Read from device files and not from torch, so that planning a run stays quick.
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if gpu.exists() or NATIVE_BF16 & _flags(cpuinfo) else "fp32"
+
+
+def _flags(cpuinfo: Path) -> set[str]:
+    if not cpuinfo.is_file():
+        return set()
+    for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+        name, _, flags = line.partition(":")
+        if name.strip() == "flags":
+            return set(flags.split())
+    return set()

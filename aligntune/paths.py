@@ -1,0 +1,44 @@
+"""Where a run's files are, and which servers it talks to."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from aligntune.config.run import RunConfig
+
+
+@dataclass(frozen=True)
+class Paths:
+    root: Path
+    """`logging.output_dir`, absolute."""
+    run: Path
+    """Links to this run's stages, its config, plan and report."""
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Paths":
+        root = Path(config.logging.output_dir).expanduser().absolute()
+        return cls(root, root / "runs" / (config.logging.run_name or config.algo))
+
+    @property
+    def stages(self) -> Path:
+        """The artifacts, shared by all runs below this root."""
+        return self.root / "stages"
+
+
+def tracking_uri(root: Path) -> str:
+    """MLflow's store: `MLFLOW_TRACKING_URI`, or SQLite below the output directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+
+
+def tracking_identity() -> str:
+    """What identifies the registry in a stage key: no password, and no path for the default."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return "local"
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def hub_endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")

@@ -1,0 +1,184 @@
+"""The pipeline, once: which stages a run has, in which order, and what each of them reads.
+
+    model -> sft-data -> sft? -> data -> dpo -> eval-data? -> evaluate-* -> register -> push?
+
+Whoever runs it (the CLI directly, a flow as tasks) goes through this list from first to last.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from aligntune.config.base import Strict
+from aligntune.config.data import Dataset, TaskType
+from aligntune.config.run import RunConfig
+from aligntune.config.slices import (
+    DataSlice,
+    EvaluateSlice,
+    ModelSlice,
+    PushSlice,
+    RegisterSlice,
+    TrainSlice,
+)
+from aligntune.config.train import Algo, Peft, Train, learning_rate
+from aligntune.models.precision import resolve
+
+TASK: dict[Algo, TaskType] = {"sft": "conversation", "dpo": "preference"}
+"""The canonical rows that each algorithm learns from."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a run, before anything is known about what exists already."""
+
+    label: str
+    """Unique in the run: `sft-data`."""
+    kind: str
+    """What it does, and the prefix of its artifact's name: `data`."""
+    config: Strict
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Role -> label of an earlier step."""
+
+
+def steps(config: RunConfig, *, tracking_uri: str, hub_endpoint: str) -> tuple[Step, ...]:
+    """Every stage of the run, each after its inputs."""
+    return tuple(_steps(config, tracking_uri, hub_endpoint))
+
+
+def final(config: RunConfig) -> str:
+    """The label of the stage whose model is the run's result."""
+    return config.algo
+
+
+def _steps(config: RunConfig, tracking_uri: str, hub_endpoint: str) -> Iterator[Step]:
+    yield Step("model", "model", _model(config))
+    policy, trained = "model", []
+    if config.sft:
+        section = config.sft
+        yield Step("sft-data", "data", _data(config, section.datasets, "conversation"))
+        spec = _train(config, "sft", section.train, section.peft or config.peft)
+        yield Step("sft", "sft", spec, {"model": policy, "data": "sft-data"})
+        policy, trained = "sft", ["sft"]
+    yield Step("data", "data", _data(config, config.datasets, TASK[config.algo]))
+    spec = _train(config, config.algo, config.train, config.peft)
+    yield Step(config.algo, config.algo, spec, {"model": policy, "data": "data"})
+    trained.append(config.algo)
+    yield from _evaluation(config, trained)
+    yield Step(
+        "register",
+        "register",
+        RegisterSlice(name=f"{registry_name(config)}.policy", tracking_uri=tracking_uri),
+        {role: role for role in trained} | {f"evaluate-{m}": f"evaluate-{m}" for m in trained},
+    )
+    if config.logging.push_to_hub:
+        yield Step(
+            "push",
+            "push",
+            _push(config, hub_endpoint),
+            {"policy": config.algo, "evaluation": f"evaluate-{config.algo}"},
+        )
+
+
+def _evaluation(config: RunConfig, trained: list[str]) -> Iterator[Step]:
+    """Each model is measured by itself, and against every model before it."""
+    held_out = "data"
+    if config.evaluation.datasets:
+        held_out = "eval-data"
+        yield Step("eval-data", "data", _evaluation_data(config))
+    earlier: dict[str, str] = {}
+    for policy in ("model", *trained):
+        name = "base" if policy == "model" else policy
+        yield Step(
+            f"evaluate-{name}",
+            "evaluate",
+            _evaluate(config),
+            {"model": policy, "data": held_out} | earlier,
+        )
+        earlier = {**earlier, name: f"evaluate-{name}"}
+
+
+def _model(config: RunConfig) -> ModelSlice:
+    model = config.model
+    return ModelSlice(
+        name_or_path=model.start,
+        revision=model.revision,
+        chat_template=model.chat_template,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def _data(config: RunConfig, datasets: tuple[Dataset, ...], task: TaskType) -> DataSlice:
+    evaluation = config.evaluation
+    return DataSlice(
+        datasets=datasets,
+        task=task,
+        heldout_fraction=0 if evaluation.datasets else evaluation.heldout_fraction,
+        max_heldout=0 if evaluation.datasets else evaluation.max_samples,
+        seed=config.seed,
+    )
+
+
+def _evaluation_data(config: RunConfig) -> DataSlice:
+    return DataSlice(
+        datasets=config.evaluation.datasets,
+        task=None,
+        heldout_fraction=0,
+        max_heldout=0,
+        seed=config.seed,
+    )
+
+
+def _train(config: RunConfig, algo: Algo, train: Train, peft: Peft | None) -> TrainSlice:
+    resolved = {
+        "learning_rate": learning_rate(train, algo, peft),
+        "max_length": train.max_length or config.model.max_seq_length,
+    }
+    return TrainSlice(
+        algo=algo,
+        train=train.model_copy(update=resolved),
+        peft=peft,
+        precision=resolve(config.model.precision),
+        gradient_checkpointing=config.model.gradient_checkpointing,
+        trust_remote_code=config.model.trust_remote_code,
+        seed=config.seed,
+        save_steps=config.logging.save_steps,
+        eval_steps=config.logging.eval_steps,
+    )
+
+
+def _evaluate(config: RunConfig) -> EvaluateSlice:
+    evaluation = config.evaluation
+    return EvaluateSlice(
+        split="train" if evaluation.datasets else "heldout",
+        max_samples=evaluation.max_samples,
+        metrics=evaluation.metrics,
+        max_new_tokens=evaluation.max_new_tokens,
+        batch_size=evaluation.batch_size,
+        max_length=config.model.max_seq_length,
+        confidence=evaluation.confidence,
+        resamples=evaluation.resamples,
+        precision=resolve(config.model.precision),
+        trust_remote_code=config.model.trust_remote_code,
+        seed=config.seed,
+    )
+
+
+def _push(config: RunConfig, hub_endpoint: str) -> PushSlice:
+    logging = config.logging
+    if logging.hub_model_id is None:
+        raise AssertionError("RunConfig requires hub_model_id for a push")
+    return PushSlice(
+        hub_model_id=logging.hub_model_id,
+        private=logging.hub_private,
+        license=logging.hub_license,
+        endpoint=hub_endpoint,
+    )
+
+
+def registry_name(config: RunConfig) -> str:
+    """What the registered models are called after: by default the model that training starts from.
+
+    Not the run's name, because renaming a run must not register its models again.
+    """
+    last = re.split(r"[/\\]", config.model.start.rstrip("/"))[-1].removesuffix(".gguf")
+    return config.registry.name or re.sub(r"[^A-Za-z0-9._-]", "-", last).strip("._-") or "model"

@@ -1,0 +1,149 @@
+"""What a run would do, stage by stage: reuse or run, and why. Reads, never writes."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from aligntune.artifacts import MANIFEST, WORK, Artifact, Manifest, find, key_of
+from aligntune.config.base import Strict, identity
+from aligntune.config.run import RunConfig
+from aligntune.errors import ConfigError
+from aligntune.paths import Paths, hub_endpoint, tracking_identity
+from aligntune.pipeline import Step, steps
+from aligntune.stages import KINDS, environment
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage with everything that identifies its result."""
+
+    label: str
+    kind: str
+    key: str
+    config: Strict
+    sources: Mapping[str, str]
+    inputs: Mapping[str, str]
+    """Role -> `<kind>-<key>`: the names of the artifacts it reads."""
+    identity: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Its artifact's name."""
+        return f"{self.kind}-{self.key}"
+
+
+@dataclass(frozen=True)
+class Planned:
+    stage: Stage
+    artifact: Artifact | None
+    """What will be reused, or None if the stage will run."""
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    config: RunConfig
+    paths: Paths
+    stages: tuple[Planned, ...]
+
+    def __getitem__(self, label: str) -> Planned:
+        return next(planned for planned in self.stages if planned.stage.label == label)
+
+
+def plan(config: RunConfig) -> Plan:
+    """The stages of `config` in order, each with its key and whether it exists.
+
+    Asks the hub for commits where a source is there; imports no torch.
+    """
+    paths = Paths.of(config)
+    known = _manifests(paths.stages)
+    done: dict[str, Stage] = {}
+    planned = []
+    for step in steps(config, tracking_uri=tracking_identity(), hub_endpoint=hub_endpoint()):
+        stage = _resolve(step, done)
+        done[step.label] = stage
+        artifact = find(paths.stages, stage.kind, stage.key)
+        planned.append(Planned(stage, artifact, _why(stage, artifact, paths.stages, known)))
+    return Plan(config, paths, tuple(planned))
+
+
+def _resolve(step: Step, done: Mapping[str, Stage]) -> Stage:
+    kind = KINDS[step.kind]
+    inputs = {role: done[label] for role, label in step.inputs.items()}
+    try:
+        sources = kind.sources(step.config)
+    except ConfigError as error:
+        raise ConfigError(f"{step.label}: {error}") from error
+    parts = {
+        "kind": step.kind,
+        "version": kind.version,
+        "config": identity(step.config),
+        "sources": sources,
+        "inputs": {role: stage.name for role, stage in inputs.items()},
+        "environment": environment(kind),
+    }
+    return Stage(
+        label=step.label,
+        kind=step.kind,
+        key=key_of(parts),
+        config=step.config,
+        sources=sources,
+        inputs=parts["inputs"],
+        identity=json.loads(json.dumps(parts)),
+    )
+
+
+def _why(stage: Stage, artifact: Artifact | None, root: Path, known: Iterable[Manifest]) -> str:
+    if artifact:
+        return f"finished {artifact.manifest.finished}"
+    if steps_done := _checkpointed(root / f"{stage.name}.partial"):
+        return f"continues from step {max(steps_done)}"
+    alike = [manifest for manifest in known if manifest.kind == stage.kind]
+    if not alike:
+        return "not done yet"
+    differences = [_differences(manifest.identity, dict(stage.identity)) for manifest in alike]
+    nearest = min(differences, key=len)
+    shown = nearest[:3] + ([f"{len(nearest) - 3} more"] if len(nearest) > 3 else [])
+    return ", ".join(shown) + " changed"
+
+
+def _checkpointed(partial: Path) -> list[int]:
+    names = (partial / WORK / "checkpoints").glob("step-*")
+    return [int(path.name.removeprefix("step-")) for path in names]
+
+
+def _manifests(root: Path) -> list[Manifest]:
+    found = []
+    for path in sorted(root.glob(f"*/{MANIFEST}")):
+        try:
+            found.append(Manifest.model_validate_json(path.read_bytes()))
+        except ValidationError:
+            continue  # find() sets it aside when its stage is asked for
+    return found
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the fields that differ, without the parts' own prefix."""
+    before, after = flat(old), flat(new)
+    changed = [
+        name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)
+    ]
+    return [name.removeprefix("config.").removeprefix("inputs.") for name in changed]
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested JSON value as {dotted path: leaf}."""
+    if isinstance(value, Mapping):
+        items = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(str(index), item) for index, item in enumerate(value)]
+    else:
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for key, item in items:
+        leaves |= flat(item, f"{prefix}.{key}" if prefix else key)
+    return leaves

@@ -1,0 +1,32 @@
+"""One pipeline run as one HTML file: opens offline, runs no script, asks for nothing else."""
+
+from aligntune.report.page import render, write
+from aligntune.report.types import (
+    Answer,
+    Curve,
+    DataRow,
+    Difference,
+    EvaluationRow,
+    Fact,
+    Link,
+    RunReport,
+    SampleRow,
+    StageRow,
+    Verdict,
+)
+
+__all__ = [
+    "Answer",
+    "Curve",
+    "DataRow",
+    "Difference",
+    "EvaluationRow",
+    "Fact",
+    "Link",
+    "RunReport",
+    "SampleRow",
+    "StageRow",
+    "Verdict",
+    "render",
+    "write",
+]

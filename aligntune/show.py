@@ -1,0 +1,95 @@
+"""Plans and results as tables in the terminal."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.text import Text
+
+from aligntune.artifacts import Artifact
+from aligntune.console import table
+from aligntune.plan import Plan
+from aligntune.run import Done
+from aligntune.session import Session
+
+SHOWN = {
+    "model": (),
+    "data": ("rows_train", "rows_heldout"),
+    "sft": ("train_loss", "final_loss", "rows"),
+    "dpo": ("final_loss", "final_rewards/accuracies", "final_rewards/margins"),
+    "evaluate": ("exact_match", "exact_match/vs_base", "preference_accuracy", "nll"),
+    "register": (),
+    "push": (),
+}
+"""The metrics of each kind of stage that a person looks at first."""
+
+
+def show_plan(plan: Plan) -> None:
+    rows = []
+    for planned in plan.stages:
+        stage = planned.stage
+        state = "reuse" if planned.artifact else "run"
+        inputs = ", ".join(stage.inputs) or "-"
+        rows.append((stage.label, stage.name, state, planned.why, inputs))
+    console = Console(soft_wrap=True)
+    columns = ("stage", "artifact", "", "why", "inputs")
+    console.print(table(f"{plan.config.logging.run_name}", columns, rows))
+    to_run = sum(planned.artifact is None for planned in plan.stages)
+    console.print(f"\n{to_run} of {len(plan.stages)} stages to run")
+    console.print(f"artifacts  {plan.paths.stages}\nrun        {plan.paths.run}", highlight=False)
+
+
+def done_line(done: Done, artifact: Artifact) -> Text:
+    """One finished stage: `sft            2:31  train_loss 0.41`."""
+    mark, style = ("reused", "dim") if done.reused else (_clock(done.seconds), "green")
+    line = Text(f"{done.label:<14} ", style="bold")
+    line.append(f"{mark:>8}  ", style=style)
+    line.append(key_metrics(artifact))
+    return line
+
+
+def show_result(console: Console, session: Session) -> None:
+    """The whole run as a table, and where to look."""
+    rows = []
+    for label, done in session.done.items():
+        artifact = session.artifact(label)
+        rows.append(
+            (
+                label,
+                "-" if done.reused else _clock(done.seconds),
+                "reused" if done.reused else "run",
+                key_metrics(artifact),
+                (done.mlflow_run or "-")[:8],
+                _version(artifact.manifest.facts, label, session),
+            )
+        )
+    columns = ("stage", "time", "", "metrics", "mlflow run", "model version")
+    console.print()
+    console.print(table("", columns, rows))
+    reused = sum(done.reused for done in session.done.values())
+    what = "everything was reused" if reused == len(rows) else f"{reused} stages reused"
+    console.print(f"\n{len(rows)} stages in {_clock(session.seconds)}, {what}", highlight=False)
+    for name, where in (("model", session.folder / "model"), ("report", session.report)):
+        console.print(f"{name:<8} {where}", highlight=False, soft_wrap=True)
+    console.print(f"mlflow   {session.context.tracking_uri}", highlight=False, soft_wrap=True)
+
+
+def _version(facts: Mapping[str, object], label: str, session: Session) -> str:
+    """`name v3` for a stage whose model was registered."""
+    register = session.artifact("register").manifest.facts
+    version = register["versions"].get(label)
+    if version is None:
+        return "-"
+    aliases = [name for name, held in register["aliases"].items() if held == version]
+    return f"v{version}" + (f" ({', '.join(aliases)})" if aliases else "")
+
+
+def key_metrics(artifact: Artifact) -> str:
+    """The metrics a person looks at first, in one line."""
+    metrics = artifact.manifest.metrics
+    names = SHOWN[artifact.manifest.kind]
+    shown = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
+    return "  ".join(shown)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

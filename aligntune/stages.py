@@ -1,0 +1,186 @@
+"""What each stage does: its config slice and finished artifacts in, files and numbers out.
+
+Imports of torch, datasets and mlflow live inside the functions, so planning stays quick.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from aligntune.artifacts import WORK, Artifact
+from aligntune.config.base import Strict
+from aligntune.config.slices import (
+    DataSlice,
+    EvaluateSlice,
+    ModelSlice,
+    PushSlice,
+    RegisterSlice,
+    TrainSlice,
+)
+from aligntune.errors import Interrupted
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""(done, in all, what to show beside them)."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One stage's job."""
+
+    key: str
+    config: Strict
+    sources: Mapping[str, str]
+    """Digests and commits of what lies outside the artifacts, as the key has them."""
+    inputs: Mapping[str, Artifact]
+    out: Path
+    """The directory to write to; `out/work` is scratch that survives an interruption."""
+    root: Path
+    """`logging.output_dir`."""
+    tracking_uri: str
+    progress: Progress
+    stopping: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What there is to know about a kind of stage besides its config."""
+
+    version: int
+    """Raised when the code changes what the stage produces, so that no older artifact is reused."""
+    config: type[Strict]
+    run: Callable[[Any], Outcome]
+    sources: Callable[[Any], dict[str, str]] = lambda config: {}
+    """Digests of what the stage reads besides its inputs. May ask the hub."""
+    libraries: tuple[str, ...] = ()
+    """Packages whose minor version can change the result."""
+    trains: bool = False
+    """Holds a model and gradients: a process of its own in a flow."""
+    network: bool = False
+    """Talks to a server, so a failure may pass by itself."""
+
+
+def _model(work: Work) -> Outcome:
+    from aligntune.models.prepare import prepare
+    from aligntune.models.source import ModelSource, locate
+
+    config = work.config
+    assert isinstance(config, ModelSlice)
+    source = locate(config.name_or_path, config.revision)
+    pinned = work.sources["model"]
+    if pinned.startswith("commit:"):
+        source = ModelSource("hub", source.location, pinned.removeprefix("commit:"))
+    target = _emptied(work.out / "model")
+    facts = prepare(
+        source,
+        target,
+        chat_template=config.chat_template,
+        trust_remote_code=config.trust_remote_code,
+    )
+    return Outcome(facts=facts | {"source": config.name_or_path, "fingerprint": pinned})
+
+
+def _data(work: Work) -> Outcome:
+    from aligntune.data.prepare import prepare
+
+    assert isinstance(work.config, DataSlice)
+    prepared = prepare(work.config, work.sources, work.out)
+    return Outcome(prepared.metrics, prepared.facts)
+
+
+def _train(work: Work) -> Outcome:
+    from aligntune.train.loop import Setting
+    from aligntune.train.policy import train_policy
+
+    assert isinstance(work.config, TrainSlice)
+    setting = Setting(work.out, work.out / WORK, work.key, work.progress, work.stopping)
+    model, data = work.inputs["model"], work.inputs["data"]
+    _emptied(work.out / "model")
+    _emptied(work.out / "adapter")
+    metrics = train_policy(work.config, model.path / "model", data.path, setting)
+    return Outcome(metrics, {"data_digests": data.manifest.facts["digests"]})
+
+
+def _evaluate(work: Work) -> Outcome:
+    from aligntune.evaluate.run import evaluate
+
+    assert isinstance(work.config, EvaluateSlice)
+    earlier = {
+        role: artifact.path
+        for role, artifact in work.inputs.items()
+        if role not in ("model", "data")
+    }
+
+    def progress(done: int, total: int, shown: Mapping[str, float]) -> None:
+        if work.stopping():
+            raise Interrupted(
+                f"stopped after {done} of {total} answers; the same command continues"
+            )
+        work.progress(done, total, shown)
+
+    model, data = work.inputs["model"].path / "model", work.inputs["data"].path
+    measured = evaluate(work.config, model, data, work.out, earlier, progress)
+    return Outcome(measured.metrics, measured.facts)
+
+
+def _register(work: Work) -> Outcome:
+    from aligntune.registry import register
+
+    assert isinstance(work.config, RegisterSlice)
+    return Outcome(facts=register(work.config.name, work.inputs, work.tracking_uri, work.root))
+
+
+def _push(work: Work) -> Outcome:
+    from aligntune.publish import publish
+
+    assert isinstance(work.config, PushSlice)
+    return Outcome(facts=publish(work.config, work.inputs, work.out))
+
+
+def _model_sources(config: ModelSlice) -> dict[str, str]:
+    from aligntune.artifacts import sha256
+    from aligntune.models.source import fingerprint, locate
+
+    sources = {"model": fingerprint(locate(config.name_or_path, config.revision))}
+    if config.chat_template and Path(config.chat_template).is_file():
+        sources["chat_template"] = sha256(Path(config.chat_template))
+    return sources
+
+
+def _data_sources(config: DataSlice) -> dict[str, str]:
+    from aligntune.data.sources import fingerprint
+
+    return {f"datasets[{i}]": fingerprint(dataset) for i, dataset in enumerate(config.datasets)}
+
+
+def _emptied(folder: Path) -> Path:
+    """What an interrupted attempt left half written goes away."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+_TORCH = ("torch", "transformers")
+_TRAINER = ("torch", "transformers", "trl", "peft", "accelerate")
+
+KINDS: dict[str, Kind] = {
+    "model": Kind(1, ModelSlice, _model, _model_sources, ("transformers",), network=True),
+    "data": Kind(1, DataSlice, _data, _data_sources, network=True),
+    "sft": Kind(1, TrainSlice, _train, libraries=_TRAINER, trains=True),
+    "dpo": Kind(1, TrainSlice, _train, libraries=_TRAINER, trains=True),
+    "evaluate": Kind(1, EvaluateSlice, _evaluate, libraries=_TORCH, trains=True),
+    "register": Kind(1, RegisterSlice, _register, network=True),
+    "push": Kind(1, PushSlice, _push, network=True),
+}
+
+
+def environment(kind: Kind) -> dict[str, str]:
+    """Minor versions of what the stage computes with, without importing it."""
+    return {name: ".".join(version(name).split(".")[:2]) for name in kind.libraries}

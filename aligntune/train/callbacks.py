@@ -1,0 +1,116 @@
+"""What happens around a TRL trainer's steps: the journal, checkpoints, progress, stopping."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from aligntune.journal import Journal
+from aligntune.train import checkpoints
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""(steps done, steps in all, what to show beside them)."""
+
+_SPEED = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+"""transformers' summary covers only the part since the last resume; ours is made of the journal."""
+
+
+class WriteJournal(TrainerCallback):  # type: ignore[misc]
+    """Every logged metric goes to the stage's journal as `train/...` or `eval/...`."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any],
+        **_: Any,
+    ) -> None:
+        metrics = {
+            _name(key): float(value)
+            for key, value in logs.items()
+            if isinstance(value, int | float) and key not in _SPEED and math.isfinite(value)
+        }
+        if state.is_world_process_zero and metrics:
+            self.journal.write(state.global_step, metrics)
+
+
+def _name(key: str) -> str:
+    return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
+
+
+class CommitCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """What transformers saved becomes a committed checkpoint, or nothing."""
+
+    def __init__(self, folder: Path, key: str, journal: Journal) -> None:
+        self.folder = folder
+        self.key = key
+        self.journal = journal
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.journal.sync()
+            written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            checkpoints.commit(written, self.folder, step=state.global_step, key=self.key)
+
+
+class ShowProgress(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any],
+        **_: Any,
+    ) -> None:
+        if "loss" in logs:
+            shown = {"loss": float(logs["loss"])}
+            if "rewards/accuracies" in logs:
+                shown["accuracy"] = float(logs["rewards/accuracies"])
+            self.progress(state.global_step, state.max_steps, shown)
+
+
+class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
+    """On a request to stop: finish the step, save, and leave the loop.
+
+    Only the end of a step is a point from which a run continues exactly: inside one, random state
+    has moved on and gradients are half accumulated.
+    """
+
+    def __init__(self, stopping: Callable[[], bool]) -> None:
+        self.stopping = stopping
+        self.stopped = False
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if self.stopping() and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]
+    """Seconds spent in steps, without set-up and saving."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._began = time.monotonic()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds += time.monotonic() - self._began

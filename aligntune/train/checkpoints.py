@@ -1,0 +1,90 @@
+"""Checkpoints that are whole or not there.
+
+    <folder>/step-000120/           a committed checkpoint, with the digest of every file
+    <folder>/quarantine/            those that did not verify, kept for a person to look at
+
+transformers writes into a folder of its own; only a copy that got its manifest and its name here
+counts. Neither folder names nor file times are trusted on resume.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from aligntune.artifacts import MANIFEST, FileRecord, fsync, records, seal, sha256
+
+LOG = logging.getLogger(__name__)
+
+NEVER_KEPT = "training_args.bin"
+"""A pickle that holds the hub token in clear text, and that nothing here reads."""
+
+
+class CheckpointManifest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    key: str
+    """Of the stage: a checkpoint of another config is not ours to continue."""
+    files: dict[str, FileRecord]
+
+
+def commit(written: Path, folder: Path, *, step: int, key: str, keep: int = 2) -> Path:
+    """Move the checkpoint in `written` to its committed place; then drop all but the newest."""
+    (written / NEVER_KEPT).unlink(missing_ok=True)
+    manifest = CheckpointManifest(step=step, key=key, files=records(written))
+    seal(written, MANIFEST, manifest.model_dump_json(indent=2))
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{step:06d}"
+    if final.exists():
+        shutil.rmtree(final)
+    written.rename(final)
+    fsync(folder)
+    for old in _by_step(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest(folder: Path, *, key: str) -> Path | None:
+    """The newest checkpoint that verifies, or None; those that do not are put in quarantine."""
+    for path in reversed(_by_step(folder)):
+        problem = _problem(path, key)
+        if problem is None:
+            return path
+        quarantine = folder / "quarantine"
+        quarantine.mkdir(exist_ok=True)
+        shutil.rmtree(quarantine / path.name, ignore_errors=True)
+        path.rename(quarantine / path.name)
+        LOG.warning("checkpoint %s is not used: %s; moved to %s", path.name, problem, quarantine)
+    return None
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps that have a committed checkpoint, ascending, unverified."""
+    return [_step(path) for path in _by_step(folder)]
+
+
+def _by_step(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("step-*") if path.is_dir()), key=_step)
+
+
+def _step(path: Path) -> int:
+    number = path.name.removeprefix("step-")
+    return int(number) if number.isdecimal() else -1
+
+
+def _problem(path: Path, key: str) -> str | None:
+    try:
+        manifest = CheckpointManifest.model_validate_json((path / MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        return f"its manifest is unreadable ({type(error).__name__})"
+    if manifest.key != key:
+        return f"it belongs to stage key {manifest.key}"
+    for name, record in manifest.files.items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != record.size or sha256(file) != record.sha256:
+            return f"{name} is not what was written"
+    return None

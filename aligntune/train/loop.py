@@ -1,0 +1,177 @@
+"""From a trainer to finished weights: resume, train, refuse what is not finite, save."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+
+from aligntune.config.slices import TrainSlice
+from aligntune.errors import ConfigError, DataError, Diverged, Interrupted
+from aligntune.journal import FILE, Journal, read
+from aligntune.train import checkpoints
+from aligntune.train.callbacks import (
+    Clock,
+    CommitCheckpoints,
+    Progress,
+    ShowProgress,
+    StopWhenAsked,
+    WriteJournal,
+)
+
+LOG = logging.getLogger(__name__)
+
+MAX_DROPPED = 0.05
+"""Share of training rows that may be lost to `max_length` before that is an error."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a training stage works and whom it tells."""
+
+    out: Path
+    work: Path
+    """Scratch: checkpoints are in it, so it has to survive an interruption."""
+    key: str
+    progress: Progress
+    stopping: Callable[[], bool]
+
+
+class Finite:
+    """Mixin for a TRL trainer: stops before the optimizer sees a loss or gradient that is not
+    finite. transformers itself goes on, reports a loss of 0.0, and saves the NaNs."""
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        finite = torch.isfinite(loss).all()
+        if self.accelerator.sync_gradients:  # type: ignore[attr-defined]
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            norms = torch._foreach_norm(gradients) if gradients else []
+            finite = finite & all(bool(torch.isfinite(norm)) for norm in norms)
+        if not bool(finite):
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            raise Diverged(
+                f"step {step}: the loss ({float(loss):g}) or a gradient is not finite; nothing was "
+                "updated. Lower train.learning_rate, or look at the rows of this step"
+            )
+        return loss
+
+
+def arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[str, Any]:
+    """The arguments that every TRL config shares, from ours."""
+    train = spec.train
+    cpu = not torch.cuda.is_available()
+    if spec.precision == "fp16" and cpu:
+        raise ConfigError("model.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    if spec.precision == "bf16" and not cpu and not torch.cuda.is_bf16_supported():
+        raise ConfigError("model.precision: this GPU has no bf16; use fp16 or fp32")
+    return {
+        "output_dir": str(setting.work / "trainer"),
+        "per_device_train_batch_size": train.per_device_batch_size,
+        "per_device_eval_batch_size": train.per_device_batch_size,
+        "gradient_accumulation_steps": train.gradient_accumulation_steps,
+        "max_steps": train.max_steps or -1,
+        "num_train_epochs": train.num_epochs,
+        "learning_rate": train.learning_rate,
+        "lr_scheduler_type": train.lr_scheduler_type,
+        "warmup_steps": train.warmup_steps,
+        "weight_decay": train.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+        "max_length": train.max_length,
+        "bf16": spec.precision == "bf16",
+        "fp16": spec.precision == "fp16",
+        "activation_checkpointing": spec.gradient_checkpointing,
+        "use_cpu": cpu,
+        "dataloader_pin_memory": not cpu,
+        "seed": spec.seed,
+        # Every step, so that a curve does not depend on where a run was resumed.
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": spec.save_steps,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": spec.eval_steps if evaluates else None,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "push_to_hub": False,
+    }
+
+
+def fit(trainer: Any, spec: TrainSlice, setting: Setting, rows: int) -> dict[str, float]:
+    """Train to the end, from the newest good checkpoint on, and return the summary metrics.
+
+    `rows` is how many training rows the trainer was given; it drops those that do not fit.
+    """
+    kept = _check_rows(trainer, rows, spec)
+    journal = Journal(setting.out / FILE)
+    clock, stop = Clock(), StopWhenAsked(setting.stopping)
+    folder = setting.work / "checkpoints"
+    trainer.remove_callback(PrinterCallback)
+    for callback in (
+        WriteJournal(journal),
+        CommitCheckpoints(folder, setting.key, journal),
+        ShowProgress(setting.progress),
+        stop,
+        clock,
+    ):
+        trainer.add_callback(callback)
+    resume = checkpoints.newest(folder, key=setting.key)
+    if resume:
+        LOG.info("continuing from checkpoint %s", resume.name)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    finally:
+        journal.close()
+    _check_steps(trainer, stop, resume)
+    return _summary(trainer, setting.out / FILE, clock, kept, rows)
+
+
+def _check_rows(trainer: Any, rows: int, spec: TrainSlice) -> int:
+    kept = len(trainer.train_dataset)
+    packed = spec.algo == "sft" and spec.train.packing
+    dropped = 0 if packed else rows - kept
+    if kept == 0 or dropped > MAX_DROPPED * rows:
+        raise DataError(
+            f"{dropped} of {rows} training rows have nothing left to learn from within "
+            f"{spec.train.max_length} tokens (at most {MAX_DROPPED:.0%} may); raise "
+            "train.max_length, or shorten or filter the rows"
+        )
+    if dropped:
+        LOG.warning("%d of %d rows do not fit in %s tokens", dropped, rows, spec.train.max_length)
+    return kept
+
+
+def _check_steps(trainer: Any, stop: StopWhenAsked, resume: Path | None) -> None:
+    done, planned = trainer.state.global_step, trainer.state.max_steps
+    if stop.stopped:
+        raise Interrupted(
+            f"stopped after step {done} of {planned}, checkpoint saved; the same command continues"
+        )
+    if done < 1 or done != planned:
+        raise Diverged(
+            f"{done} of {planned} planned optimizer steps were taken; there are fewer rows than "
+            "one step needs: lower train.per_device_batch_size or add data"
+        )
+
+
+def _summary(trainer: Any, journal: Path, clock: Clock, kept: int, rows: int) -> dict[str, float]:
+    history = [row.metrics for row in read(journal)]
+    losses = [metrics["train/loss"] for metrics in history if "train/loss" in metrics]
+    summary: dict[str, float] = {
+        "steps": float(trainer.state.global_step),
+        "train_loss": sum(losses) / len(losses),
+        "rows": float(rows),
+        "rows_dropped": float(max(rows - kept, 0)),
+        "step_seconds": clock.seconds,
+    }
+    last: Mapping[str, float] = next(m for m in reversed(history) if "train/loss" in m)
+    for name in ("train/loss", "train/rewards/accuracies", "train/rewards/margins"):
+        if name in last:
+            summary[f"final_{name.removeprefix('train/')}"] = last[name]
+    tokens = [m["train/num_tokens"] for m in history if "train/num_tokens" in m]
+    if tokens:
+        summary["tokens"] = max(tokens)
+    return summary

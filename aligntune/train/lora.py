@@ -1,0 +1,19 @@
+"""LoRA adapters, configured as peft wants them."""
+
+from peft import LoraConfig
+
+from aligntune.config.train import Peft
+
+
+def lora(peft: Peft | None) -> LoraConfig | None:
+    """peft's config for a causal language model; None trains all weights."""
+    if peft is None:
+        return None
+    targets = peft.target_modules
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=peft.r,
+        lora_alpha=peft.alpha,
+        lora_dropout=peft.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+    )

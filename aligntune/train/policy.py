@@ -1,0 +1,53 @@
+"""Training a policy: the pieces are TRL's, put together for one stage."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from datasets import Dataset
+from transformers import set_seed
+
+from aligntune.config.slices import TrainSlice
+from aligntune.models.load import load_policy, load_tokenizer
+from aligntune.models.save import save_policy
+from aligntune.train.dpo import dpo_trainer
+from aligntune.train.loop import Setting, fit
+from aligntune.train.sft import imitation_rows, sft_trainer
+
+TRAINERS: dict[str, Callable[..., Any]] = {"sft": sft_trainer, "dpo": dpo_trainer}
+"""Algorithm -> (model, tokenizer, train rows, held-out rows or None, spec, setting) -> trainer."""
+
+ROWS: dict[str, Callable[[Dataset], Dataset]] = {"sft": imitation_rows}
+"""Algorithm -> canonical rows as its trainer wants them, where that differs."""
+
+
+def train_policy(
+    spec: TrainSlice, model: Path, data: Path, setting: Setting
+) -> Mapping[str, float]:
+    """Train the policy in `model` on the rows in `data`, save it below `setting.out`.
+
+    Raises:
+        Diverged: a loss, gradient or weight is not finite, or no step could be taken.
+        DataError: too many rows do not fit.
+        Interrupted: asked to stop; a checkpoint was saved.
+    """
+    set_seed(spec.seed)
+    shape = ROWS.get(spec.algo, _unchanged)
+    train = shape(_rows(data / "train.parquet"))
+    heldout = data / "heldout.parquet"
+    measured = shape(_rows(heldout)) if spec.eval_steps and heldout.exists() else None
+    policy = load_policy(model, trust_remote_code=spec.trust_remote_code)
+    tokenizer = load_tokenizer(model)
+    trainer = TRAINERS[spec.algo](policy, tokenizer, train, measured, spec, setting)
+    metrics = fit(trainer, spec, setting, rows=len(train))
+    save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, setting.out)
+    return metrics
+
+
+def _rows(path: Path) -> Dataset:
+    return Dataset(pq.read_table(path))
+
+
+def _unchanged(rows: Dataset) -> Dataset:
+    return rows

@@ -1,0 +1,130 @@
+"""The shape of the package, as tests: what may import what, and what must not load early."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aligntune
+import flows
+
+PACKAGE = Path(aligntune.__file__).parent
+FLOWS = Path(flows.__file__).parent
+LAYERS = [
+    {"errors"},
+    {"config"},
+    {"artifacts", "journal", "interrupt", "hub"},
+    {"data", "models", "losses"},
+    {"rewards"},
+    {"train", "evaluate"},
+    {"track", "registry", "card", "publish", "report"},
+    {"stages", "paths"},
+    {"pipeline", "plan"},
+    {"run", "session", "summary", "console", "show", "launch", "worker"},
+    {"direct"},
+    {"cli", "__main__"},
+]
+HEAVY = {
+    "torch", "transformers", "trl", "peft", "accelerate", "datasets", "pandas", "pandera",
+    "mlflow", "prefect", "matplotlib", "scipy", "huggingface_hub",
+}  # fmt: skip
+DOORS = {
+    "prefect": {"flows"},
+    "mlflow": {"track", "registry"},
+    "trl": {"train"},
+    "pandera": {"data"},
+    "huggingface_hub": {"hub"},
+}
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
+
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *FLOWS.rglob("*.py")])
+
+
+def room(path: Path) -> str:
+    if FLOWS in path.parents:
+        return "flows"
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def level(name: str) -> int:
+    return next((i for i, names in enumerate(LAYERS) if name in names), len(LAYERS))
+
+
+def imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE.parent)))
+def test_imports_point_down_the_layers(path):
+    if path == PACKAGE / "__init__.py":
+        return
+    here = room(path)
+    for name in imports(path):
+        if name.startswith("aligntune.") and here != "flows":
+            there = name.split(".")[1]
+            assert level(there) <= level(here), f"{here} imports {name}, which is above it"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE.parent)))
+def test_each_heavy_package_has_one_door(path):
+    for name in imports(path):
+        package = name.split(".")[0]
+        if package in DOORS:
+            assert room(path) in DOORS[package], f"{path.name} imports {package}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE.parent)))
+def test_files_and_functions_stay_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE.parent)))
+def test_every_room_has_a_floor(path):
+    name = room(path)
+    assert name in ("flows", "__init__") or level(name) < len(LAYERS), f"add {name} to LAYERS"
+
+
+LIGHT = ["cli", "errors", "config.load", "pipeline", "plan", "stages", "data.sources"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_nothing_heavy(module):
+    code = f"import sys, aligntune.{module}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(loaded.stdout.split())
+
+
+def test_planning_a_whole_run_loads_nothing_heavy(tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"algo: dpo\nmodel: {{name_or_path: {tmp_path}/model}}\n"
+        'datasets: [{name: "arithmetic:"}]\n'
+        f"logging: {{output_dir: {tmp_path}/out}}\n"
+    )
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    code = (
+        "import sys; sys.argv = ['aligntune', 'plan', '--config', sys.argv[1]]\n"
+        "from aligntune.cli import main; main(); print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(config)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not HEAVY & set(done.stderr.split())

@@ -1,0 +1,75 @@
+"""The newest checkpoint that verifies is the one to continue from, whatever its name or time."""
+
+import os
+
+import pytest
+
+from aligntune.train.checkpoints import commit, newest, steps
+
+FILES = ("model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json")
+
+
+def write(tmp_path, step, keep=5):
+    written = tmp_path / "trainer" / f"checkpoint-{step}"
+    written.mkdir(parents=True)
+    for name in (*FILES, "training_args.bin"):
+        (written / name).write_bytes(f"{name} of step {step}".encode())
+    return commit(written, tmp_path / "checkpoints", step=step, key="k", keep=keep)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for step in (20, 40, 100):
+        write(tmp_path, step)
+    return tmp_path / "checkpoints"
+
+
+def test_the_newest_step_is_used(folder):
+    assert newest(folder, key="k").name == "step-000100"
+
+
+def test_file_times_do_not_matter(folder):
+    os.utime(folder / "step-000020", (4e9, 4e9))
+    os.utime(folder / "step-000100", (0, 0))
+    assert newest(folder, key="k").name == "step-000100"
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["missing", "empty", "half", "flipped"])
+def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_used(folder, name, damage):
+    file = folder / "step-000100" / name
+    content = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "half":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        content[3] ^= 1
+        file.write_bytes(content)
+    assert newest(folder, key="k").name == "step-000040"
+    assert (folder / "quarantine" / "step-000100").is_dir()
+
+
+def test_a_folder_without_a_manifest_is_not_a_checkpoint(folder):
+    (folder / "step-000900").mkdir()
+    assert newest(folder, key="k").name == "step-000100"
+
+
+def test_a_checkpoint_of_another_stage_is_not_continued(folder):
+    assert newest(folder, key="other") is None
+
+
+def test_only_the_newest_are_kept_by_step(tmp_path):
+    for step in (5, 10, 15, 100):
+        write(tmp_path, step, keep=2)
+    assert steps(tmp_path / "checkpoints") == [15, 100]
+
+
+def test_the_pickle_with_the_token_is_never_kept(folder):
+    assert not list(folder.rglob("training_args.bin"))
+
+
+def test_nothing_to_continue_from(tmp_path):
+    assert newest(tmp_path, key="k") is None
