@@ -87,6 +87,20 @@ def find(root: Path, kind: str, key: str, *, verify: bool = False) -> Artifact |
     return None
 
 
+def ancestors(artifact: Artifact) -> list[Artifact]:
+    """Everything `artifact` was made from, nearest first, each once."""
+    found: dict[str, Artifact] = {}
+    waiting = [artifact]
+    while waiting:
+        for name in waiting.pop(0).manifest.inputs.values():
+            kind, _, key = name.rpartition("-")
+            parent = find(artifact.path.parent, kind, key)
+            if parent and name not in found:
+                found[name] = parent
+                waiting.append(parent)
+    return list(found.values())
+
+
 def _intact(path: Path, files: Mapping[str, FileRecord], verify: bool) -> bool:
     for name, record in files.items():
         file = path / name

@@ -73,7 +73,7 @@ def plan(config: RunConfig) -> Plan:
 
 def _resolve(step: Step, done: Mapping[str, Stage]) -> Stage:
     kind = KINDS[step.kind]
-    inputs = {role: done[label] for role, label in step.inputs.items()}
+    inputs = {role: done[label].name for role, label in step.inputs.items()}
     try:
         sources = kind.sources(step.config)
     except ConfigError as error:
@@ -83,7 +83,7 @@ def _resolve(step: Step, done: Mapping[str, Stage]) -> Stage:
         "version": kind.version,
         "config": identity(step.config),
         "sources": sources,
-        "inputs": {role: stage.name for role, stage in inputs.items()},
+        "inputs": inputs,
         "environment": environment(kind),
     }
     return Stage(
@@ -92,7 +92,7 @@ def _resolve(step: Step, done: Mapping[str, Stage]) -> Stage:
         key=key_of(parts),
         config=step.config,
         sources=sources,
-        inputs=parts["inputs"],
+        inputs=inputs,
         identity=json.loads(json.dumps(parts)),
     )
 

@@ -15,7 +15,7 @@ FLOWS = Path(flows.__file__).parent
 LAYERS = [
     {"errors"},
     {"config"},
-    {"artifacts", "journal", "interrupt", "hub"},
+    {"artifacts", "journal", "interrupt", "hub", "hub_retry"},
     {"data", "models", "losses"},
     {"rewards"},
     {"train", "evaluate"},

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
+from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.config.model import Precision
-from aligntune.errors import Diverged
+from aligntune.errors import DataError, Diverged
 
 Message = Mapping[str, str]
 Messages = Sequence[Message]
@@ -47,11 +48,16 @@ def render(
     tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, to_answer: bool
 ) -> str:
     """`messages` in the model's chat template, up to the start of an answer if `to_answer`."""
-    plain = [{key: value for key, value in message.items() if value is not None} for message in messages]
-    text: str = tokenizer.apply_chat_template(
-        plain, tokenize=False, add_generation_prompt=to_answer
-    )
-    return text
+    plain = [{"role": message["role"], "content": message["content"]} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=to_answer)
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in plain)
+        raise DataError(
+            f"the model's chat template refuses a conversation of {roles}: {error}; drop such rows "
+            "or set model.chat_template"
+        ) from error
+    return str(text)
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

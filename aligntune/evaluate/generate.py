@@ -1,8 +1,7 @@
 """Greedy answers to prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +30,7 @@ from aligntune.evaluate.forward import (
 @dataclass(frozen=True)
 class Answer:
     text: str
-    """Without special tokens."""
+    """Without special tokens, and without white space around it."""
     tokens: int
     """Generated tokens, with the one that ends the answer."""
     finished: bool
@@ -141,4 +140,4 @@ def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: list[in
     text = tokenizer.decode(
         tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    return Answer(text, len(tokens) if end is None else end + 1, end is not None)
+    return Answer(text.strip(), len(tokens) if end is None else end + 1, end is not None)

@@ -77,7 +77,9 @@ def nll(
     subject: Subject, rows: Sequence[Row], answers: Sequence[Answer | None], progress: Tick
 ) -> list[float | None]:
     """Mean negative log-likelihood of the last assistant turn, in nats per token of it."""
-    completions = encode(subject.tokenizer, [(prompt_of(row), row["messages"][-1:]) for row in rows])
+    completions = encode(
+        subject.tokenizer, [(prompt_of(row), row["messages"][-1:]) for row in rows]
+    )
     scores: list[float | None] = [None] * len(rows)
     fitting = [index for index, completion in enumerate(completions) if _fits(subject, completion)]
     chosen = [completions[index] for index in fitting]
@@ -111,9 +113,7 @@ def preference_accuracy(
 METRICS: dict[str, Metric] = {
     "exact_match": Metric(exact_match, ("answer",), generates=True),
     "nll": Metric(nll, ("messages",), higher_is_better=False),
-    "preference_accuracy": Metric(
-        preference_accuracy, ("prompt", "chosen", "rejected"), passes=2
-    ),
+    "preference_accuracy": Metric(preference_accuracy, ("prompt", "chosen", "rejected"), passes=2),
 }
 
 
@@ -122,9 +122,7 @@ def _fits(subject: Subject, completion: Completion) -> bool:
     return completion.length > 0 and (limit is None or len(completion.tokens) <= limit)
 
 
-def _log_probs(
-    subject: Subject, completions: Sequence[Completion], progress: Tick
-) -> list[float]:
+def _log_probs(subject: Subject, completions: Sequence[Completion], progress: Tick) -> list[float]:
     found = log_probs(
         subject.model,
         completions,

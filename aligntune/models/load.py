@@ -1,6 +1,9 @@
 """Prepared model directories, as models and tokenizers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import (
@@ -10,30 +13,53 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from aligntune.errors import ConfigError
+from aligntune.errors import AlignTuneError, ConfigError
 
 
 def load_policy(path: Path, *, trust_remote_code: bool) -> PreTrainedModel:
     """The causal language model in `path` with fp32 weights on the CPU."""
-    model, report = AutoModelForCausalLM.from_pretrained(
-        path,
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=trust_remote_code,
-        output_loading_info=True,
-    )
+    with reading(f"model {path}"):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
     if missing := sorted(report["missing_keys"]):
         # transformers only warns, and leaves them random.
         raise ConfigError(
-            f"{path} has no weights for {len(missing)} parameters of {type(model).__name__}, the "
-            f"first is {missing[0]!r}; get the whole model"
+            f"model {path} has no weights for {len(missing)} parameters of "
+            f"{type(model).__name__}, such as {missing[0]!r}; get the whole model"
         )
-    return model
+    return cast(PreTrainedModel, model)
 
 
 def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer in `path`."""
-    return AutoTokenizer.from_pretrained(
-        path, local_files_only=True, trust_remote_code=trust_remote_code
-    )
+    with reading(f"the tokenizer of {path}"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns whatever transformers makes of files that it cannot read into a ConfigError.
+
+    Broad, because tokenizers raises plain `Exception` and a wrong number in a config can raise
+    anything up to ZeroDivisionError. A full disk or memory is not the files' fault and passes.
+    """
+    try:
+        yield
+    except (AlignTuneError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ConfigError(
+            f"{what} cannot be loaded: {type(error).__name__}: {error}; use a causal language "
+            "model that transformers knows, with all its files"
+        ) from error

@@ -13,7 +13,7 @@ TOP, BOTTOM = 8, 132
 """Plot area of a curve."""
 INSET = 14
 """What the first and last tick label of an interval plot need at each side."""
-ROW = 34
+ROW = 38
 """Height of one model in an interval plot."""
 BUCKETS = 250
 """A curve is thinned to at most four points in each."""
@@ -111,7 +111,7 @@ def _interval_chart(rows: list[EvaluationRow]) -> IntervalChart:
         first.metric,
         first.higher_is_better,
         tuple(
-            Interval(row, ROW * index + 24, x(row.low), x(row.mean), x(row.high))
+            Interval(row, ROW * index + 25, x(row.low), x(row.mean), x(row.high))
             for index, row in enumerate(drawn)
         ),
         _labelled(ticks, x, percent=first.unit == "%"),
@@ -153,8 +153,7 @@ def _labelled(
     form = f",.{decimals}f" if size < 1e6 and decimals <= 4 else ".4g"
     suffix = f"{words.SPACE}%" if percent else ""
     return tuple(
-        Tick(place(tick), f"{tick * factor + 0.0:{form}}".replace("-", words.MINUS) + suffix)
-        for tick in ticks
+        Tick(place(tick), words.typeset(f"{tick * factor + 0.0:{form}}") + suffix) for tick in ticks
     )
 
 

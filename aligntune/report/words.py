@@ -27,11 +27,16 @@ def number(value: float) -> str:
         return NOT_FINITE
     size = abs(value)
     if size and not 1e-4 <= size < 1e9:
-        return f"{value:.3g}".replace("-", MINUS)
+        return typeset(f"{value:.3g}")
     if size == int(size):
         return _fixed(value, 0)
     magnitude = math.floor(math.log10(size))
     return _fixed(value, max(0, 3 - magnitude if size >= 1 else 2 - magnitude))
+
+
+def typeset(digits: str) -> str:
+    """`digits` with real minus signs and an exponent without padding: 5e-06 -> 5e−6."""
+    return re.sub(r"e([+-])0*", r"e\1", digits).replace("e+", "e").replace("-", MINUS)
 
 
 def measure(value: float, unit: str) -> str:
@@ -117,4 +122,4 @@ def _bare(value: float, unit: str) -> str:
 
 def _fixed(value: float, places: int) -> str:
     # + 0.0 turns the -0.0 that rounding leaves into 0.0.
-    return f"{round(value, places) + 0.0:,.{places}f}".replace("-", MINUS)
+    return typeset(f"{round(value, places) + 0.0:,.{places}f}")

@@ -1,0 +1,141 @@
+"""One evaluation's directory, as written, and as the baseline of a later one.
+
+predictions.parquet   one line per row: `row`, `prompt`, `reference`, `completion`, `finished`,
+                      `tokens`, and a column per metric; null is "not generated" or "not scored"
+evaluation.json       what was measured how, every interval and every comparison
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from aligntune.artifacts import write_atomic
+from aligntune.errors import DataError
+from aligntune.evaluate.generate import Answer
+from aligntune.evaluate.metrics import METRICS, Row, prompt_of
+from aligntune.evaluate.stats import Difference, Interval, mean_interval, paired_difference
+
+PREDICTIONS = "predictions.parquet"
+EVALUATION = "evaluation.json"
+
+Column = Sequence[float | None]
+"""One metric's score per row."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made."""
+
+    confidence: float
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of one model."""
+
+    interval: Interval
+    unscored: int
+    """Rows that the metric is for but that were too long."""
+    against: Mapping[str, Difference]
+    """By baseline; without those that did not measure it."""
+
+
+def measure(
+    name: str,
+    column: Column,
+    rows: int,
+    baselines: Mapping[str, Mapping[str, Column]],
+    how: Resampling,
+) -> Measured:
+    """`column` summarised, and compared with each baseline's on the rows that both scored.
+
+    `rows` is how many rows allow the metric.
+    """
+    scores = [score for score in column if score is not None]
+    if not scores:
+        raise DataError(
+            f"{name}: none of the {rows} rows fits the model; raise model.max_seq_length, or lower "
+            "evaluation.max_new_tokens if the model has too few positions"
+        )
+    interval = mean_interval(np.array(scores), **asdict(how))
+    against = {
+        label: paired_difference(
+            *_paired(column, columns[name]),
+            **asdict(how),
+            higher_is_better=METRICS[name].higher_is_better,
+        )
+        for label, columns in baselines.items()
+        if name in columns
+    }
+    return Measured(interval, rows - len(scores), against)
+
+
+def _paired(one: Column, other: Column) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    return np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
+
+
+def read_baseline(label: str, folder: Path, conditions: Mapping[str, Any]) -> dict[str, Column]:
+    """Metric -> scores of an earlier evaluation.
+
+    Raises:
+        DataError: it is not one, or was made on other rows or under other conditions than these.
+    """
+    try:
+        there = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["conditions"]
+        table = pq.read_table(folder / PREDICTIONS)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"baseline {label!r}: {folder} holds no readable evaluation ({error}); evaluate that "
+            "model again"
+        ) from error
+    differs = [
+        f"{name} {there.get(name)!r} there, {value!r} here"
+        for name, value in conditions.items()
+        if there.get(name) != value
+    ]
+    if differs:
+        raise DataError(
+            f"baseline {label!r} in {folder} cannot be compared: {'; '.join(differs)}; evaluate "
+            "that model again on these rows"
+        )
+    return {name: table[name].to_pylist() for name in METRICS if name in table.column_names}
+
+
+def write(
+    out: Path,
+    rows: Sequence[Row],
+    answers: Sequence[Answer | None],
+    columns: Mapping[str, Column],
+    document: Mapping[str, Any],
+) -> None:
+    """The two files above."""
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    fields: dict[str, pa.Array] = {
+        "row": pa.array(range(len(rows)), pa.int64()),
+        "prompt": pa.array([prompt_of(row) for row in rows], pa.list_(message)),
+        "reference": pa.array([_reference(row) for row in rows], pa.string()),
+        "completion": pa.array([a.text if a else None for a in answers], pa.string()),
+        "finished": pa.array([a.finished if a else None for a in answers], pa.bool_()),
+        "tokens": pa.array([a.tokens if a else None for a in answers], pa.int64()),
+    }
+    scores = {name: pa.array(column, pa.float64()) for name, column in columns.items()}
+    pq.write_table(pa.table(fields | scores), out / PREDICTIONS, compression="zstd")
+    write_atomic(out / EVALUATION, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def _reference(row: Row) -> str | None:
+    """What the answer is to be held against: `answer`, or the answer that the data gives."""
+    if row.get("answer"):
+        return str(row["answer"])
+    said = row.get("messages") or row.get("chosen")
+    return str(said[-1]["content"]) if said else None

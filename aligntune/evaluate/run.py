@@ -1,0 +1,244 @@
+"""One model measured on held-out rows, and compared with models that were measured before."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from aligntune.config.slices import EvaluateSlice
+from aligntune.errors import ConfigError, DataError, ResourceError, unknown
+from aligntune.evaluate.compare import Column, Measured, Resampling, measure, read_baseline, write
+from aligntune.evaluate.forward import Tick
+from aligntune.evaluate.generate import Answer, answers
+from aligntune.evaluate.metrics import METRICS, Row, Subject, prompt_of
+from aligntune.models.load import load_policy, load_tokenizer
+
+LOG = logging.getLogger(__name__)
+
+UNSCORED_ANSWERS = 32
+"""Answers that are generated, for people to read, where no metric scores them."""
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    metrics: dict[str, float]
+    """Flat: `nll`, `nll/low`, `nll/vs_base`, ..., and what generation cost."""
+    facts: dict[str, Any]
+    """Rows measured, rows too long per metric, and `verdicts`: baseline -> metric -> verdict."""
+
+
+def evaluate(
+    spec: EvaluateSlice,
+    model: Path,
+    data: Path,
+    out: Path,
+    baselines: Mapping[str, Path],
+    progress: Progress,
+) -> Evaluated:
+    """What `model` scores on the first `max_samples` rows of the split, and against `baselines`.
+
+    `baselines` are directories of earlier evaluations by label. `compare` says what is in `out`.
+
+    Raises:
+        DataError: the rows do not allow a metric, or a baseline was measured on other ones.
+        Diverged: the model computes what is not finite.
+        ResourceError: a batch does not fit in the GPU's memory.
+    """
+    rows = _read(data / f"{spec.split}.parquet", spec.max_samples)
+    names = _choose(spec.metrics, rows)
+    conditions = _conditions(spec, rows)
+    earlier = {label: read_baseline(label, path, conditions) for label, path in baselines.items()}
+    subject = _load(spec, model)
+    try:
+        found, columns, speed = _score(spec, subject, rows, names, progress)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"{spec.batch_size} rows at once do not fit in memory ({error}); lower "
+            "evaluation.batch_size"
+        ) from error
+    how = Resampling(spec.confidence, spec.resamples, spec.seed)
+    measured = {
+        name: measure(name, columns[name], len(_allowed(name, rows)), earlier, how)
+        for name in names
+    }
+    generation = _generation(found)
+    write(out, rows, found, columns, _document(conditions, how, measured, generation))
+    return Evaluated(_flat(measured) | generation | speed, _facts(rows, measured))
+
+
+def _read(path: Path, count: int) -> list[Row]:
+    if not path.is_file():
+        raise DataError(
+            f"there is no {path.name} in {path.parent}; set evaluation.datasets, or a larger "
+            "evaluation.heldout_fraction"
+        )
+    rows: list[Row] = pq.read_table(path).slice(0, count).to_pylist()
+    if not rows:
+        raise DataError(f"{path} has no rows to measure on; set evaluation.datasets")
+    return rows
+
+
+def _choose(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """The metrics that were asked for, or all that some row allows."""
+    columns = ", ".join(rows[0])
+    for name in names:
+        if name not in METRICS:
+            raise ConfigError(unknown("metric", name, METRICS))
+        if not _allowed(name, rows):
+            raise DataError(
+                f"metric {name!r} needs rows with {' and '.join(METRICS[name].columns)}, and no "
+                f"held-out row has them (columns: {columns}); remove it from evaluation.metrics or "
+                "set evaluation.datasets"
+            )
+    chosen = [name for name in METRICS if (name in names if names else _allowed(name, rows))]
+    if not chosen:
+        raise DataError(
+            f"the held-out rows (columns: {columns}) allow none of {', '.join(METRICS)}; set "
+            "evaluation.datasets"
+        )
+    return chosen
+
+
+def _allowed(name: str, rows: Sequence[Row]) -> list[int]:
+    return [index for index, row in enumerate(rows) if METRICS[name].allows(row)]
+
+
+def _conditions(spec: EvaluateSlice, rows: Sequence[Row]) -> dict[str, Any]:
+    """What two evaluations must share for their scores to be compared."""
+    canonical = json.dumps(rows, sort_keys=True, separators=(",", ":"))
+    return {
+        "rows": len(rows),
+        "rows_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+        "max_new_tokens": spec.max_new_tokens,
+        "max_length": spec.max_length,
+    }
+
+
+def _load(spec: EvaluateSlice, path: Path) -> Subject:
+    model = load_policy(path, trust_remote_code=spec.trust_remote_code)
+    tokenizer = load_tokenizer(path, trust_remote_code=spec.trust_remote_code)
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return Subject(model, tokenizer, spec.precision, spec.batch_size, spec.max_length)
+
+
+def _score(
+    spec: EvaluateSlice,
+    subject: Subject,
+    rows: Sequence[Row],
+    names: Sequence[str],
+    progress: Progress,
+) -> tuple[list[Answer | None], dict[str, Column], dict[str, float]]:
+    """(answers, metric -> score per row, speed of generation)."""
+    generates = any(METRICS[name].generates for name in names)
+    asked = len(rows) if generates else min(len(rows), UNSCORED_ANSWERS)
+    usable = {name: _allowed(name, rows) for name in names}
+    passes = {name: 0 if METRICS[name].generates else METRICS[name].passes for name in names}
+    total = asked + sum(passes[name] * len(usable[name]) for name in names)
+    shown: dict[str, float] = {}
+    done = 0
+
+    def tick_from(base: int) -> Tick:
+        return lambda here, _: progress(base + here, total, shown)
+
+    started = perf_counter()
+    found = _answers(spec, subject, rows[:asked], tick_from(done))
+    tokens = sum(answer.tokens for answer in found if answer)
+    speed = {"tokens_per_second": tokens / (perf_counter() - started)} if tokens else {}
+    found += [None] * (len(rows) - asked)
+    shown.update(speed)
+    done += asked
+    columns: dict[str, Column] = {}
+    for name in names:
+        indices = usable[name]
+        subset, answered = [rows[i] for i in indices], [found[i] for i in indices]
+        scores = METRICS[name].score(subject, subset, answered, tick_from(done))
+        by_row = dict(zip(indices, scores, strict=True))
+        columns[name] = [by_row.get(index) for index in range(len(rows))]
+        done += passes[name] * len(indices)
+        scored = [score for score in scores if score is not None]
+        shown.update({name: sum(scored) / len(scored)} if scored else {})
+        progress(done, total, shown)
+    return found, columns, speed
+
+
+def _answers(
+    spec: EvaluateSlice, subject: Subject, rows: Sequence[Row], tick: Tick
+) -> list[Answer | None]:
+    return answers(
+        subject.model,
+        subject.tokenizer,
+        [prompt_of(row) for row in rows],
+        max_new_tokens=spec.max_new_tokens,
+        batch_size=spec.batch_size,
+        progress=tick,
+        precision=spec.precision,
+        max_length=spec.max_length,
+    )
+
+
+def _generation(found: Sequence[Answer | None]) -> dict[str, float]:
+    written = [answer for answer in found if answer]
+    if not written:
+        return {}
+    return {
+        "mean_answer_tokens": sum(answer.tokens for answer in written) / len(written),
+        "finished_rate": sum(answer.finished for answer in written) / len(written),
+    }
+
+
+def _flat(measured: Mapping[str, Measured]) -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for name, result in measured.items():
+        interval = result.interval
+        flat[name] = interval.mean
+        flat[f"{name}/low"], flat[f"{name}/high"] = interval.low, interval.high
+        flat[f"{name}/count"] = float(interval.count)
+        for label, difference in result.against.items():
+            flat[f"{name}/vs_{label}"] = difference.difference
+            flat[f"{name}/vs_{label}_low"] = difference.low
+            flat[f"{name}/vs_{label}_high"] = difference.high
+    return flat
+
+
+def _facts(rows: Sequence[Row], measured: Mapping[str, Measured]) -> dict[str, Any]:
+    verdicts: dict[str, dict[str, str]] = {}
+    for name, result in measured.items():
+        if result.unscored:
+            LOG.warning("%s: %d rows are too long and were not scored", name, result.unscored)
+        for label, difference in result.against.items():
+            verdicts.setdefault(label, {})[name] = difference.verdict
+    unscored = {name: result.unscored for name, result in measured.items()}
+    return {"rows": len(rows), "unscored": unscored, "verdicts": verdicts}
+
+
+def _document(
+    conditions: Mapping[str, Any],
+    how: Resampling,
+    measured: Mapping[str, Measured],
+    generation: Mapping[str, float],
+) -> dict[str, Any]:
+    """`evaluation.json`. Nothing in it depends on the machine's speed."""
+    return {
+        "format": 1,
+        "conditions": dict(conditions),
+        "intervals": asdict(how),
+        "generation": dict(generation),
+        "metrics": {
+            name: {
+                "higher_is_better": METRICS[name].higher_is_better,
+                "unscored": result.unscored,
+                **asdict(result.interval),
+                "against": {label: asdict(found) for label, found in result.against.items()},
+            }
+            for name, result in measured.items()
+        },
+    }
