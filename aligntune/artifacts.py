@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 MANIFEST = "manifest.json"
 WORK = "work"
+_POLL = 0.5
+"""Seconds between looks at a lock that another process holds."""
 
 
 class FileRecord(BaseModel):
@@ -119,17 +121,20 @@ def _set_aside(damaged: Path) -> None:
 
 @contextmanager
 def lock(root: Path, kind: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
-    """One builder per key, on a kernel lock that dies with its holder. `waiting` says so first."""
+    """One builder per key, on a kernel lock that dies with its holder.
+
+    `waiting` is called again and again while another process holds it, and may raise to give up.
+    """
     from filelock import FileLock, Timeout
 
     folder = root / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     held = FileLock(folder / f"{kind}-{key}")
-    try:
-        held.acquire(blocking=False)
-    except Timeout:
-        waiting()
-        held.acquire()
+    while not held.is_locked:
+        try:
+            held.acquire(timeout=_POLL)
+        except Timeout:
+            waiting()
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,7 +21,13 @@ from aligntune.errors import ConfigError, DataError, ResourceError, ServiceError
 from aligntune.hub_retry import retrying, timeout
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import (
+        CommitOperationAdd,
+        CommitOperationDelete,
+        DatasetInfo,
+        HfApi,
+        ModelInfo,
+    )
 
 __all__ = ["Receipt", "commit_of", "download_dataset", "download_model", "push", "retrying"]
 
@@ -37,10 +44,10 @@ LINKED_BYTES = 2**20
 would otherwise change the cache with it."""
 
 KEPT_BACK = (
-    ".*", "checkpoint-*", "checkpoints", "*.partial", "__pycache__",
-    "training_args*", "optimizer*", "scheduler*", "rng_state*",
-    "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt",
-)  # fmt: skip
+    *(".*", "checkpoint-*", "checkpoints", "*.partial", "__pycache__"),
+    *("training_args*", "optimizer*", "scheduler*", "rng_state*"),
+    *("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt"),
+)
 """Never pushed: training state, pickles, hidden files, and directories of that name."""
 STALE = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 """Remote weights that are not in the pushed folder belong to an older model."""
@@ -77,18 +84,18 @@ def commit_of(repo_id: str, repo_type: RepoType, revision: str | None) -> str:
     if revision and COMMIT.fullmatch(revision):
         return revision
     note = _cache(repo_id, repo_type) / "refs" / (revision or "main")
+    what = _what(repo_id, repo_type)
     if _offline():
-        return _noted(note, _what(repo_id, repo_type))
-    commit = retrying(
-        lambda: _api().repo_info(
-            repo_id, repo_type=repo_type, revision=revision, timeout=timeout()
-        ),
-        _what(repo_id, repo_type),
-    ).sha
+        noted = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+        if not COMMIT.fullmatch(noted):
+            raise _not_cached(what)
+        return noted
+    commit = retrying(lambda: _info(repo_id, repo_type, revision), what).sha
     if commit is None or not COMMIT.fullmatch(commit):
-        raise ServiceError(f"{_what(repo_id, repo_type)}: the hub did not say which commit it is")
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(commit, encoding="utf-8")
+        raise ServiceError(f"{what}: the hub did not say which commit that is")
+    with suppress(OSError):  # a cache may be read-only; only offline runs miss the note
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(commit, encoding="utf-8")
     return commit
 
 
@@ -146,19 +153,19 @@ def push(folder: Path, repo_id: str, *, private: bool, message: str) -> Receipt:
 def _push_once(files: dict[str, Path], repo_id: str, *, private: bool, message: str) -> Receipt:
     api = _api()
     api.create_repo(repo_id, private=private, exist_ok=True)
-    info = api.repo_info(repo_id, timeout=timeout())
+    info = _info(repo_id, "model", None)
     commit = str(info.sha)
     if private and info.private is False:
         raise ConfigError(
             f"repository {repo_id!r} (logging.hub_model_id) is public, but logging.hub_private is "
             "true; make it private on the hub, choose another id, or set hub_private to false"
         )
-    operations = _operations(files, _remote(repo_id, "model", commit))
+    operations = _operations(files, _files(info))
     if operations:
         commit = api.create_commit(
             repo_id, operations, commit_message=message, parent_commit=commit
         ).oid
-        if wrong := _differing(files, _remote(repo_id, "model", commit)):
+        if wrong := _differing(files, _files(_info(repo_id, "model", commit))):
             raise ServiceError(
                 f"repository {repo_id!r}: commit {commit[:12]} does not hold {wrong[0]!r} as it "
                 "was sent; push again"
@@ -227,23 +234,27 @@ def _verified(repo_id: str, repo_type: RepoType, commit: str, file: _File) -> Pa
 
 def _listing(repo_id: str, repo_type: RepoType, commit: str) -> list[_File]:
     """Every file of a commit; with `HF_HUB_OFFLINE=1`, every one that is in the cache."""
+    what = _what(repo_id, repo_type)
     if not _offline():
-        return retrying(lambda: _remote(repo_id, repo_type, commit), _what(repo_id, repo_type))
+        return _files(retrying(lambda: _info(repo_id, repo_type, commit), what))
     snapshot = _cache(repo_id, repo_type) / "snapshots" / commit
     paths = sorted(path for path in snapshot.rglob("*") if path.is_file())
     if not paths:
-        raise ServiceError(_not_cached(_what(repo_id, repo_type)))
+        raise _not_cached(what)
     # A blob in the cache is named by its digest; without symlinks there is none to compare.
     digests = [path.resolve().name if path.is_symlink() else sha256(path) for path in paths]
     names = [path.relative_to(snapshot).as_posix() for path in paths]
     return [_File(name, digest) for name, digest in zip(names, digests, strict=True)]
 
 
-def _remote(repo_id: str, repo_type: RepoType, commit: str) -> list[_File]:
+def _info(repo_id: str, repo_type: RepoType, revision: str | None) -> "ModelInfo | DatasetInfo":
+    """The repository at a revision, with the digests of its files."""
     # Not `list_repo_tree`: that takes no timeout.
-    info = _api().repo_info(
-        repo_id, repo_type=repo_type, revision=commit, files_metadata=True, timeout=timeout()
-    )
+    ask = _api().model_info if repo_type == "model" else _api().dataset_info
+    return ask(repo_id, revision=revision, files_metadata=True, timeout=timeout())
+
+
+def _files(info: "ModelInfo | DatasetInfo") -> list[_File]:
     return [
         _File(entry.rfilename, entry.lfs.sha256 if entry.lfs else str(entry.blob_id))
         for entry in info.siblings or []
@@ -272,15 +283,10 @@ def _git_sha1(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _noted(note: Path, what: str) -> str:
-    commit = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
-    if not COMMIT.fullmatch(commit):
-        raise ServiceError(_not_cached(what))
-    return commit
-
-
-def _not_cached(what: str) -> str:
-    return f"{what} is not in the local cache and HF_HUB_OFFLINE is set; run once without it"
+def _not_cached(what: str) -> ServiceError:
+    return ServiceError(
+        f"{what} is not in the local cache and HF_HUB_OFFLINE is set; run once without it"
+    )
 
 
 def _cache(repo_id: str, repo_type: RepoType) -> Path:

@@ -7,6 +7,7 @@
 The CLI calls `execute` in its own process, a flow in a child process per training stage.
 """
 
+import errno
 import json
 import logging
 import time
@@ -80,13 +81,27 @@ def execute(
     if found := find(context.stages, stage.kind, stage.key):
         return _reused(stage, context, found, began)
 
-    def waiting() -> None:
-        LOG.warning("%s: another process is building %s; waiting for it", stage.label, stage.name)
-
+    waiting = _Waiting(stage, stopping)
     with lock(context.stages, stage.kind, stage.key, waiting):
         if found := find(context.stages, stage.kind, stage.key):
             return _reused(stage, context, found, began)
         return _build(stage, context, progress, stopping, began)
+
+
+class _Waiting:
+    """Says once that another process is at it, and gives up when asked to stop."""
+
+    def __init__(self, stage: Stage, stopping: Callable[[], bool]) -> None:
+        self._stage = stage
+        self._stopping = stopping
+        self._said = False
+
+    def __call__(self) -> None:
+        if self._stopping():
+            raise Interrupted(f"{self._stage.label}: stopped while another process builds it")
+        if not self._said:
+            LOG.warning("%s: another process is at it; waiting", self._stage.label)
+        self._said = True
 
 
 def _reused(stage: Stage, context: Context, artifact: Artifact, began: float) -> Done:
@@ -114,7 +129,7 @@ def _build(
         inputs = {role: _input(context, stage, name) for role, name in stage.inputs.items()}
         started, earlier = _now(), _earlier_seconds(out)
         try:
-            with _resources(stage):
+            with _named(stage):
                 outcome = KINDS[stage.kind].run(
                     Work(
                         key=stage.key,
@@ -140,25 +155,24 @@ def _build(
 
 
 @contextmanager
-def _resources(stage: Stage) -> Iterator[None]:
-    """Disk and memory that ran out, as our error."""
+def _named(stage: Stage) -> Iterator[None]:
+    """Every error with its stage's name; memory and disk that ran out as errors of ours."""
     try:
         yield
-    except AlignTuneError:
-        raise
+    except AlignTuneError as error:
+        if str(error).startswith(f"{stage.label}:"):
+            raise
+        raise type(error)(f"{stage.label}: {error}") from error
     except MemoryError as error:
         raise ResourceError(
             f"{stage.label}: out of memory; lower train.per_device_batch_size or "
             "train.max_length, or set model.gradient_checkpointing: true"
         ) from error
-    except (PermissionError, BlockingIOError) as error:
-        raise ResourceError(f"{stage.label}: {error}") from error
     except OSError as error:
-        if error.errno not in (28, 122):  # no space left, quota exceeded
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise ResourceError(
-            f"{stage.label}: no space left on the disk ({error.filename or 'unknown file'}); "
-            "make room and run the same command again"
+            f"{stage.label}: {error}; make room or give access, then run the same command again"
         ) from error
 
 

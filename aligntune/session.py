@@ -44,6 +44,11 @@ class Session:
         return self.plan.paths.run
 
     @property
+    def final(self) -> str:
+        """The label of the stage whose model is the run's result."""
+        return final(self.plan.config)
+
+    @property
     def report(self) -> Path:
         return self.folder / "report.html"
 
@@ -55,7 +60,7 @@ class Session:
         """Remember a finished stage and link to its artifact."""
         self.done[done.label] = done
         _link(self.folder / "stages" / done.label, self.plan.paths.stages / done.artifact)
-        if done.label == final(self.plan.config):
+        if done.label == self.final:
             _link(self.folder / "model", self.plan.paths.stages / done.artifact / "model")
 
     def artifact(self, label: str) -> Artifact:

@@ -93,6 +93,8 @@ class LoopbackHub:
         env = self.env(tmp_path)
         for name, value in env.items():
             monkeypatch.setenv(name, value)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, self.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
         for name in ("HF_HUB_CACHE", "HF_TOKEN_PATH"):
             monkeypatch.setattr(constants, name, env[name])

@@ -173,7 +173,9 @@ class _Reader:
         start = next(self._events)
         if isinstance(start, yaml.StreamEndEvent):
             self._fail(start.start_mark, "the file is empty; write `key: value` lines")
-        value = self._value(next(self._events), ())
+        top = next(self._events)
+        self.marks[()] = _mark(top.start_mark)
+        value = self._value(top, ())
         next(self._events)
         rest = next(self._events)
         if not isinstance(rest, yaml.StreamEndEvent):
@@ -181,7 +183,6 @@ class _Reader:
         return value
 
     def _value(self, event: yaml.Event, path: KeyPath) -> Any:
-        self.marks.setdefault(path, _mark(event.start_mark))
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event)
         if len(path) >= MAX_DEPTH:
@@ -193,7 +194,9 @@ class _Reader:
     def _list(self, path: KeyPath) -> list[Any]:
         items: list[Any] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            items.append(self._value(event, (*path, len(items))))
+            here = (*path, len(items))
+            self.marks[here] = _mark(event.start_mark)
+            items.append(self._value(event, here))
         return items
 
     def _mapping(self, path: KeyPath) -> dict[str, Any]:
@@ -224,14 +227,14 @@ class _Reader:
         return key
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
+        if event.implicit[0]:
+            try:
+                return plain(event.value)
+            except ValueError as error:
+                self._fail(event.start_mark, str(error))
         if found := _CONTROL.search(event.value):
             self._fail(event.start_mark, _control(found[0]))
-        if not event.implicit[0]:
-            return event.value
-        try:
-            return plain(event.value)
-        except ValueError as error:
-            self._fail(event.start_mark, str(error))
+        return event.value
 
     def _checked(self) -> Iterator[yaml.Event]:
         """The parser's events, up to the first thing that a config must not contain."""

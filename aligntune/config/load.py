@@ -176,11 +176,8 @@ def _write_float(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
 
 _Dumper.add_representer(str, _write_text)
 _Dumper.add_representer(float, _write_float)
-for _tag, _pattern in {
-    "null": scalar.NULL,
-    "bool": scalar.BOOL,
-    "int": scalar.INT,
-    "float": scalar.FLOAT,
-}.items():
-    _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
-    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, None)
+# Beside the words and numbers of YAML 1.1, which are there already: `5e-5` as text needs quotes.
+for _tag, _pattern in {"int": scalar.INT, "float": scalar.FLOAT}.items():
+    _Dumper.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern.pattern})\Z"), None
+    )

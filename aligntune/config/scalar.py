@@ -6,8 +6,11 @@ MAX_DIGITS = 400
 
 Scalar = str | int | float | bool | None
 
-NULL = re.compile(r"~|null|Null|NULL|")
-BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
 INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -15,16 +18,16 @@ NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 def plain(text: str) -> Scalar:
     """The value of `text`. ValueError for a number that is not finite or does not fit 64 bits."""
-    if NULL.fullmatch(text):
-        return None
-    if BOOL.fullmatch(text):
-        return text.lower() == "true"
-    if NOT_FINITE.fullmatch(text):
-        raise ValueError(f"{text} is not a usable number; give a finite one, or quote it as text")
+    if text in WORDS:
+        return WORDS[text]
+    if text[0] not in "+-.0123456789":
+        return text
     if INT.fullmatch(text):
         return _whole(text)
     if FLOAT.fullmatch(text):
         return _fraction(text)
+    if NOT_FINITE.fullmatch(text):
+        raise ValueError(f"{text} is not a usable number; give a finite one, or quote it as text")
     return text
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.config.model import Precision
@@ -142,5 +142,5 @@ def _score(model: PreTrainedModel, batch: Sequence[Completion]) -> list[float]:
 
 def _sum_log_prob(logits: torch.Tensor, targets: torch.Tensor) -> float:
     """(T, V), (T,) -> ()."""
-    per_token = F.cross_entropy(logits.float(), targets, reduction="none")
+    per_token = cross_entropy(logits.float(), targets, reduction="none")
     return -float(per_token.double().sum())

@@ -1,7 +1,7 @@
 """Whether a written answer states the reference answer.
 
-The answer is what follows the last `####`, what the last `\\boxed{...}` holds, or else the last line
-(for numbers: the last number anywhere). A marked answer wins over whatever comes after it.
+The answer is what follows the last `####`, what the last `\\boxed{...}` holds, or else the last
+line (for numbers: the last number anywhere). A marked answer wins over whatever comes after it.
 """
 
 import re

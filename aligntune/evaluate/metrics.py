@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.config.model import Precision
 from aligntune.errors import DataError
-from aligntune.evaluate.forward import Message, Messages, Tick, longest_sequence
+from aligntune.evaluate.forward import Message, Tick, longest_sequence
 from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.likelihood import Completion, encode, log_probs
 from aligntune.evaluate.match import matches

@@ -50,7 +50,7 @@ class Difference:
 
 
 def mean_interval(scores: Scores, *, confidence: float, resamples: int, seed: int) -> Interval:
-    """The mean of `scores`, (N,), with a Wilson interval if all are 0 or 1, else a bootstrap one."""
+    """The mean of `scores`, (N,), in Wilson's interval if all are 0 or 1, else a bootstrap's."""
     scores = _finite(scores)
     mean, count = float(scores.mean()), len(scores)
     spread = float(scores.std(ddof=1)) if count > 1 else 0.0
@@ -138,7 +138,7 @@ def _mcnemar(up: int, down: int) -> float:
     for k in range(min(up, down)):
         ways = ways * (pairs - k) // (k + 1)
         tail += ways
-    return min(1.0, 2 * tail / 2**pairs)
+    return min(1.0, 2 * tail / (1 << pairs))
 
 
 def _resampled_means(scores: Scores, resamples: int, seed: int) -> Scores:

@@ -19,6 +19,8 @@ from transformers import (
 )
 
 from aligntune.errors import ConfigError
+from aligntune.models.load import reading
+from aligntune.models.save import save_model, save_tokenizer
 
 DIGIT_BY_DIGIT = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"}
 """`tokenizer.ggml.pre` of vocabularies learned on text whose digits were split off one by one.
@@ -34,23 +36,20 @@ FOREIGN = ("quantization_config", "_model_name_or_path", "architectures", "trans
 def convert(path: Path, out: Path) -> None:
     """Write the model in a GGUF file to `out` as fp32 safetensors, with its tokenizer."""
     pre_tokenizer = _pre_tokenizer_name(path)
-    try:
-        with _alone(path) as folder:
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
-            quantized = AutoModelForCausalLM.from_pretrained(
-                folder, gguf_file=path.name, dtype=torch.float32
-            )
-    except (ValueError, KeyError, IndexError, NotImplementedError, RuntimeError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as a GGUF language model: {error}") from error
+    with _alone(path) as folder, reading(f"{path}"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
+        quantized = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=path.name, dtype=torch.float32
+        )
     config = _clean(quantized.config)
     # A model loaded from GGUF refuses to be saved, so its weights move to a new one.
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(quantized.state_dict(), strict=True, assign=True)
     model.tie_weights()
-    model.save_pretrained(out)
+    save_model(model, out)
     _restore(tokenizer, pre_tokenizer, config)
-    tokenizer.save_pretrained(out)
+    save_tokenizer(tokenizer, out)
 
 
 def _pre_tokenizer_name(path: Path) -> str | None:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from aligntune.artifacts import sha256
 from aligntune.errors import ConfigError
 from aligntune.models import intake
 
@@ -54,8 +55,8 @@ def fingerprint(source: ModelSource) -> str:
         return f"commit:{commit_of(source.location, 'model', source.revision)}"
     path = Path(source.location)
     if source.kind == "gguf":
-        return f"sha256:{_sha256(path)}"
-    listing = "".join(f"{_sha256(path / name)}  {name}\n" for name in intake.used_files(path))
+        return f"sha256:{sha256(path)}"
+    listing = "".join(f"{sha256(path / name)}  {name}\n" for name in intake.used_files(path))
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
 
 
@@ -96,8 +97,3 @@ def _packaged(name: str) -> Path:
         if (path := Path(folder) / inside).exists():
             return path
     raise ConfigError(f"model {name!r}: the installed package {package!r} has no {inside!r}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

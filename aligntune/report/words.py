@@ -35,7 +35,7 @@ def number(value: float) -> str:
 
 
 def typeset(digits: str) -> str:
-    """`digits` with real minus signs and an exponent without padding: 5e-06 -> 5e−6."""
+    """`digits` with real minus signs and an exponent without padding: 5e-06 -> 5e-6."""
     return re.sub(r"e([+-])0*", r"e\1", digits).replace("e+", "e").replace("-", MINUS)
 
 

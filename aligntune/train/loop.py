@@ -1,7 +1,8 @@
 """From a trainer to finished weights: resume, train, refuse what is not finite, save."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ class Finite:
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
         finite = torch.isfinite(loss).all()
-        if self.accelerator.sync_gradients:  # type: ignore[attr-defined]
+        # A gradient scaler finds overflows by itself, and skips their updates.
+        scaled = self.accelerator.scaler is not None  # type: ignore[attr-defined]
+        if self.accelerator.sync_gradients and not scaled:  # type: ignore[attr-defined]
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             norms = torch._foreach_norm(gradients) if gradients else []
             finite = finite & all(bool(torch.isfinite(norm)) for norm in norms)
@@ -122,11 +125,25 @@ def fit(trainer: Any, spec: TrainSlice, setting: Setting, rows: int) -> dict[str
     if resume:
         LOG.info("continuing from checkpoint %s", resume.name)
     try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with _memory():
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         journal.close()
     _check_steps(trainer, stop, resume)
     return _summary(trainer, setting.out / FILE, clock, kept, rows)
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """torch's two ways to say that memory ran out, as the one that Python has."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        raise MemoryError(str(error)) from error
 
 
 def _check_rows(trainer: Any, rows: int, spec: TrainSlice) -> int:

@@ -52,7 +52,7 @@ SCALARS = [
     ("1e", "1e"),
     ("e5", "e5"),
     (".", "."),
-    ("-", "-"),
+    ("-a", "-a"),
     ("1.2.3", "1.2.3"),
     ("2024-01-31", "2024-01-31"),
     ("nan", "nan"),
@@ -72,8 +72,6 @@ SCALARS = [
 
 @pytest.mark.parametrize(("text", "meant"), SCALARS)
 def test_a_scalar_in_a_file_has_its_yaml_1_2_type(text, meant):
-    if text == "-":
-        pytest.skip("a lone dash starts a list in a file")
     value = parse_document(f"key: {text}\n".encode(), "run.yaml").values["key"]
     assert (type(value), repr(value)) == (type(meant), repr(meant))
 
@@ -86,8 +84,19 @@ def test_an_override_reads_a_scalar_as_a_file_does(text, meant):
 
 @pytest.mark.parametrize(
     "text",
-    [".inf", "-.INF", ".nan", ".NaN", "1e999", "-1e999", "9223372036854775808", "9" * 100_000]
-    + ["0x" + "f" * 17, "1." + "0" * 100_000],
+    [
+        ".inf",
+        "-.INF",
+        ".nan",
+        ".NaN",
+        "1e999",
+        "-1e999",
+        "9223372036854775808",
+        "0x" + "f" * 17,
+        "9" * 100_000,
+        "1." + "0" * 100_000,
+    ],
+    ids=lambda text: text[:20],
 )
 def test_a_number_that_cannot_be_held_is_refused(text):
     with pytest.raises(ConfigError, match=r"^run\.yaml:1:6: .*; .*quote it as text"):

@@ -1,0 +1,84 @@
+"""Rows of the reasoning-gym package's tasks: `reasoning_gym:<task>`, behind an extra."""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from typing import Any
+
+from pydantic import Field
+
+from aligntune.config.base import Strict
+from aligntune.data.procedural import belongs, checked
+from aligntune.data.rows import Row
+from aligntune.errors import ConfigError, unknown
+
+VERSION = 1
+"""Raised when the same params and package make other rows."""
+TEST_OFFSET = 1_000_000_007
+"""Added to the seed for `test`: a task makes its n-th question from seed + n."""
+ATTEMPTS = 20
+"""Questions made per row asked for before a task counts as having too few different ones."""
+
+
+class Params(Strict):
+    """Ours; every other param is the task's own."""
+
+    count: int = Field(1000, ge=1)
+    """Rows in the split."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Where the task's questions start."""
+
+
+def identity(task: str, params: Mapping[str, Any]) -> str:
+    """`reasoning_gym==<package version>:<version>`, if there is such a task with such params."""
+    _created(task, params, "train")
+    return f"reasoning_gym=={version('reasoning-gym')}:{VERSION}"
+
+
+def rows(task: str, params: Mapping[str, Any], split: str) -> list[Row]:
+    """`count` rows {prompt, answer} with different questions."""
+    count = _own(params).count
+    found = list(islice(_different(_created(task, params, split), split), count))
+    if len(found) < count:
+        raise ConfigError(
+            f"params.count: {count} rows asked for, but {ATTEMPTS * count} questions held only "
+            f"{len(found)} different ones for split {split!r}; lower it, or make the task larger"
+        )
+    return found
+
+
+def _different(items: Any, split: str) -> Iterator[Row]:
+    seen = set()
+    for index in range(len(items)):
+        question, answer = items[index]["question"], items[index]["answer"]
+        if answer is not None and question not in seen and belongs(question, split):
+            seen.add(question)
+            yield {"prompt": question, "answer": str(answer)}
+
+
+def _own(params: Mapping[str, Any]) -> Params:
+    return checked(Params, {name: params[name] for name in Params.model_fields if name in params})
+
+
+def _created(task: str, params: Mapping[str, Any], split: str) -> Any:
+    """The package's dataset: `len` questions, made when asked for."""
+    try:
+        version("reasoning-gym")
+    except PackageNotFoundError:
+        raise ConfigError(
+            "this source needs a package that is not installed; "
+            "pip install 'aligntune-pipeline[reasoning-gym]'"
+        ) from None
+    from reasoning_gym.factory import DATASETS, create_dataset
+
+    if task not in DATASETS:
+        raise ConfigError(unknown("task", task, DATASETS))
+    own = _own(params)
+    rest = {name: value for name, value in params.items() if name not in Params.model_fields}
+    if fixed := rest.keys() & {"size"}:
+        raise ConfigError(f"params.{min(fixed)}: set `count` instead")
+    seed = own.seed + (TEST_OFFSET if split == "test" else 0)
+    try:
+        return create_dataset(task, size=ATTEMPTS * own.count, seed=seed, **rest)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(f"params: task {task!r} refuses them: {error}") from error

@@ -1,0 +1,281 @@
+"""Files and overrides in, a RunConfig or one error with every problem out."""
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from aligntune.config.load import load
+from aligntune.errors import ConfigError
+
+BASE = """\
+algo: dpo
+model: {name_or_path: tiny}
+datasets:
+  - name: pairs.jsonl
+    max_samples: 100
+  - name: more.jsonl
+train:
+  learning_rate: 5e-5
+  max_steps: 10
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes a file and gives its relative path, so that messages are short."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text, name="run.yaml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path.relative_to(tmp_path)
+
+    return write
+
+
+def problems(paths, overrides=()):
+    with pytest.raises(ConfigError) as caught:
+        load(paths, overrides)
+    return str(caught.value).splitlines()
+
+
+def test_a_config_has_the_types_that_the_guide_means(write):
+    config = load([write(BASE)])
+    assert config.train.learning_rate == 5e-5
+    assert config.datasets[0].max_samples == 100
+    assert config.model.name_or_path == "tiny"
+
+
+def test_the_text_no_stays_text_and_is_false_only_where_a_switch_is(write):
+    text = BASE.replace("pairs.jsonl", "no") + "logging: {hub_private: no}\n"
+    config = load([write(text)])
+    assert config.datasets[0].name == "no"
+    assert config.logging.hub_private is False
+
+
+def test_later_files_win_key_by_key_and_replace_lists(write):
+    mine = "train: {max_steps: 20}\ndatasets: [{name: mine}]\nseed: 7\n"
+    config = load([write(BASE), write(mine, "mine.yaml")])
+    assert (config.train.max_steps, config.train.learning_rate) == (20, 5e-5)
+    assert [dataset.name for dataset in config.datasets] == ["mine"]
+    assert (config.seed, config.algo) == (7, "dpo")
+
+
+def test_null_in_a_later_file_removes_a_section(write):
+    paths = [write(BASE + "peft: {r: 8}\n"), write("peft: null\n", "mine.yaml")]
+    assert load(paths).peft is None
+
+
+def test_a_problem_is_reported_in_the_file_that_caused_it(write):
+    base = write(BASE.replace("learning_rate: 5e-5", "learning_rate: 5"), "base.yaml")
+    mine = write("seed: x\ntrain:\n  max_steps: 0\ndatasets:\n- {name: ''}\n", "mine.yaml")
+    assert [line.split(": ")[:2] for line in problems([base, mine])] == [
+        ["base.yaml:8:3", "train.learning_rate"],
+        ["mine.yaml:1:1", "seed"],
+        ["mine.yaml:3:3", "train.max_steps"],
+        ["mine.yaml:5:4", "datasets.0.name"],
+    ]
+
+
+def test_a_replaced_list_takes_the_old_places_with_it(write):
+    paths = [write(BASE), write("datasets: [{split: a}]\n", "mine.yaml")]
+    assert problems(paths) == [
+        "mine.yaml:1:12: datasets.0.name: required, and not given; must be text that is not empty"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("train.learning_rate=1e-6", lambda c: c.train.learning_rate == 1e-6),
+        ("train.max_steps=", lambda c: c.train.max_steps is None),
+        ("datasets.0.max_samples=10", lambda c: c.datasets[0].max_samples == 10),
+        ("datasets.1.name=arithmetic:", lambda c: c.datasets[1].name == "arithmetic:"),
+        ("datasets=[{name: a}]", lambda c: [d.name for d in c.datasets] == ["a"]),
+        ("datasets.0.columns.prompt=a=b", lambda c: c.datasets[0].columns == {"prompt": "a=b"}),
+        ("peft.r=4", lambda c: c.peft.r == 4),
+        ("peft={r: 4, alpha: 8}", lambda c: (c.peft.r, c.peft.alpha) == (4, 8)),
+        ("model.precision = bf16", lambda c: c.model.precision == "bf16"),
+        ('logging.run_name="42"', lambda c: c.logging.run_name == "42"),
+        ("model.name_or_path=package://a/b.gguf", lambda c: c.model.start.endswith("b.gguf")),
+    ],
+)
+def test_an_override_sets_any_value(write, override, read):
+    path = write(BASE)
+    assert not read(load([path], ["peft.r=3"]))
+    assert read(load([path], ["peft.r=3", override]))
+
+
+def test_the_last_override_wins(write):
+    assert load([write(BASE)], ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_steps=0", "train.max_steps: got 0; must be a whole number >= 1, or null"),
+        ("train.max_step=1", "train.max_step: unknown key; did you mean 'max_steps'?"),
+        ("peft.rank.x=1", "peft.rank: unknown key; choose from r, alpha, dropout, target_modules"),
+        ("datasets=[{name: 1}]", "datasets.0.name: got 1; must be text that is not empty; put it"),
+        ("datasets.2.name=x", "datasets has no item '2', only 2, counted from 0; set the whole"),
+        ("datasets.-1.name=x", "datasets has no item '-1', only 2"),
+        ("datasets.name=x", "datasets has no item 'name', only 2"),
+        ("datasets.99999999.name=x", "datasets has no item '99999999', only 2"),
+        ("sft.datasets.0.name=x", "sft.datasets has no item '0', only 0"),
+        ("algo.x=1", "algo is 'dpo', not a section; set it as a whole"),
+        ("train.learning_rate", "there is no '='; write section.key=value"),
+        ("=1", "'' is no key; write section.key=value"),
+        ("train..x=1", "'train..x' is no key; write section.key=value"),
+        ("a." * 100 + "a=1", "is no key; write section.key=value"),
+        ("datasets=[", "a value is missing before this; give one"),
+        ("model.name_or_path=\udcff", "the character U+DCFF is not allowed; remove it"),
+        ("seed=.nan", ".nan is not a usable number; give a finite one"),
+    ],
+)
+def test_a_wrong_override_is_reported_as_it_was_written(write, override, message):
+    (line,) = problems([write(BASE)], [override])
+    shown = override.replace("\udcff", "\\udcff")[:80]
+    assert line.startswith(f"--set {shown}: ")
+    assert message in line
+
+
+def test_a_problem_that_an_override_repairs_is_none(write):
+    path = write(BASE.replace("max_steps: 10", "max_steps: 0"))
+    assert load([path], ["train.max_steps=5"]).train.max_steps == 5
+
+
+def test_all_problems_come_at_once_in_the_order_of_the_file(write):
+    text = """\
+algo: dppo
+learning_rate: 5e-5
+model:
+  precision: bf17
+datasets:
+  - nam: x
+    name: 7
+  - words
+train:
+  packing: maybe
+  num_epochs: true
+  weight_decay: "inf"
+peft: {target_modules: [q, 1]}
+sft:
+evaluation: {metrics: [exact_mach], datasets: {}}
+launch:
+logging: {run_name: a b, level: null}
+extra: 1
+"""
+    assert problems([write(text)]) == [
+        "run.yaml:1:1: algo: got 'dppo'; must be 'sft' or 'dpo'; did you mean 'dpo'?",
+        "run.yaml:2:1: learning_rate: unknown key; it belongs at 'train.learning_rate'",
+        "run.yaml:3:1: model.name_or_path: required, and not given; must be text that is not empty",
+        "run.yaml:4:3: model.precision: got 'bf17'; must be 'auto', 'bf16', 'fp16' or 'fp32'; "
+        "did you mean 'bf16'?",
+        "run.yaml:6:5: datasets.0.nam: unknown key; did you mean 'name'?",
+        "run.yaml:7:5: datasets.0.name: got 7; must be text that is not empty; put it in quotes",
+        "run.yaml:8:5: datasets.1: got 'words'; must be a section of `key: value` lines",
+        "run.yaml:10:3: train.packing: got 'maybe'; must be true or false",
+        "run.yaml:11:3: train.num_epochs: got true; must be a number > 0",
+        "run.yaml:12:3: train.weight_decay: got 'inf'; must be a number >= 0",
+        "run.yaml:13:28: peft.target_modules.1: got 1; must be text; put it in quotes",
+        "run.yaml:15:24: evaluation.metrics.0: got 'exact_mach'; must be 'exact_match', 'nll' or "
+        "'preference_accuracy'; did you mean 'exact_match'?",
+        "run.yaml:15:37: evaluation.datasets: got a section; must be a list, each item a section "
+        "of `key: value` lines",
+        "run.yaml:16:1: launch: got null; must be a section of `key: value` lines; "
+        "without the line it has its default",
+        "run.yaml:17:11: logging.run_name: got 'a b'; must be at most 64 letters, digits, '.', "
+        "'_' or '-', the first a letter or digit, or null",
+        "run.yaml:17:26: logging.level: got null; must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'; "
+        "without the line it has its default",
+        "run.yaml:18:1: extra: unknown key; choose from algo, model, datasets, train, peft, sft, "
+        "evaluation, registry, launch, logging, seed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("name_or_path: x", "name_or_path: unknown key; it belongs at 'model.name_or_path'"),
+        ("hub_model_id: x", "hub_model_id: unknown key; it belongs at 'logging.hub_model_id'"),
+        ("split: x", "split: unknown key; it belongs at 'datasets.0.split'"),
+        ("peft: {seed: 1}", "peft.seed: unknown key; it belongs at the top level: 'seed'"),
+        (
+            "sft: {learning_rate: 1}",
+            "sft.learning_rate: unknown key; it belongs at 'sft.train.learning_rate'",
+        ),
+        ("leaning_rate: 1", "leaning_rate: unknown key; did you mean 'train.learning_rate'?"),
+        ("Seed: 1", "Seed: unknown key; did you mean 'seed'?"),
+        ("registry: {run-name: x}", "registry.run-name: unknown key; did you mean"),
+        ("'a\\x1b b': 1", "'a\\\\x1b b': unknown key; choose from"),
+    ],
+)
+def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(write, line, message):
+    found = problems([write(BASE + line + "\n")])
+    assert any(f":1: {message}" in text or f": {message}" in text for text in found)
+
+
+def test_a_rule_over_several_keys_speaks_for_itself_at_a_key_it_names(write):
+    assert problems([write(BASE + "logging:\n  push_to_hub: true\n")]) == [
+        "run.yaml:11:3: logging.push_to_hub: `logging.push_to_hub: true` needs "
+        "`logging.hub_model_id: owner/name`"
+    ]
+    (line,) = problems([write(BASE)], ["algo=sft", "sft.datasets=[{name: a}]"])
+    assert line.startswith("--set algo=sft: algo: `algo: sft` with an `sft` section would")
+
+
+def test_a_missing_top_level_key_points_at_the_top(write):
+    assert problems([write("# a comment\nalgo: sft\ndatasets: [{name: a}]\n")]) == [
+        "run.yaml:2:1: model: required, and not given; must be a section of `key: value` lines"
+    ]
+
+
+def test_a_long_or_unprintable_value_is_shown_short_and_escaped(write):
+    (line,) = problems([write(BASE + f"seed: '\u202e{'x' * 5000}'\n")])
+    assert len(line) < 200
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [
+        ("quick start.yaml", "quick-start"),
+        ("v1.2_a.yml", "v1.2_a"),
+        ("_.hidden.yaml", "hidden"),
+        ("\u00e9t\u00e9.yaml", "t-"),
+        ("\u00e9.yaml", "run"),
+        ("x" * 90 + ".yaml", "x" * 64),
+    ],
+)
+def test_the_run_is_named_after_the_last_file(write, name, run):
+    assert load([write(BASE, "base.yaml"), write("seed: 1\n", name)]).logging.run_name == run
+
+
+def test_a_given_run_name_is_kept(write):
+    assert load([write(BASE)], ["logging.run_name=mine"]).logging.run_name == "mine"
+    assert load([write(BASE)], ["logging.run_name=null"]).logging.run_name == "run"
+
+
+def test_no_file_is_a_config_error():
+    with pytest.raises(ConfigError, match="no config file given; name at least one"):
+        load([])
+
+
+def test_large_files_merge_in_linear_time(write):
+    many = "".join(f"  k{i}: 1\n" for i in range(20_000))
+    paths = [write("datasets:\n" + many, name) for name in ("a.yaml", "b.yaml")]
+    began = time.process_time()
+    assert any("datasets: got a section; must be a list" in line for line in problems(paths))
+    assert time.process_time() - began < 5
+
+
+def test_loading_a_config_loads_nothing_heavy():
+    code = "import sys, aligntune.config.load; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    heavy = {"torch", "transformers", "trl", "datasets", "pandas", "numpy", "mlflow", "prefect"}
+    assert not heavy & set(re.split(r"\s", loaded.stdout))

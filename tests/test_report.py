@@ -1,0 +1,393 @@
+"""The report of a run: what it says, what it must never do, and odd data."""
+
+import math
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligntune.report import (
+    Answer,
+    Curve,
+    DataRow,
+    Difference,
+    EvaluationRow,
+    Fact,
+    Link,
+    RunReport,
+    SampleRow,
+    StageRow,
+    charts,
+    render,
+    words,
+    write,
+)
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<SCRIPT SRC=//x.example/x.js></SCRIPT>",
+    "<scr<script>ipt>alert(1)</scr</script>ipt>",
+    "<script\n>alert(1)</script\n>",
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<img src='http://x.example/pixel.gif'>",
+    "<IMG SRC=`javascript:alert(1)`>",
+    '"><img src=x onerror=alert(1)>',
+    "'><img src=x onerror=alert(1)>",
+    '" onmouseover="alert(1)',
+    "' onmouseover='alert(1)",
+    "` onmouseover=`alert(1)",
+    "x onfocus=alert(1) autofocus",
+    "<svg onload=alert(1)>",
+    "</svg><script>alert(1)</script>",
+    "<svg><animate onbegin=alert(1) attributeName=x></svg>",
+    "<svg><a xlink:href='javascript:alert(1)'><text>x</text></a></svg>",
+    "<math><mi xlink:href='javascript:alert(1)'>x</mi></math>",
+    "<iframe src=javascript:alert(1)></iframe>",
+    "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
+    "<object data=x.swf></object>",
+    "<embed src=x.swf>",
+    "<link rel=stylesheet href=//x.example/x.css>",
+    "<style>*{background:url(//x.example)}</style>",
+    "</style><script>alert(1)</script>",
+    "</title><script>alert(1)</script>",
+    "</pre></details><script>alert(1)</script>",
+    "</textarea><script>alert(1)</script>",
+    "<!--><script>alert(1)</script-->",
+    "--><script>alert(1)</script>",
+    "<![CDATA[<script>alert(1)</script>]]>",
+    "<?xml version='1.0'?><script>alert(1)</script>",
+    "<meta http-equiv=refresh content='0;url=//x.example'>",
+    "<base href=//x.example/>",
+    "<form action=//x.example><button>go</button></form>",
+    "<input autofocus onfocus=alert(1)>",
+    "<details open ontoggle=alert(1)>",
+    "<a href=javascript:alert(1)>x</a>",
+    "javascript:alert(1)",
+    "  javascript:alert(1)",
+    "JaVaScRiPt:alert(1)",
+    "java\tscript:alert(1)",
+    "java\nscript:alert(1)",
+    "vbscript:msgbox(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "//x.example/x",
+    'https://x.example/" onclick="alert(1)',
+    "http://x.example/<script>alert(1)</script>",
+    "https://x.example/\njavascript:alert(1)",
+    "{{ 7 * 7 }}{% include '/etc/passwd' %}${7*7}#{7*7}",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#x3c;script&#x3e;alert(1)&#x3c;/script&#x3e;",
+    "+ADw-script+AD4-alert(1)+ADw-/script+AD4-",
+    "\x00<script>alert(1)</script>",
+    "<\x00script>alert(1)</script>",
+    "\ud800<script>alert(1)</script>",
+    "\u202e<script>alert(1)</script>",
+    "\uff1cscript\uff1ealert(1)\uff1c/script\uff1e",
+    "![x](javascript:alert(1)) [x](javascript:alert(1)) ```</code>",
+]
+
+
+class Page(HTMLParser):
+    """What a parser makes of a page: its elements with their attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.oddities: list[str] = []
+        self._text: list[str] = []
+        self.feed(html)
+        self.close()
+        self.text = re.sub(r"\s+", " ", "".join(self._text).replace(words.SPACE, " "))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self._text.append(data)
+
+    def handle_comment(self, data: str) -> None:
+        self.oddities.append(data)
+
+    handle_pi = unknown_decl = handle_comment
+
+    def links(self) -> list[str]:
+        return [attrs["href"] or "" for tag, attrs in self.elements if tag == "a"]
+
+    def skeleton(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(tag, tuple(sorted(attrs))) for tag, attrs in self.elements]
+
+
+def row(model: str, mean: float, **changes: Any) -> EvaluationRow:
+    base = EvaluationRow("exact_match", model, mean, mean - 0.02, mean + 0.03, 200, True, "%")
+    return replace(base, **changes)
+
+
+GAIN = Difference(0.35, 0.281, 0.417, "better")
+REPORT = RunReport(
+    title="sums",
+    command="aligntune train --config sums.yaml",
+    config_yaml="algo: dpo\nseed: 42\n",
+    started="2026-03-02T08:14:05+00:00",
+    finished="2026-03-02T08:39:41+00:00",
+    seconds=1536.4,
+    stages=(
+        StageRow("data", "data", "3f9a0c1d22be", "reused", "same inputs as run first", 2.3),
+        StageRow(
+            "dpo", "dpo", "0b44efc18d77", "run", "train.beta changed", 512.0,
+            {f"metric_{i}": i / 7 for i in range(8)}, "https://mlflow.example/#/runs/3c4d",
+        ),
+    ),
+    evaluations=(row("base", 0.04), row("dpo", 0.39, difference=GAIN)),
+    samples=(
+        SampleRow(
+            [{"role": "user", "content": "What is 47 + 38?"}],
+            {"base": Answer("75", correct=False), "dpo": Answer("85", correct=True)},
+            "85",
+        ),
+        SampleRow([{"role": "user", "content": "Sing."}], {"base": Answer("La")}),
+    ),
+    curves=(Curve("dpo", "loss", [1, 2, 3], [0.7, 0.5, 0.6]),),
+    data=(DataRow("sums.jsonl", "train", 1900, "sha256:3f9a", "12 duplicates dropped"),),
+    lineage=(Fact("Base model", "tiny"), Fact("Registered", "v3", "https://mlflow.example/v3")),
+    links=(Link("MLflow run", "https://mlflow.example/#/runs/9a9a"),),
+)  # fmt: skip
+
+
+def filled_with(value: Any, text: str) -> Any:
+    """`value` with every string in it, keys of mappings too, replaced by `text`."""
+    if isinstance(value, str):
+        return text
+    if isinstance(value, Mapping):
+        # Canonical messages have fixed keys; the other mappings are keyed by names from outside.
+        fixed = "role" in value
+        return {k if fixed else text: filled_with(v, text) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(filled_with(item, text) for item in value)
+    if is_dataclass(value):
+        changed = {f.name: filled_with(getattr(value, f.name), text) for f in fields(value)}
+        return type(value)(**changed)
+    return value
+
+
+@pytest.mark.parametrize("payload", HOSTILE)
+def test_no_text_becomes_anything_but_text(payload):
+    page = Page(render(filled_with(REPORT, payload)))
+    harmless = Page(render(filled_with(REPORT, "harmless")))
+    assert page.skeleton() == harmless.skeleton()
+    assert page.links() == []
+    assert page.oddities == []
+    shown = re.sub(r"\s+", " ", words.visible(payload))
+    # Every field but the urls; the short names in plots, which are cut, are not counted on.
+    assert page.text.count(shown) >= harmless.text.count("harmless") - 2
+
+
+def test_the_page_has_no_script_no_handler_and_no_external_resource():
+    html = render(REPORT)
+    page = Page(html)
+    assert not {tag for tag, _ in page.elements} & {"script", "img", "iframe", "object", "form"}
+    for tag, attrs in page.elements:
+        assert not [name for name in attrs if name.startswith("on") or name in ("src", "style")]
+        if tag == "link":
+            assert attrs["href"] == "data:,"
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "http" not in style
+
+
+def test_the_browser_is_told_to_load_and_run_nothing():
+    policies = [
+        attrs["content"] or ""
+        for tag, attrs in Page(render(REPORT)).elements
+        if tag == "meta" and attrs.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none'; ")
+    assert "script-src" not in policies[0]
+
+
+def test_links_are_the_given_ones_and_no_others():
+    assert set(Page(render(REPORT)).links()) == {
+        "https://mlflow.example/#/runs/9a9a",
+        "https://mlflow.example/#/runs/3c4d",
+        "https://mlflow.example/v3",
+    }
+
+
+@pytest.mark.parametrize("url", ["", "file:///etc/passwd", "ftp://x", "http:/x", "http://[", None])
+def test_what_no_browser_should_follow_is_no_link(url):
+    assert words.web(url) == ""
+
+
+def test_a_password_in_a_link_is_left_out():
+    report = replace(REPORT, links=(Link("MLflow", "http://me:secret@host:5000/#/runs/1?a=b&c=d"),))
+    html = render(report)
+    assert "secret" not in html
+    assert "http://host:5000/#/runs/1?a=b&c=d" in Page(html).links()
+
+
+def test_the_headline_says_what_changed_by_how_much_and_how_sure_it_is():
+    text = Page(render(REPORT)).text
+    assert "exact_match 4.0 % → 39.0 %" in text
+    assert "better +35.0 points, 95 % interval +28.1 to +41.7" in text
+    assert "base → dpo, 200 held-out rows, higher is better" in text
+
+
+def test_a_metric_without_unit_or_in_another_unit_is_no_percentage():
+    change = Difference(-1.9623, -2.05, -1.87, "better", against="sft")
+    rows = [row("base", 2.4134, metric="nll", unit="nats/token", higher_is_better=False)]
+    rows += [replace(rows[0], model="dpo", mean=0.4511, difference=change)]
+    text = Page(render(replace(REPORT, evaluations=tuple(rows)))).text
+    assert "nll 2.413 → 0.451 nats/token" in text
+    assert "better −1.962 nats/token vs sft, 95 % interval −2.050 to −1.870" in text
+    plain = tuple(replace(row, unit="") for row in rows)
+    assert "better −1.962 vs sft, 95" in Page(render(replace(REPORT, evaluations=plain))).text
+
+
+def test_a_run_that_evaluated_nothing_says_so():
+    bare = replace(REPORT, evaluations=(), samples=(), curves=(), data=(), lineage=(), links=())
+    page = Page(render(bare))
+    assert "Nothing was evaluated in this run." in page.text
+    assert "Sample answers" not in page.text
+    assert "svg" not in {tag for tag, _ in page.elements}
+
+
+def test_answers_are_marked_right_wrong_or_not_at_all():
+    text = Page(render(REPORT)).text
+    assert "base ✗ wrong 75" in text
+    assert "dpo ✓ right 85" in text
+    assert "user Sing. base La" in text
+
+
+def test_a_long_text_is_cut_and_says_so():
+    answer = Answer("x" * (words.LONGEST_TEXT + 1234))
+    report = replace(REPORT, samples=(SampleRow([], {"base": answer}),))
+    assert "x… (1,234 more characters)" in Page(render(report)).text
+
+
+def test_tables_and_pictures_can_be_read_aloud():
+    elements = Page(render(REPORT)).elements
+    assert all("scope" in attrs for tag, attrs in elements if tag == "th")
+    for index, (tag, attrs) in enumerate(elements):
+        if tag == "svg":
+            assert attrs["role"] == "img"
+            assert elements[index + 1][0] == "title"
+    named = [attrs["id"] for _, attrs in elements if "id" in attrs]
+    assert len(named) == len(set(named))
+
+
+def test_the_same_report_gives_the_same_bytes(tmp_path: Path):
+    code = (
+        "import sys, runpy; sys.stdout.reconfigure(encoding='utf-8');"
+        "report = runpy.run_path(sys.argv[1])['REPORT'];"
+        "import aligntune.report; sys.stdout.write(aligntune.report.render(report))"
+    )
+    again = subprocess.run(
+        [sys.executable, "-c", code, __file__], capture_output=True, check=True, text=True,
+        encoding="utf-8",
+    )  # fmt: skip
+    write(REPORT, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render(REPORT) == again.stdout
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(st.characters(), max_size=40))
+def test_any_text_can_be_written_as_utf_8(text):
+    html = render(filled_with(REPORT, text))
+    html.encode("utf-8")
+    assert "\x00" not in html
+
+
+def test_a_curve_of_one_point_is_a_dot():
+    chart = charts.curve_chart(Curve("sft", "loss", [120], [3.25]))
+    assert chart.path.endswith("h0")
+    assert chart.last is not None
+    assert chart.last.text == "3.250 at step 120"
+    assert [tick.text for tick in chart.x_ticks] == ["120"]
+
+
+def test_a_constant_curve_is_a_level_line_inside_the_plot():
+    chart = charts.curve_chart(Curve("sft", "learning_rate", [1, 2, 3], [5e-6] * 3))
+    heights = {float(y) for y in re.findall(r" (\S+?)(?=[ML]|$)", chart.path)}
+    assert len(heights) == 1
+    assert charts.TOP < heights.pop() < charts.BOTTOM
+    assert chart.lowest is None
+
+
+def test_values_that_are_not_finite_are_gaps_and_are_counted():
+    values = [1.0, 2.0, math.nan, 3.0, math.inf, 2.0, 1.0]
+    chart = charts.curve_chart(Curve("sft", "loss", range(7), values))
+    assert chart.path.count("M") == 3
+    assert chart.path.count("h0") == 1
+    assert chart.gaps == 2
+    assert "nan" not in chart.path
+
+
+@pytest.mark.parametrize("values", [[], [math.nan], [math.nan, -math.inf]])
+def test_a_curve_with_nothing_to_draw_says_so(values):
+    curve = Curve("sft", "loss", range(len(values)), values)
+    assert "No finite values." in Page(render(replace(REPORT, curves=(curve,)))).text
+
+
+def test_a_long_curve_is_thinned_but_keeps_its_spikes_and_long_gaps():
+    values = [random.Random(0).gauss(1, 0.01) for _ in range(50_000)]
+    values[31_313] = 9.0
+    values[40_000:42_000] = [math.nan] * 2_000
+    chart = charts.curve_chart(Curve("sft", "loss", range(50_000), values))
+    heights = [float(y) for y in re.findall(r" (\S+?)(?=[ML]|$)", chart.path)]
+    assert len(chart.path) < 20_000
+    assert min(heights) < min(tick.at for tick in chart.y_ticks) + 15
+    assert chart.path.count("M") == 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10**9), st.floats()), max_size=30))
+def test_any_curve_stays_inside_its_plot(points):
+    points.sort(key=lambda point: point[0])
+    chart = charts.curve_chart(Curve("a", "b", *([p[i] for p in points] for i in (0, 1))))
+    for x, y in re.findall(r"[ML](\S+) (\d+\.?\d*)", chart.path):
+        assert charts.LEFT <= float(x) <= charts.RIGHT
+        assert charts.TOP <= float(y) <= charts.BOTTOM
+    labels = [tick.text for tick in chart.y_ticks]
+    assert len(labels) <= 6
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.floats(), st.floats(), st.floats()), max_size=4))
+def test_any_interval_stays_inside_its_plot(triples):
+    rows = [row(str(i), *sorted(t)[1:2], low=min(t), high=max(t)) for i, t in enumerate(triples)]
+    for chart in charts.interval_charts(rows):
+        for drawn in chart.intervals:
+            for x in (drawn.low, drawn.mean, drawn.high):
+                assert 0 <= x <= charts.WIDTH
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (-0.0, "0"), (0.12345, "0.123"), (1.23456, "1.235"), (12345.6, "12,346"),
+        (-2.0, "−2"), (5e-6, "5e−6"), (1e12, "1e12"), (math.nan, "not finite"), (0.0123, "0.0123"),
+    ],
+)  # fmt: skip
+def test_numbers_have_about_four_digits(value, text):
+    assert words.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.84, "0.8 s"), (12, "12 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"),
+        (3725, "1 h 02 min"), (200_000, "2 d 7 h"), (math.nan, "not finite"),
+    ],
+)  # fmt: skip
+def test_durations_have_two_units_at_most(seconds, text):
+    assert words.duration(seconds).replace(words.SPACE, " ") == text

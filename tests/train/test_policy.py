@@ -1,0 +1,242 @@
+"""Training ends with better weights or with a reason, never with NaNs or with nothing done."""
+
+import json
+import signal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from aligntune.config.slices import TrainSlice
+from aligntune.config.train import Peft, Train
+from aligntune.errors import DataError, Diverged, Interrupted
+from aligntune.journal import read
+from aligntune.train.checkpoints import steps
+from aligntune.train.loop import Setting
+from aligntune.train.policy import train_policy
+
+ROWS = [
+    {
+        "messages": [
+            {"role": "user", "content": f"say {word}"},
+            {"role": "assistant", "content": f"{word} it is"},
+        ]
+    }
+    for word in ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
+]
+PAIRS = [
+    {
+        "prompt": [{"role": "user", "content": f"say {word}"}],
+        "chosen": [{"role": "assistant", "content": f"{word} yes"}],
+        "rejected": [{"role": "assistant", "content": f"{word} no"}],
+    }
+    for word in ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
+]
+
+
+def spec(algo="sft", peft=None, **train):
+    settings = {
+        "per_device_batch_size": 2,
+        "max_steps": 6,
+        "learning_rate": 1e-3,
+        "max_length": 64,
+    } | train
+    return TrainSlice(
+        algo=algo,
+        train=Train(**settings),
+        peft=peft,
+        precision="fp32",
+        gradient_checkpointing=False,
+        trust_remote_code=False,
+        seed=1,
+        save_steps=2,
+        eval_steps=None,
+    )
+
+
+@pytest.fixture
+def data(tmp_path):
+    def write(rows):
+        folder = tmp_path / "data"
+        folder.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def setting(tmp_path):
+    out = tmp_path / "out"
+    (out / "work").mkdir(parents=True)
+
+    def make(stopping=lambda: False):
+        return Setting(out, out / "work", "key", lambda *shown: None, stopping)
+
+    return make
+
+
+def losses(setting):
+    return [row.metrics["train/loss"] for row in read(setting.out / "metrics.jsonl")]
+
+
+@pytest.mark.parametrize("peft", [None, Peft(r=4, alpha=8)], ids=["full", "lora"])
+@pytest.mark.parametrize(("algo", "rows"), [("sft", ROWS), ("dpo", PAIRS)])
+def test_the_loss_falls_and_the_weights_are_saved(tiny_model, data, setting, algo, rows, peft):
+    made = setting()
+    metrics = train_policy(
+        spec(algo, peft, max_steps=16, learning_rate=5e-3), tiny_model, data(rows), made
+    )
+    curve = losses(made)
+    assert sum(curve[-4:]) < 0.9 * sum(curve[:4])
+    assert metrics["steps"] == 16
+    assert metrics["train_loss"] == pytest.approx(sum(curve) / len(curve))
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (tiny_model, made.out / "model")
+    )
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert (made.out / "adapter").exists() == (peft is not None)
+
+
+def test_dpo_starts_at_log_2_because_the_reference_is_the_policy_it_starts_from(
+    tiny_model, data, setting
+):
+    made = setting()
+    train_policy(spec("dpo", max_steps=1), tiny_model, data(PAIRS), made)
+    assert losses(made)[0] == pytest.approx(0.693147, abs=1e-4)
+
+
+def test_only_the_assistants_words_are_learned(tiny_model, data, setting):
+    """Two data sets that differ in the prompt's rows only have the same number of learned tokens:
+    masking the prompt is what makes the loss of a repeated answer fall below that of the prompt."""
+    from transformers import AutoTokenizer
+
+    from aligntune.models.load import load_policy
+    from aligntune.train.policy import _rows
+    from aligntune.train.sft import imitation_rows, sft_trainer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rows = imitation_rows(_rows(data(ROWS) / "train.parquet"))
+    policy = load_policy(tiny_model, trust_remote_code=False)
+    trainer = sft_trainer(policy, tokenizer, rows, None, spec(), setting())
+    batch = next(iter(trainer.get_train_dataloader()))
+    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        learned = tokenizer.decode(ids[labels != -100])
+        assert "it is" in learned
+        assert "say" not in learned
+
+
+def test_every_assistant_turn_is_learned_once():
+    from datasets import Dataset
+
+    from aligntune.train.sft import imitation_rows
+
+    roles = ("system", "user", "assistant", "user", "assistant")
+    messages = [{"role": role, "content": f"{i}"} for i, role in enumerate(roles)]
+    rows = imitation_rows(Dataset.from_list([{"messages": messages}])).to_list()
+    assert [row["completion"][0]["content"] for row in rows] == ["2", "4"]
+    assert [len(row["prompt"]) for row in rows] == [2, 4]
+
+
+@pytest.mark.parametrize("algo", ["sft", "dpo"])
+def test_a_weight_that_is_not_finite_stops_before_the_first_update(
+    tiny_model, data, setting, tmp_path, algo
+):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    tensors = load_file(broken / "model.safetensors")
+    name = next(n for n in tensors if "down_proj" in n)
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    made = setting()
+    with pytest.raises(Diverged, match="step 1: the loss"):
+        train_policy(spec(algo), broken, data(ROWS if algo == "sft" else PAIRS), made)
+    assert not (made.out / "model").exists()
+    assert steps(made.work / "checkpoints") == []
+
+
+def test_a_gradient_that_is_not_finite_stops_although_the_loss_is(tiny_model, data, setting):
+    from transformers import AutoTokenizer
+
+    from aligntune.models.load import load_policy
+    from aligntune.train.loop import fit
+    from aligntune.train.policy import _rows
+    from aligntune.train.sft import imitation_rows, sft_trainer
+
+    rows = imitation_rows(_rows(data(ROWS) / "train.parquet"))
+    policy = load_policy(tiny_model, trust_remote_code=False)
+    weight = policy.get_input_embeddings().weight
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    made = setting()
+    trainer = sft_trainer(policy, tokenizer, rows, None, spec(), made)
+    before = weight.detach().clone()
+    with pytest.raises(Diverged, match="gradient is not finite"):
+        fit(trainer, spec(), made, rows=len(rows))
+    assert torch.equal(before, weight)
+
+
+def test_rows_that_do_not_fit_are_an_error_and_not_fewer_rows(tiny_model, data, setting):
+    long = [
+        {
+            "messages": [
+                {"role": "user", "content": "red " * 100},
+                {"role": "assistant", "content": "blue"},
+            ]
+        }
+    ]
+    with pytest.raises(DataError, match=r"2 of 10 training rows .* raise\s+train.max_length"):
+        train_policy(spec(), tiny_model, data(ROWS + long * 2), setting())
+
+
+def test_being_asked_to_stop_saves_and_the_next_start_ends_with_the_same_weights(
+    tiny_model, data, setting, tmp_path
+):
+    whole, halved = setting(), None
+    train_policy(spec(), tiny_model, data(ROWS), whole)
+    expected = load_file(whole.out / "model" / "model.safetensors")
+    out = tmp_path / "again"
+    (out / "work").mkdir(parents=True)
+    seen = []
+
+    def stopping():
+        seen.append(1)
+        return len(seen) == 3
+
+    halved = Setting(out, out / "work", "key", lambda *shown: None, stopping)
+    with pytest.raises(Interrupted, match="after step 3 of 6"):
+        train_policy(spec(), tiny_model, data(ROWS), halved)
+    assert steps(out / "work" / "checkpoints") == [2, 3]
+    assert not (out / "model").exists()
+    resumed = Setting(out, out / "work", "key", lambda *shown: None, lambda: False)
+    metrics = train_policy(spec(), tiny_model, data(ROWS), resumed)
+    got = load_file(out / "model" / "model.safetensors")
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert losses(resumed) == losses(whole)
+    assert metrics["train_loss"] == sum(losses(whole)) / 6
+
+
+def test_no_checkpoint_holds_a_pickle_of_arguments(tiny_model, data, setting):
+    made = setting()
+    train_policy(spec(), tiny_model, data(ROWS), made)
+    assert steps(made.work / "checkpoints")
+    assert not list(made.work.rglob("training_args.bin"))
+    assert json.loads((made.out / "model" / "config.json").read_text())["use_cache"] is True
+
+
+def test_a_signal_asks_to_stop_once_and_the_handler_goes_away():
+    import os
+
+    from aligntune.interrupt import stop_on_signals
+
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_on_signals() as stopping:
+        assert not stopping()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping()
+    assert signal.getsignal(signal.SIGTERM) is before
