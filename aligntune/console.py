@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: live bars in a terminal, a few plain lines elsewhere."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +21,24 @@ QUIET_EVERY = 30.0
 Show = Callable[[int, int, Mapping[str, float]], None]
 
 
+QUIET = {
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TOKENIZERS_PARALLELISM": "true",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""What keeps the libraries from drawing bars of their own and from reporting home."""
+
+
 def configure(level: str, console: Console) -> None:
-    """Log through `console`, and keep the libraries' own chatter to warnings."""
+    """Log through `console`, and keep the libraries' own chatter to warnings.
+
+    Has to run before they are imported.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     handler: logging.Handler = RichHandler(
         console=console, show_path=False, show_level=False, omit_repeated_times=False
     )

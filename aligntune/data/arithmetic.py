@@ -151,7 +151,7 @@ def _of_length(size: int, params: Params, split: str) -> Iterator[Problem]:
                 index, sign = divmod(index, len(signs))
                 operators.append(signs[sign])
         problem = (tuple(numbers), tuple(operators))
-        if belongs(question(problem), split) and _solve(problem):
+        if _solve(problem) and belongs(question(problem), split):
             yield problem
 
 

@@ -21,11 +21,16 @@ def checked(model: type[P], params: Mapping[str, Any]) -> P:
     try:
         return model.model_validate(dict(params))
     except ValidationError as error:
-        problems = [
-            (".".join(map(str, ("params", *found["loc"]))), _what(model, found))
-            for found in error.errors(include_url=False)
-        ]
-    raise ConfigError("\n  ".join(f"{key}: {what}" for key, what in problems))
+        problems = error.errors(include_url=False)
+    # A list with a wrong item is also reported as one that is too short.
+    inner = {found["loc"][:size] for found in problems for size in range(len(found["loc"]))}
+    lines = [_line(model, found) for found in problems if found["loc"] not in inner]
+    raise ConfigError("\n  ".join(lines))
+
+
+def _line(model: type[P], found: Any) -> str:
+    key = ".".join(map(str, ("params", *found["loc"])))
+    return f"{key}: {_what(model, found)}"
 
 
 def _what(model: type[P], found: Any) -> str:

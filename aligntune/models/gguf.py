@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from aligntune.errors import ConfigError
-from aligntune.models.load import reading
+from aligntune.models.load import check_whole, reading
 from aligntune.models.save import save_model, save_tokenizer
 
 DIGIT_BY_DIGIT = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"}
@@ -36,11 +36,12 @@ FOREIGN = ("quantization_config", "_model_name_or_path", "architectures", "trans
 def convert(path: Path, out: Path) -> None:
     """Write the model in a GGUF file to `out` as fp32 safetensors, with its tokenizer."""
     pre_tokenizer = _pre_tokenizer_name(path)
-    with _alone(path) as folder, reading(f"{path}"):
+    with _alone(path) as folder, reading(f"GGUF file {path}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
-        quantized = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=path.name, dtype=torch.float32
+        quantized, report = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=path.name, dtype=torch.float32, output_loading_info=True
         )
+        check_whole(report, f"GGUF file {path}")
     config = _clean(quantized.config)
     # A model loaded from GGUF refuses to be saved, so its weights move to a new one.
     with torch.device("meta"):
@@ -54,12 +55,12 @@ def convert(path: Path, out: Path) -> None:
 
 def _pre_tokenizer_name(path: Path) -> str | None:
     """How the file says that text is split before BPE, a name of llama.cpp's."""
-    try:
+    with reading(f"GGUF file {path}"):
         fields = gguf.GGUFReader(path).fields
-    except (ValueError, IndexError, OSError) as error:
-        raise ConfigError(f"{path} is not a whole GGUF file: {error}") from error
     if "split.count" in fields and fields["split.count"].contents() > 1:
-        raise ConfigError(f"{path} is one part of several; join them with `llama-gguf-split`")
+        raise ConfigError(
+            f"GGUF file {path} is one part of several; join them with `llama-gguf-split`"
+        )
     name = "tokenizer.ggml.pre"
     return str(fields[name].contents()) if name in fields else None
 
@@ -100,5 +101,3 @@ def _restore(
             ]
         )
     tokenizer.model_max_length = config.max_position_embeddings
-    # Merging " ." into "." when decoding would make what was generated differ from its tokens.
-    tokenizer.clean_up_tokenization_spaces = False

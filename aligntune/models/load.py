@@ -1,9 +1,9 @@
 """Prepared model directories, as models and tokenizers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import (
@@ -27,12 +27,7 @@ def load_policy(path: Path, *, trust_remote_code: bool) -> PreTrainedModel:
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-    if missing := sorted(report["missing_keys"]):
-        # transformers only warns, and leaves them random.
-        raise ConfigError(
-            f"model {path} has no weights for {len(missing)} parameters of "
-            f"{type(model).__name__}, such as {missing[0]!r}; get the whole model"
-        )
+    check_whole(report, f"model {path}")
     return cast(PreTrainedModel, model)
 
 
@@ -43,6 +38,15 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrained
             path, local_files_only=True, trust_remote_code=trust_remote_code
         )
     return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def check_whole(report: Mapping[str, Any], what: str) -> None:
+    """Raises if transformers found no weights for a parameter: it only warns of random ones."""
+    if missing := sorted(report["missing_keys"]):
+        raise ConfigError(
+            f"{what} has no weights for {len(missing)} parameters, such as {missing[0]!r}; get "
+            "the whole model"
+        )
 
 
 @contextmanager

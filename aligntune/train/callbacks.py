@@ -14,7 +14,13 @@ from aligntune.train import checkpoints
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """(steps done, steps in all, what to show beside them)."""
 
-_SPEED = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+_PARTIAL = (
+    "train_loss",
+    "train_runtime",
+    "train_samples_per_second",
+    "train_steps_per_second",
+    "total_flos",
+)
 """transformers' summary covers only the part since the last resume; ours is made of the journal."""
 
 
@@ -35,7 +41,7 @@ class WriteJournal(TrainerCallback):  # type: ignore[misc]
         metrics = {
             _name(key): float(value)
             for key, value in logs.items()
-            if isinstance(value, int | float) and key not in _SPEED and math.isfinite(value)
+            if isinstance(value, int | float) and key not in _PARTIAL and math.isfinite(value)
         }
         if state.is_world_process_zero and metrics:
             self.journal.write(state.global_step, metrics)

@@ -1,0 +1,73 @@
+"""A trained model on the hub, with a card made from the manifests it came from."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from aligntune.artifacts import WORK, Artifact, ancestors, write_atomic
+from aligntune.card import CardFacts, model_card
+from aligntune.config.slices import PushSlice
+from aligntune.hub import push
+
+
+def publish(config: PushSlice, inputs: Mapping[str, Artifact], out: Path) -> dict[str, Any]:
+    """The receipt of the push: repository, commit and address; also written to `out`.
+
+    Raises:
+        ServiceError: the hub failed through all retries.
+        ConfigError: the token is missing or may not write there.
+    """
+    policy = inputs["policy"]
+    card = model_card(_facts(config, policy, inputs["evaluation"]))
+    folder = out / WORK / "upload"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(policy.path / "model", folder, copy_function=os.link)
+    (folder / "README.md").unlink(missing_ok=True)
+    write_atomic(folder / "README.md", card)
+    receipt = asdict(
+        push(folder, config.hub_model_id, private=config.private, message=f"Train {policy.name}")
+    )
+    write_atomic(out / "README.md", card)
+    write_atomic(out / "receipt.json", json.dumps(receipt, indent=2))
+    return receipt
+
+
+def _facts(config: PushSlice, policy: Artifact, evaluation: Artifact) -> CardFacts:
+    line = ancestors(policy)
+    base = next(made for made in line if made.manifest.kind == "model").manifest.facts
+    training = policy.manifest.identity["config"]
+    return CardFacts(
+        title=config.hub_model_id.rpartition("/")[2],
+        base_model=str(base["source"]),
+        base_fingerprint=str(base["fingerprint"]),
+        algorithm=policy.manifest.kind,
+        created=policy.manifest.finished,
+        license=config.license,
+        mlflow_run=policy.manifest.facts.get("mlflow_run_id"),
+        datasets=[entry for made in line for entry in _datasets(made)],
+        metrics=_metrics(evaluation),
+        lineage=[(made.manifest.kind, made.manifest.key) for made in (*reversed(line), policy)],
+        hyperparameters={**training["train"], "peft": training["peft"], "seed": training["seed"]},
+        versions=policy.manifest.environment,
+    )
+
+
+def _datasets(artifact: Artifact) -> list[tuple[str, int, str]]:
+    if artifact.manifest.kind != "data":
+        return []
+    manifest = artifact.manifest
+    names = ", ".join(entry["name"] for entry in manifest.identity["config"]["datasets"])
+    rows = int(manifest.metrics["rows_train"])
+    return [(names, rows, str(manifest.facts["digests"]["train"]))]
+
+
+def _metrics(evaluation: Artifact) -> list[tuple[str, float, float | None, float | None]]:
+    found = json.loads((evaluation.path / "evaluation.json").read_text(encoding="utf-8"))
+    return [
+        (name, entry["mean"], entry["low"], entry["high"])
+        for name, entry in found["metrics"].items()
+    ]
