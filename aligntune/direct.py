@@ -30,7 +30,7 @@ def post_train(config: RunConfig, command: str) -> None:
         for entry in planned.stages:
             with stage_progress(console, entry.stage.label) as show:
                 if _separate(config, entry.stage):
-                    done = execute_in_child(entry.stage, session.context, LOG.info)
+                    done = execute_in_child(entry.stage, session.context, LOG.info, stopping)
                 else:
                     done = execute(entry.stage, session.context, show, stopping)
             session.add(done)

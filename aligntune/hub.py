@@ -9,16 +9,16 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from aligntune.artifacts import sha256
 from aligntune.errors import ConfigError, DataError, ResourceError, ServiceError
-from aligntune.hub_retry import retrying, timeout
+from aligntune.hub_retry import BUDGET_SECONDS, Client, budget_of, retried, timeout
 
 if TYPE_CHECKING:
     from huggingface_hub import (
@@ -31,14 +31,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Receipt", "commit_of", "download_dataset", "download_model", "push", "retrying"]
 
+T = TypeVar("T")
 RepoType = Literal["model", "dataset"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 KEYS = {"model": "model.name_or_path", "dataset": "datasets.name"}
-MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-CODE_FILES = ("*.py",)
-OTHER_FORMATS = ("*/*", "consolidated*")
-"""Below the top level are exports for other runtimes; `consolidated` is a second copy."""
+MODEL_FILES = re.compile(
+    r"(?!consolidated)[^/]+\.(safetensors|json|txt|model|jinja|tiktoken|spm|bpe|codes)"
+    r"|(LICENSE|LICENCE|NOTICE)[^/]*|additional_chat_templates/[^/]+\.jinja"
+)
+"""Other directories hold exports for other runtimes; `consolidated` is a second copy."""
+CODE_FILES = re.compile(r"[^/]+\.py")
 LINKED_BYTES = 2**20
 """Files from this size on are linked, not copied. A program that rewrites a small file in place
 would otherwise change the cache with it."""
@@ -76,6 +79,35 @@ class _File:
         return self.digest == (sha256(path) if len(self.digest) == 64 else _git_sha1(path))
 
 
+def retrying(action: Callable[[], T], what: str, budget_seconds: float = BUDGET_SECONDS) -> T:
+    """What `action()` returns, after as many attempts as the budget allows.
+
+    Tried again, with growing waits or those the server asks for: 429, 5xx, timeouts, cut
+    connections. `what` names the repository and the config key in the errors, which are
+    ServiceError after the budget and ConfigError at once where waiting does not help.
+    """
+    from huggingface_hub import get_session, get_token
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+
+    budget = budget_of(budget_seconds)
+    client = Client(
+        offline=OfflineModeIsEnabled,
+        invalid_id=HFValidationError,
+        refused=HfHubHTTPError,
+        network=httpx.TransportError,
+        failure=httpx.HTTPError,
+        token=get_token(),
+    )
+
+    def attempt() -> T:
+        # The client's own default is to wait for ever, and it replaces its session after errors.
+        get_session().timeout = timeout(budget)
+        return action()
+
+    return retried(attempt, what, budget, client)
+
+
 def commit_of(repo_id: str, repo_type: RepoType, revision: str | None) -> str:
     """The commit that a branch or tag names now; None is main, a commit is returned as it is.
 
@@ -104,19 +136,20 @@ def download_model(
 ) -> Path:
     """`into`, holding what a causal LM is loaded from, each file with the digest the hub lists.
 
-    That is safetensors, json and tokenizer files of the top level, and `*.py` with `allow_code`.
+    That is safetensors, json, tokenizer and licence files, and `*.py` with `allow_code`.
     Large files are hard links into the hub cache where that is possible: do not write to them.
     """
     commit = commit_of(repo_id, "model", revision)
-    kept = (*MODEL_FILES, *CODE_FILES) if allow_code else MODEL_FILES
-    listed = _listing(repo_id, "model", commit)
-    files = [f for f in listed if _any(f.name, kept) and not _any(f.name, OTHER_FORMATS)]
+    files = [
+        file
+        for file in _listing(repo_id, "model", commit)
+        if MODEL_FILES.fullmatch(file.name) or (allow_code and CODE_FILES.fullmatch(file.name))
+    ]
     if not any(file.name.endswith(".safetensors") for file in files):
         raise ConfigError(
             f"{_what(repo_id, 'model')} has no *.safetensors at its top level; "
             "choose a model that is published in that format"
         )
-    into.mkdir(parents=True, exist_ok=True)
     for file in files:
         _place(_verified(repo_id, "model", commit, file), into / file.name)
     return into
@@ -262,6 +295,7 @@ def _files(info: "ModelInfo | DatasetInfo") -> list[_File]:
 
 
 def _place(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
         if source.stat().st_size >= LINKED_BYTES:

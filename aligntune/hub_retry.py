@@ -1,4 +1,7 @@
-"""What to do when the hub does not answer as hoped: wait and try again, or say what to fix."""
+"""What to do when a hub does not answer as hoped: wait and try again, or say what to fix.
+
+This knows what hubs answer, not which client asks them: `hub` hands over the client's exceptions.
+"""
 
 import errno
 import logging
@@ -10,13 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError, ServiceError
-
-if TYPE_CHECKING:
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError
 
 T = TypeVar("T")
 
@@ -29,6 +28,28 @@ LONGEST_WAIT = 60.0
 BUSY = {408, 409, 412, 425, 429}
 """Statuses below 500 after which the same request may succeed; 412 is a lost race of two pushes."""
 LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
+REFUSALS = {
+    "GatedRepo": "is gated; accept its terms on its page, and set HF_TOKEN to that account's token",
+    "RepoNotFound": "is not on the hub, or private; fix the id, or set HF_TOKEN if it is private",
+    "RevisionNotFound": "has no such branch, tag or commit; fix its revision",
+}
+"""By the hub's own error code."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """How the client says that something went wrong."""
+
+    offline: type[Exception]
+    """It was told not to use the network."""
+    invalid_id: type[Exception]
+    refused: Any
+    """The answer's status is an error; has `response` and `server_message`."""
+    network: type[Exception]
+    failure: type[Exception]
+    """Base class of `refused` and `network`."""
+    token: str | None
+    """Removed from messages, should a server repeat it."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +60,17 @@ class _Busy:
     wait: float | None = None
 
 
-def retrying(action: Callable[[], T], what: str, budget_seconds: float = BUDGET_SECONDS) -> T:
-    """What `action()` returns, after as many attempts as the budget allows.
-
-    Tried again, with growing waits or those the server asks for: 429, 5xx, timeouts, cut
-    connections. `what` names the repository and the config key in the errors, which are
-    ServiceError after the budget and ConfigError at once where waiting does not help.
-    """
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-    budget = _budget(budget_seconds)
+def retried(action: Callable[[], T], what: str, budget: float, client: Client) -> T:
+    """What `action()` returns, after as many attempts as `budget` seconds allow."""
     deadline = time.monotonic() + budget
     attempt = 0
     while True:
-        # The client's own default is to wait for ever.
-        get_session().timeout = timeout(budget)
         try:
             return action()
         except AlignTuneError:
             raise
-        except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
-            busy = _busy(error, what)
+        except (OSError, ValueError, RuntimeError, client.failure) as error:
+            busy = _busy(error, what, client)
             wait = _wait(busy, attempt, deadline - time.monotonic())
             if wait is None:
                 raise ServiceError(
@@ -72,18 +82,19 @@ def retrying(action: Callable[[], T], what: str, budget_seconds: float = BUDGET_
         attempt += 1
 
 
-def timeout(budget_seconds: float = BUDGET_SECONDS) -> float:
-    """Seconds of silence after which a connection counts as cut."""
-    return min(LONGEST_SILENCE, _budget(budget_seconds))
-
-
-def _budget(seconds: float) -> float:
+def budget_of(seconds: float = BUDGET_SECONDS) -> float:
+    """`seconds`, unless the environment has another budget."""
     text = os.environ.get(BUDGET_VARIABLE)
     if not text:
         return seconds
     if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) == 0:
         raise ConfigError(f"{BUDGET_VARIABLE}={text!r} must be a number of seconds above 0")
     return float(text)
+
+
+def timeout(budget_seconds: float = BUDGET_SECONDS) -> float:
+    """Seconds of silence after which a connection counts as cut."""
+    return min(LONGEST_SILENCE, budget_of(budget_seconds))
 
 
 def _wait(busy: _Busy, attempt: int, left: float) -> float | None:
@@ -95,22 +106,19 @@ def _wait(busy: _Busy, attempt: int, left: float) -> float | None:
     return min(wait, left) if left > 0 else None
 
 
-def _busy(error: Exception, what: str) -> _Busy:
+def _busy(error: Exception, what: str, client: Client) -> _Busy:
     """Why to try again. Raises where that is no use; an error that is not the hub's passes."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
     for cause in _chain(error):
-        if isinstance(cause, OfflineModeIsEnabled):
+        if isinstance(cause, client.offline):
             raise ServiceError(
                 f"{what} is not complete in the local cache and HF_HUB_OFFLINE is set; "
                 "run once without it"
             ) from error
-        if isinstance(cause, HFValidationError):
+        if isinstance(cause, client.invalid_id):
             raise ConfigError(f"{what} is not a hub id; write it as owner/name") from error
-        if isinstance(cause, HfHubHTTPError):
-            return _answered(cause, what)
-        if isinstance(cause, httpx.TransportError | ConnectionError | TimeoutError):
+        if isinstance(cause, client.refused):
+            return _answered(cause, what, client.token)
+        if isinstance(cause, client.network | ConnectionError | TimeoutError):
             return _Busy(type(cause).__name__)
         if isinstance(cause, OSError) and cause.errno in LOCAL:
             place = f" at {cause.filename}" if cause.filename else ""
@@ -132,41 +140,21 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _answered(error: "HfHubHTTPError", what: str) -> _Busy:
+def _answered(error: Any, what: str, token: str | None) -> _Busy:
     """The same for an answer with a status that is an error."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    status = error.response.status_code
+    status: int = error.response.status_code
+    headers: Mapping[str, str] = error.response.headers
     if status in BUSY or status >= 500:
-        return _Busy(f"HTTP {status}", _asked(error.response.headers))
-    if isinstance(error, GatedRepoError):
-        message = "is gated; accept its terms on its page, and set HF_TOKEN to that account's token"
-    elif isinstance(error, RepositoryNotFoundError):
-        message = "is not on the hub, or is private; fix the id, or set HF_TOKEN if it is private"
-    elif isinstance(error, RevisionNotFoundError):
-        message = "has no such branch, tag or commit; fix its revision"
-    elif status in (401, 403):
-        message = f"is refused{_said(error)}; set HF_TOKEN to a token that may use it"
-    else:
-        message = f"is refused with HTTP {status}{_said(error)}"
-    raise ConfigError(f"{what} {message}") from error
-
-
-def _said(error: "HfHubHTTPError") -> str:
-    """The server's reason in brackets, one line, without our token should it repeat that."""
-    from huggingface_hub import get_token
-
+        return _Busy(f"HTTP {status}", _asked(headers))
     text = " ".join((error.server_message or "").split())
-    if token := get_token():
-        text = text.replace(token, "***")
-    return f" ({text[:200]})" if text else ""
+    said = f" ({text.replace(token, '***') if token else text})"[:200] if text else ""
+    refusal = REFUSALS.get(headers.get("X-Error-Code") or "")
+    if refusal is None and status in (401, 403):
+        refusal = f"is refused{said}; set HF_TOKEN to a token that may use it, or fix the id"
+    raise ConfigError(f"{what} {refusal or f'is refused with HTTP {status}{said}'}") from error
 
 
-def _asked(headers: "Mapping[str, str] | httpx2.Headers") -> float | None:
+def _asked(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait: `Retry-After` as a number or a date, or `RateLimit`."""
     after = (headers.get("Retry-After") or "").strip()
     if after.isdigit():

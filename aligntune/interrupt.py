@@ -1,13 +1,18 @@
 """A request to stop, by SIGTERM or Ctrl-C, that lets the current step finish and save."""
 
+import ctypes
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 LOG = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -33,3 +38,12 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_with(parent: int) -> None:
+    """Ask the kernel for a SIGTERM when the parent process dies, so that killing it leaves none of
+    its children behind. It is sent when the thread that started this process ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before we asked
+        raise SystemExit(75)

@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aligntune import errors
 from aligntune.artifacts import find
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.plan import Stage
-from aligntune.run import Context, Done, to_json
+from aligntune.run import Context, Done, execute, to_json
 
 GRACE = 60.0
 """Seconds a child may take to save after it was asked to stop."""
+_POLL = 0.2
+"""Seconds between looks at whether someone asked to stop."""
 
 
 class Child:
@@ -54,7 +57,7 @@ class Child:
             say(line.rstrip())
         return self._outcome(self._process.wait(), last)
 
-    def stop(self) -> None:
+    def halt(self) -> None:
         """Ask a child that is still there to save and stop; after the grace period, kill it."""
         if self._process.poll() is None:
             self._process.terminate()
@@ -63,6 +66,10 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def stop(self) -> None:
+        """`halt`, and forget the child's result."""
+        self.halt()
         self._folder.cleanup()
 
     def _outcome(self, code: int, last: str) -> Done:
@@ -86,10 +93,33 @@ class Child:
         )
 
 
-def execute_in_child(stage: Stage, context: Context, say: Callable[[str], None]) -> Done:
-    """`run.execute` in a child process that does not outlive this call."""
+def execute_in_child(
+    stage: Stage, context: Context, say: Callable[[str], None], stopping: Callable[[], bool]
+) -> Done:
+    """`run.execute`, in a child process that does not outlive this call if there is anything to do.
+
+    The child is asked to save and stop as soon as `stopping` says so.
+    """
+    if find(context.stages, stage.kind, stage.key):
+        return execute(stage, context, _unseen, stopping)
     child = Child(stage, context)
+    ended = threading.Event()
+    watch = threading.Thread(target=_pass_on, args=(stopping, child, ended), daemon=True)
+    watch.start()
     try:
         return child.wait(say)
     finally:
+        ended.set()
         child.stop()
+        watch.join()
+
+
+def _pass_on(stopping: Callable[[], bool], child: Child, ended: threading.Event) -> None:
+    while not ended.wait(_POLL):
+        if stopping():
+            child.halt()
+            return
+
+
+def _unseen(done: int, total: int, shown: Mapping[str, float]) -> None:
+    """Progress of a stage that is there already."""

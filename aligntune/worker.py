@@ -4,10 +4,9 @@ SPEC is what `run.to_json` wrote. RESULT gets the finished stage, or the error, 
 code is the error's.
 """
 
-import ctypes
 import json
+import logging
 import os
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -17,16 +16,16 @@ from rich.console import Console
 from aligntune.artifacts import write_atomic
 from aligntune.console import configure, stage_progress
 from aligntune.errors import AlignTuneError
-from aligntune.interrupt import stop_on_signals
+from aligntune.interrupt import stop_on_signals, stop_with
 from aligntune.run import execute, from_json
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(spec: Path, result: Path, parent: int) -> int:
-    _stop_with(parent)
+    stop_with(parent)
     console = Console(file=sys.stdout, force_terminal=False, width=200)
     configure(os.environ.get("ALIGNTUNE_LOG_LEVEL", "INFO"), console)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(None)  # who reads our lines adds the time
     stage, context = from_json(spec.read_text(encoding="utf-8"))
     try:
         with stop_on_signals() as stopping, stage_progress(console, stage.label) as show:
@@ -37,14 +36,6 @@ def main(spec: Path, result: Path, parent: int) -> int:
         return error.exit_code
     write_atomic(result, json.dumps({"done": asdict(done)}))
     return 0
-
-
-def _stop_with(parent: int) -> None:
-    """Ask the kernel for a SIGTERM when the parent dies: a killed flow leaves no trainer."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before we asked
-        raise SystemExit(75)
 
 
 if __name__ == "__main__":

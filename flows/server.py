@@ -37,7 +37,12 @@ def available() -> Iterator[None]:
         ServiceError: no temporary server could be started.
         ConfigError: none is configured and Prefect's settings forbid a temporary one.
     """
-    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_UI_URL,
+        get_current_settings,
+        temporary_settings,
+    )
 
     settings = get_current_settings()
     if settings.api.url:
@@ -53,7 +58,7 @@ def available() -> Iterator[None]:
         output = Path(folder) / "server.log"
         process, url = _started(settings.server.ephemeral.startup_timeout_seconds, output)
         try:
-            with temporary_settings({PREFECT_API_URL: url}):
+            with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}):  # it has no UI
                 yield
         finally:
             _end(process)

@@ -35,8 +35,8 @@ PAYLOADS = [
     "~~~\n<b>", "* a\n* b", "> quote", "    <pre>", "$$\\href{javascript:x}$$", "{{ 7 * 7 }}",
     "\\", "\\`<b>\\`", "|", "``", "`", " ", "\u3000", "A" * 100_000, "<!-- x", "<![CDATA[x",
     "!!python/object/apply:os.system ['x']", "- base_model: evil/x", "'\"; --", "<a\nhref=x>",
-    "\ud800", "<?php x ?>", "é" * 400, "<iframe src=//evil>", "x\ttab<b>", "<svg/onload=x>", "%3Cscript%3E",
-    "[x][y]\n\n[y]: javascript:x", "# h\n===\n", "evil/../x",
+    "\ud800", "<?php x ?>", "é" * 400, "<iframe src=//evil>", "x\ttab<b>", "<svg/onload=x>",
+    "%3Cscript%3E", "[x][y]\n\n[y]: javascript:x", "# h\n===\n", "evil/../x",
 ]  # fmt: skip
 
 

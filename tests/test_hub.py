@@ -27,9 +27,15 @@ FILES = {
     "pytorch_model.bin": b"pickle",
     "modeling_tiny.py": b"import os",
     "onnx/config.json": b"{}",
+    "onnx/model.safetensors": b"export",
+    "additional_chat_templates/tools.jinja": b"{{ tools }}",
+    "LICENSE": b"MIT",
     "consolidated.safetensors": b"twice",
 }
-LOADED = {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"}
+LOADED = {
+    *("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "LICENSE"),
+    "additional_chat_templates/tools.jinja",
+}
 REAL_TREE = Path(__file__).parents[2] / "shared" / "hub"
 
 
@@ -75,6 +81,10 @@ def offline(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def names(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def blobs(tmp_path):
@@ -138,14 +148,14 @@ def test_a_wrong_name_is_a_config_error_at_once(model, repo_id, revision, says):
 
 def test_a_model_download_holds_what_a_causal_lm_needs_and_nothing_else(model, tmp_path):
     into = hub.download_model(MODEL, None, tmp_path / "model")
-    assert {path.name for path in into.rglob("*")} == LOADED
-    assert not any(path.is_symlink() for path in into.iterdir())
+    assert names(into) == LOADED
+    assert not any(path.is_symlink() for path in into.rglob("*"))
     assert all((into / name).read_bytes() == FILES[name] for name in LOADED)
 
 
 def test_code_comes_along_only_when_asked_for(model, tmp_path):
     into = hub.download_model(MODEL, None, tmp_path / "model", allow_code=True)
-    assert {path.name for path in into.iterdir()} == LOADED | {"modeling_tiny.py"}
+    assert names(into) == LOADED | {"modeling_tiny.py"}
 
 
 def test_weights_share_their_disk_space_with_the_cache_and_small_files_do_not(model, tmp_path):
@@ -207,7 +217,7 @@ def test_offline_a_cached_model_is_used_and_a_missing_one_says_so(model, tmp_pat
     hub.download_model(MODEL, None, tmp_path / "first")
     offline(monkeypatch)
     into = hub.download_model(MODEL, None, tmp_path / "second")
-    assert {path.name for path in into.iterdir()} == LOADED
+    assert names(into) == LOADED
     with pytest.raises(ServiceError, match="run once without it"):
         hub.download_model("me/other", "b" * 40, tmp_path / "third")
 

@@ -62,9 +62,7 @@ def identity(task: str, params: Mapping[str, Any]) -> str:
 def rows(task: str, params: Mapping[str, Any], split: str) -> list[Row]:
     """`count` rows with different questions, the same on every machine."""
     wanted = checked(Params, params)
-    found = [
-        _row(problem, wanted) for problem in islice(_problems(wanted, split), wanted.count)
-    ]
+    found = [_row(problem, wanted) for problem in islice(_problems(wanted, split), wanted.count)]
     if len(found) < wanted.count:
         raise ConfigError(
             f"params.count: {wanted.count} rows asked for, but only {len(found)} different "

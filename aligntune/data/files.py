@@ -1,4 +1,7 @@
-"""Rows of local files: json, jsonl, csv and parquet. To add a kind: a function, a line in READERS."""
+"""Rows of local files: json, jsonl, csv and parquet.
+
+To add a kind: a function, and a line in READERS.
+"""
 
 import csv
 import gzip

@@ -1,12 +1,13 @@
 """Rows of hub datasets, through `datasets` at a pinned commit."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from aligntune.config.data import Dataset
 from aligntune.data.rows import BATCH, Row, Rows
-from aligntune.errors import ConfigError, DataError, unknown
+from aligntune.errors import AlignTuneError, ConfigError, DataError, ServiceError, unknown
 
 if TYPE_CHECKING:
     import datasets
@@ -22,35 +23,66 @@ def read_hub(dataset: Dataset, commit: str) -> Rows:
     import datasets
 
     datasets.disable_progress_bars()
-    where = _where(dataset, commit)
-    builder = _asked(dataset, partial(datasets.load_dataset_builder, **where))
+    builder = _builder(dataset, commit)
     files = builder.config.data_files or {}
     if files and dataset.split not in files:
         raise ConfigError(
             f"dataset {dataset.name!r}: " + unknown("split", dataset.split, map(str, files))
         )
     _verify(dataset, commit, [str(url) for urls in files.values() for url in urls])
-    table = _asked(dataset, partial(datasets.load_dataset, split=dataset.split, **where))
+    _asked(dataset, builder.download_and_prepare)
+    table = _asked(dataset, partial(builder.as_dataset, split=dataset.split))
     return Rows(tuple(table.column_names), len(table), partial(_rows_at, table))
 
 
-def _where(dataset: Dataset, commit: str) -> dict[str, Any]:
-    import datasets
-
-    where: dict[str, Any] = {"path": dataset.name, "revision": commit}
-    if dataset.subset is None:
-        return where
-    names = _asked(dataset, partial(datasets.get_dataset_config_names, **where))
-    if dataset.subset in names:
-        return where | {"name": dataset.subset}
+def _builder(dataset: Dataset, commit: str) -> "datasets.DatasetBuilder":
+    build = partial(_built, dataset, commit)
+    try:
+        return _asked(dataset, partial(build, name=dataset.subset))
+    except ConfigError:
+        if dataset.subset is None:
+            raise
     # A set without named configurations, such as Anthropic/hh-rlhf, has them as folders.
     try:
-        inside = where | {"data_dir": dataset.subset}
-        _asked(dataset, partial(datasets.load_dataset_builder, **inside))
+        return _asked(dataset, partial(build, data_dir=dataset.subset))
     except ConfigError:
-        message = unknown("subset", dataset.subset, names)
-        raise ConfigError(f"dataset {dataset.name!r}: {message}") from None
-    return inside
+        raise ConfigError(_unknown_subset(dataset, commit)) from None
+
+
+def _unknown_subset(dataset: Dataset, commit: str) -> str:
+    from datasets import get_dataset_config_names
+
+    from aligntune.hub import download_dataset
+
+    download_dataset(dataset.name, commit, ())  # raises if the hub is what could not be found
+    names = _asked(dataset, partial(get_dataset_config_names, _place(dataset), revision=commit))
+    return f"dataset {dataset.name!r}: " + unknown("subset", str(dataset.subset), names)
+
+
+def _built(
+    dataset: Dataset, commit: str, *, name: str | None = None, data_dir: str | None = None
+) -> "datasets.DatasetBuilder":
+    import datasets
+
+    builder = datasets.load_dataset_builder(
+        _place(dataset), name=name, data_dir=data_dir, revision=commit
+    )
+    # Where the hub or a folder cannot be reached, `datasets` takes what it loaded last instead.
+    if builder.hash == commit:
+        return builder
+    if data_dir:
+        raise ConfigError(f"dataset {dataset.name!r} has no folder {data_dir!r}")
+    if datasets.config.HF_HUB_OFFLINE:
+        raise ServiceError(
+            f"dataset {dataset.name!r} is not in the local cache at commit {commit[:12]} and "
+            "HF_HUB_OFFLINE is set; run once without it"
+        )
+    raise ConnectionError(f"commit {commit[:12]} could not be reached")
+
+
+def _place(dataset: Dataset) -> str:
+    # With the scheme, a directory of that name here is not taken for the dataset.
+    return f"hf://datasets/{dataset.name}"
 
 
 def _asked(dataset: Dataset, action: Callable[[], T]) -> T:
@@ -62,6 +94,8 @@ def _asked(dataset: Dataset, action: Callable[[], T]) -> T:
     what = f"dataset {dataset.name!r}"
     try:
         return retrying(action, what)
+    except AlignTuneError:
+        raise
     except DatasetGenerationError as error:
         cause = str(error.__cause__ or error).splitlines()[0][:200]
         raise DataError(
@@ -70,6 +104,8 @@ def _asked(dataset: Dataset, action: Callable[[], T]) -> T:
         ) from error
     except (ValueError, RuntimeError, DatasetsError) as error:
         reason = " ".join(str(error).split())[:300]
+        if names := re.search(r"Config name is missing.*available configs: \[([^]]*)", reason):
+            raise ConfigError(f"{what} needs a `subset`, one of {names[1]}") from error
         raise ConfigError(f"{what}: {reason}") from error
 
 
@@ -78,13 +114,13 @@ def _verify(dataset: Dataset, commit: str, urls: Sequence[str]) -> None:
     from aligntune.hub import download_dataset
 
     prefix = f"hf://datasets/{dataset.name}@{commit}/"
-    names = [url.removeprefix(prefix) for url in urls if url.startswith(prefix)]
-    download_dataset(dataset.name, commit, names)
+    if names := [url.removeprefix(prefix) for url in urls if url.startswith(prefix)]:
+        download_dataset(dataset.name, commit, names)
 
 
 def _rows_at(table: "datasets.Dataset", indices: Sequence[int]) -> Iterator[Row]:
     for start in range(0, len(indices), BATCH):
-        columns = table[[int(index) for index in indices[start : start + BATCH]]]
+        columns = table[list(indices[start : start + BATCH])]
         yield from (
             dict(zip(columns, values, strict=True))
             for values in zip(*columns.values(), strict=True)

@@ -61,7 +61,7 @@ def question_of(row: Row) -> str:
     Not the whole prompt: training on a conversation is training on its earlier turns too, and the
     same question below another system turn is the same question.
     """
-    turns = row.get("messages") or row["prompt"]
+    turns: list[Message] = row.get("messages") or row["prompt"]
     return next(turn["content"] for turn in turns if turn["role"] == "user")
 
 

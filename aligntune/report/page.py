@@ -1,30 +1,20 @@
 """The page of a run. The template escapes every value; no text is marked as safe anywhere."""
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aligntune.artifacts import write_atomic
 from aligntune.report import charts, words
 from aligntune.report.types import EvaluationRow, RunReport
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 
 def render(report: RunReport) -> str:
     """The HTML of `report`; the same report gives the same bytes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = (
-        words.number, words.measure, words.span, words.signed, words.signed_span,
-        words.difference_unit, words.percent, words.duration, words.moment, words.shorten,
-        words.web,
-    )  # fmt: skip
-    environment.filters.update({function.__name__: function for function in filters})
-    html = environment.get_template("page.html.j2").render(
+    html = _template().render(
         report=report,
         headlines=_headlines(report.evaluations),
         intervals=charts.interval_charts(report.evaluations),
@@ -44,3 +34,23 @@ def _headlines(rows: tuple[EvaluationRow, ...]) -> list[tuple[EvaluationRow, Eva
     for row in rows:
         of_metric.setdefault(row.metric, []).append(row)
     return [(same[0], same[-1]) for same in of_metric.values()]
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (
+        words.number, words.measure, words.span, words.signed, words.signed_span,
+        words.difference_unit, words.percent, words.duration, words.moment, words.shorten,
+        words.web,
+    )  # fmt: skip
+    environment.filters.update({function.__name__: function for function in filters})
+    return environment.get_template("page.html.j2")

@@ -112,6 +112,13 @@ def test_the_largest_files_that_are_allowed_are_read():
         parse_document(b"a: " + b"[" * (deepest + 1) + b"]" * (deepest + 1), "x")
 
 
+def test_a_file_over_1_mib_is_not_even_parsed(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"a: 1\n#" + b"x" * document.MAX_BYTES)
+    with pytest.raises(ConfigError, match="larger than 1 MiB; give a config, not data"):
+        read_document(path)
+
+
 @pytest.mark.parametrize(
     "data",
     [b"a: [" + b"1," * 200_000 + b"]\n", b"".join(b"k%x: 1\n" % i for i in range(90_000))],
@@ -151,7 +158,7 @@ def test_every_key_and_item_knows_where_it_starts():
 def test_a_byte_order_mark_and_windows_line_ends_are_no_matter():
     read = parse_document(b"\xef\xbb\xbfalgo: sft\r\nseed: 1\r\n", "x")
     assert read.values == {"algo": "sft", "seed": 1}
-    assert read.marks[("seed",)] == (2, 1)
+    assert (read.marks[("algo",)], read.marks[("seed",)]) == ((1, 1), (2, 1))
 
 
 @pytest.mark.parametrize(

@@ -120,11 +120,11 @@ def test_any_text_survives_a_dump(path, text):
 def test_a_dump_is_complete_and_pleasant_to_read():
     text = dump(
         RunConfig.model_validate(
-            with_text("line one\nline two\n") | {"train": {"learning_rate": 1e-6}}
+            with_text("line one\nline \u4e8c\n") | {"train": {"learning_rate": 1e-6}}
         )
     )
     assert "learning_rate: 1e-06\n" in text
-    assert "  chat_template: |\n    line one\n    line two\n" in text
+    assert "  chat_template: |\n    line one\n    line \u4e8c\n" in text
     assert [line for line in text.splitlines() if re.match(r"\w", line)][:2] == [
         "algo: dpo",
         "model:",

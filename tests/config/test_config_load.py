@@ -207,6 +207,7 @@ extra: 1
             "sft: {learning_rate: 1}",
             "sft.learning_rate: unknown key; it belongs at 'sft.train.learning_rate'",
         ),
+        ("mode: inline", "mode: unknown key; did you mean 'model'?"),
         ("leaning_rate: 1", "leaning_rate: unknown key; did you mean 'train.learning_rate'?"),
         ("Seed: 1", "Seed: unknown key; did you mean 'seed'?"),
         ("registry: {run-name: x}", "registry.run-name: unknown key; did you mean"),

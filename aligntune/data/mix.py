@@ -1,0 +1,48 @@
+"""Which rows, as pure functions of counts, weights and seeds."""
+
+import hashlib
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+
+def key(seed: int, purpose: str, text: str) -> int:
+    """64 bits that depend on all three and on nothing else."""
+    return int.from_bytes(_digest(f"{seed}/{purpose}/{text}")[:8], "big")
+
+
+def generator(seed: int, source: int | str, purpose: str) -> np.random.Generator:
+    """Random numbers of their own for each purpose, so that none shifts another's."""
+    digest = _digest(f"{seed}/{source}/{purpose}")
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+def sample(count: int, wanted: int, random: np.random.Generator) -> Indices:
+    """`wanted` of the indices below `count`, ascending; all of them where that is not enough."""
+    if wanted >= count:
+        return np.arange(count)
+    return np.sort(random.permutation(count)[:wanted])
+
+
+def shares(counts: Sequence[int], weights: Sequence[float]) -> list[int]:
+    """How many rows each source gives; no source gives a row twice.
+
+    Equal weights: all rows. Else floor(total * weight / sum of weights) each, for the largest
+    total for which every source has enough.
+    """
+    if len(set(weights)) == 1:
+        return list(counts)
+    exact = [Fraction(str(weight)) for weight in weights]
+    parts = [weight / sum(exact) for weight in exact]
+    # floor(total * part) <= count, as long as total < (count + 1) / part
+    limits = (-(-(count + 1) // part) - 1 for count, part in zip(counts, parts, strict=True))
+    total = min(limits)
+    return [int(total * part) for part in parts]
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,281 @@
+"""The pipeline as a Prefect flow: the stages that the command line runs, as named tasks.
+
+    aligntune flow --config X [--set KEY=VALUE]
+    python -m flows.post_train --config X [--set KEY=VALUE]
+
+Prefect schedules and shows; what is finished is what the artifact directories say. So its own cache
+is off, and a stage that was there already is a task in state `Cached`.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import isawaitable
+from pathlib import Path
+
+import httpx
+from prefect import Task, flow, get_client, runtime, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.events.worker import EventsWorker
+from prefect.exceptions import PrefectException
+from prefect.logging.handlers import APILogHandler, APILogWorker
+from prefect.states import Cancelled, Completed
+from rich.console import Console
+
+from aligntune.config.load import load
+from aligntune.console import configure, stage_progress
+from aligntune.errors import AlignTuneError, Interrupted, ServiceError
+from aligntune.interrupt import stop_on_signals
+from aligntune.launch import execute_in_child
+from aligntune.plan import Planned, Stage, plan
+from aligntune.run import Context, Done, execute
+from aligntune.session import Session, opened
+from aligntune.show import done_line, show_result
+from aligntune.stages import KINDS
+from flows.artifacts import record_run, record_stage
+from flows.server import available
+from flows.thread import in_thread
+
+LOG = logging.getLogger("aligntune.flow")
+
+RETRY_DELAYS = (2.0, 8.0, 32.0)
+"""Seconds before each new attempt at a stage that talks to a network."""
+LAST_WORDS = 10.0
+"""Seconds that the last log lines and states may take to reach Prefect."""
+LONGEST_LINE = 2_000
+"""Characters of a child's output line that are passed on."""
+
+
+def run(paths: Sequence[Path], overrides: Sequence[str], command: str) -> None:
+    """Run the pipeline of a config as a flow, and print what came of it.
+
+    Raises:
+        AlignTuneError: a stage failed, was asked to stop, or there is no Prefect server.
+    """
+    config = load(paths, overrides)  # a mistake in it should not cost the start of a server
+    configure(config.logging.level, Console())
+    with _quiet(), _terminated_like_interrupted(), available():
+        asyncio.run(_run([str(path) for path in paths], list(overrides), command))
+
+
+async def _run(configs: list[str], overrides: list[str], command: str) -> None:
+    async with _answering():
+        try:
+            await post_train(configs, overrides, command)
+        finally:
+            await _delivered()
+
+
+async def _delivered() -> None:
+    """Prefect sends logs and task states in the background; a temporary server must get them all."""
+    for sender in (EventsWorker, APILogWorker):
+        sent = sender.drain_all(timeout=LAST_WORDS)
+        if isawaitable(sent):
+            await sent
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    """Prefect's API, looked for with patience; its failures come out as ours."""
+    async with get_client() as client:
+        for delay in (*RETRY_DELAYS, None):
+            error = await client.api_healthcheck()
+            if error is None:
+                break
+            if delay is None:
+                raise ServiceError(
+                    f"the Prefect server at {client.api_url} does not answer ({error}); start it, "
+                    "or unset PREFECT_API_URL to use a temporary one"
+                ) from error
+            LOG.warning("Prefect does not answer (%s); trying again in %.0f s", error, delay)
+            await asyncio.sleep(delay)
+    try:
+        yield
+    except AlignTuneError:
+        raise
+    except (httpx.HTTPError, PrefectException) as error:
+        raise ServiceError(
+            f"the Prefect server failed: {type(error).__name__}: {error}; finished stages are "
+            "kept, the same command continues"
+        ) from error
+
+
+def _run_name() -> str:
+    """The flow run's name: `logging.run_name`."""
+    parameters = runtime.flow_run.parameters
+    try:
+        config = load([Path(path) for path in parameters["configs"]], parameters["overrides"])
+    except AlignTuneError:
+        return "post-train"  # the flow itself is about to fail with the same error
+    return str(config.logging.run_name)
+
+
+@dataclass
+class _Flow:
+    """A flow run that is going on."""
+
+    session: Session
+    stopping: Callable[[], bool]
+    states: dict[str, State[Done]] = field(default_factory=dict)
+    """By artifact: the finished tasks, which later tasks name as what they waited for."""
+
+
+@flow(name="post-train", flow_run_name=_run_name, persist_result=False)
+async def post_train(
+    configs: list[str], overrides: Sequence[str] = (), command: str = ""
+) -> State[None] | None:
+    """Post-training of a language model: data, SFT, preference training, evaluation, registry.
+
+    Args:
+        configs: Paths of YAML files, merged from left to right.
+        overrides: Settings that come after them, `key=value`.
+        command: What makes this run again, for the report.
+    """
+    config = load([Path(path) for path in configs], overrides)
+    planned = plan(config)
+    try:
+        with (
+            _logged(config.logging.level),
+            _signals() as stopping,
+            opened(planned, command) as session,
+        ):
+            going = _Flow(session, stopping)
+            for entry in planned.stages:
+                await _as_task(entry, going)
+            await record_run(session)
+    except Interrupted as error:
+        return Cancelled(name="Interrupted", message=str(error), data=error)
+    show_result(Console(), session)
+    return None
+
+
+async def _as_task(entry: Planned, going: _Flow) -> None:
+    """One stage as a task that waits for the tasks of its inputs.
+
+    Raises:
+        AlignTuneError: as the stage did, after its retries.
+    """
+    stage, failed = entry.stage, []
+
+    async def body() -> State[Done]:
+        try:
+            return await _stage(entry, going)
+        except Interrupted as error:
+            failed.append(error)
+            return Cancelled(name="Interrupted", message=str(error))
+
+    named = task(
+        name=stage.label,
+        description=f"{stage.kind} stage",
+        task_run_name=stage_run_name(stage),
+        retries=len(RETRY_DELAYS) if KINDS[stage.kind].network else 0,
+        retry_delay_seconds=list(RETRY_DELAYS),
+        retry_condition_fn=_may_pass,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    inputs = [going.states[name] for name in stage.inputs.values()]
+    state = await named(body)(wait_for=inputs)
+    if failed:
+        raise failed[0]
+    going.states[stage.name] = state
+
+
+def stage_run_name(stage: Stage) -> str:
+    """The task run's name: `sft [1a2b3c4d5e6f]`."""
+    return f"{stage.label} [{stage.key}]"
+
+
+def _may_pass(_: Task[..., object], attempt: TaskRun, state: State[object]) -> bool:
+    """Whether a failure may pass by itself: only a server's does."""
+    error = state.data
+    if not isinstance(error, ServiceError):
+        return False
+    LOG.warning("%s; trying again", error)
+    return True
+
+
+async def _stage(entry: Planned, going: _Flow) -> State[Done]:
+    """The state of a finished stage: `Cached` if it was there already."""
+    stage, session = entry.stage, going.session
+    done = await in_thread(partial(_work, stage, session.context), going.stopping)
+    session.add(done)
+    LOG.info("%s", done_line(done, session.artifact(done.label)).plain)
+    await record_stage(session, done)
+    name = "Cached" if done.reused else "Completed"
+    return Completed(name=name, message=f"{done.artifact}: {entry.why}", data=done)
+
+
+def _work(stage: Stage, context: Context, stopping: Callable[[], bool]) -> Done:
+    if KINDS[stage.kind].trains:
+        return execute_in_child(stage, context, _say, stopping)
+    with stage_progress(Console(force_terminal=False), stage.label) as show:
+        return execute(stage, context, show, stopping)
+
+
+def _say(line: str) -> None:
+    if line:
+        LOG.info("%s", line[:LONGEST_LINE])
+
+
+def _signals() -> AbstractContextManager[Callable[[], bool]]:
+    """Someone's request to stop, as in a run without Prefect.
+
+    A deployment's runner cancels through the handler that Prefect has installed; that one stays,
+    and ends the flow by an exception.
+    """
+    return nullcontext(_never) if runtime.deployment.id else stop_on_signals()
+
+
+def _never() -> bool:
+    return False
+
+
+@contextmanager
+def _logged(level: str) -> Iterator[None]:
+    """Our log lines, and with them a child's, are the flow's and its tasks' logs in Prefect."""
+    ours, handler = logging.getLogger("aligntune"), APILogHandler()
+    ours.setLevel(level)
+    ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Prefect's account of every task goes to its server; the terminal shows ours."""
+    loggers = [logging.getLogger(f"prefect.{name}") for name in ("flow_runs", "task_runs")]
+    before = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.propagate = propagate
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """A SIGTERM before or after the flow raises KeyboardInterrupt, so that a server is stopped."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from aligntune.cli import main
+
+    sys.argv.insert(1, "flow")
+    main()
