@@ -49,6 +49,12 @@ def configure(level: str, console: Console) -> None:
     LOG.setLevel(level)
 
 
+def screen() -> Console:
+    """Where a person reads; as wide as its tables need where it is not a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 @contextmanager
 def stage_progress(console: Console, label: str) -> Iterator[Show]:
     """Shows one stage while the block runs."""

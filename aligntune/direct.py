@@ -5,7 +5,7 @@ import logging
 from rich.console import Console
 
 from aligntune.config.run import RunConfig
-from aligntune.console import configure, stage_progress
+from aligntune.console import configure, screen, stage_progress
 from aligntune.interrupt import stop_on_signals
 from aligntune.launch import execute_in_child
 from aligntune.plan import Stage, plan
@@ -23,7 +23,7 @@ def post_train(config: RunConfig, command: str) -> None:
     Raises:
         AlignTuneError: a stage failed or was asked to stop; finished stages are kept.
     """
-    console = Console()
+    console = screen()
     configure(config.logging.level, console)
     planned = plan(config)
     with stop_on_signals() as stopping, opened(planned, command) as session:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
@@ -71,7 +72,7 @@ def _version(
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get(KEY) == key:
             return version
-    model_id = _logged_model(client, name, policy, uri, root)
+    model = _logged_model(client, name, policy, uri, root)
     scores = evaluation.manifest.metrics if evaluation else {}
     data = {
         f"aligntune.data.{role}": digest
@@ -81,17 +82,18 @@ def _version(
         KEY: key,
         "aligntune.artifact": policy.name,
         "aligntune.algorithm": policy.manifest.kind,
-        "aligntune.model_id": model_id,
+        "aligntune.model_id": str(model.model_id),
         "aligntune.parent_version": parent or "",
         **data,
         **{f"metric.{metric}": f"{value:.6g}" for metric, value in scores.items()},
     }
     return client.create_model_version(
         name,
-        source=f"models:/{model_id}",
+        # Not `models:/<id>`, which MLflow looks up in the process's global store.
+        source=model.artifact_location,
         run_id=policy.manifest.facts.get("mlflow_run_id"),
         tags=tags,
-        model_id=model_id,
+        model_id=model.model_id,
     )
 
 
@@ -101,7 +103,7 @@ def _logged_model(client: MlflowClient, name: str, policy: Artifact, uri: str, r
     found = client.search_logged_models([where], filter_string=f"tags.`{KEY}` = '{policy.name}'")
     for model in found:
         if str(model.status) == "READY":
-            return str(model.model_id)
+            return model
     model = client.create_logged_model(
         where,
         name=name.replace(".", "-"),
@@ -111,8 +113,7 @@ def _logged_model(client: MlflowClient, name: str, policy: Artifact, uri: str, r
         model_type="policy",
     )
     client.log_model_artifacts(model.model_id, str(policy.path / "model"))
-    client.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id)
+    return client.finalize_logged_model(model.model_id, "READY")
 
 
 def _aliases(client: MlflowClient, name: str, version: str, evaluation: Artifact) -> dict[str, str]:

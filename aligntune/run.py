@@ -118,39 +118,38 @@ def _build(
     stopping: Callable[[], bool],
     began: float,
 ) -> Done:
-    from aligntune.track import finish_stage, stage_run
+    from aligntune.track import finish_stage, forwarding, stage_run
 
     if stopping():
         raise Interrupted(f"stopped before {stage.label}; the same command continues")
     tracker = _tracker(context)
     out = partial(context.stages, stage.kind, stage.key)
     params = flat(stage.identity["config"]) | {"key": stage.key}
-    with stage_run(tracker, stage.label, stage.name, params, out, out / WORK) as run_id:
+    with stage_run(tracker, stage.label, stage.name, params, out / WORK) as run_id, _named(stage):
         inputs = {role: _input(context, stage, name) for role, name in stage.inputs.items()}
+        work = Work(
+            key=stage.key,
+            config=stage.config,
+            sources=stage.sources,
+            inputs=inputs,
+            out=out,
+            root=Path(context.root),
+            tracking_uri=context.tracking_uri,
+            progress=progress,
+            stopping=stopping,
+        )
         started, earlier = _now(), _earlier_seconds(out)
         try:
-            with _named(stage):
-                outcome = KINDS[stage.kind].run(
-                    Work(
-                        key=stage.key,
-                        config=stage.config,
-                        sources=stage.sources,
-                        inputs=inputs,
-                        out=out,
-                        root=Path(context.root),
-                        tracking_uri=context.tracking_uri,
-                        progress=progress,
-                        stopping=stopping,
-                    )
-                )
+            with forwarding(tracker, run_id, out, out / WORK):
+                outcome = KINDS[stage.kind].run(work)
         finally:
-            _remember_seconds(out, earlier + time.monotonic() - began)
-        seconds = earlier + time.monotonic() - began
+            seconds = earlier + time.monotonic() - began
+            _remember_seconds(out, seconds)
         artifact = commit(out, _manifest(stage, outcome, started, seconds, run_id))
-        if run_id:
-            data = {role: made for role, made in inputs.items() if made.manifest.kind == "data"}
-            made = {stage.label: artifact} if stage.kind == "data" else {}
-            finish_stage(tracker, run_id, artifact, data | made)
+    if run_id:
+        data = {role: made for role, made in inputs.items() if made.manifest.kind == "data"}
+        own = {stage.label: artifact} if stage.kind == "data" else {}
+        finish_stage(tracker, run_id, artifact, data | own)
     return Done(stage.label, artifact.name, False, seconds, run_id)
 
 

@@ -128,28 +128,37 @@ def close_pipeline(
 
 @contextmanager
 def stage_run(
-    tracker: Tracker, label: str, name: str, config: Mapping[str, Any], out: Path, work: Path
+    tracker: Tracker, label: str, name: str, config: Mapping[str, Any], work: Path
 ) -> Iterator[str | None]:
-    """The stage's MLflow run, open while the block runs; yields its id.
+    """The stage's MLflow run, open while the block runs; yields its id, or None without MLflow.
 
-    A stage that is resumed continues the run that its scratch directory remembers. The journal in
-    `out` is forwarded in batches. The run ends as FAILED on our own errors and as KILLED on
-    anything that stops a process; the caller ends it as finished with `finish_stage`.
+    A stage that is resumed continues the run that its scratch directory remembers. The run ends as
+    FAILED on errors and as KILLED on anything that stops a process; the caller ends it as finished
+    with `finish_stage`.
     """
     run_id = None
     with reporting(f"the start of {label}"):
         run_id = _open_stage(tracker, label, name, config, work / "mlflow.json")
-    forwarder = _Forwarder(tracker, run_id, out / FILE, work / "sent") if run_id else None
     try:
         yield run_id
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) and not _resumable(error) else "KILLED"
-        if forwarder and run_id:
-            forwarder.stop()
+        if run_id:
             with reporting(f"the end of {label}"):
                 tracker.client().set_terminated(run_id, status)
         raise
-    if forwarder:
+
+
+@contextmanager
+def forwarding(tracker: Tracker, run_id: str | None, out: Path, work: Path) -> Iterator[None]:
+    """Sends the journal in `out` to the run in batches, while the block runs and at its end."""
+    if run_id is None:
+        yield
+        return
+    forwarder = _Forwarder(tracker, run_id, out / FILE, work / "sent")
+    try:
+        yield
+    finally:
         forwarder.stop()
 
 

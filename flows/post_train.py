@@ -35,7 +35,7 @@ from aligntune.launch import execute_in_child
 from aligntune.plan import Planned, Stage, plan
 from aligntune.run import Context, Done, execute
 from aligntune.session import Session, opened
-from aligntune.show import done_line, show_result
+from aligntune.show import done_line, key_metrics, show_result
 from aligntune.stages import KINDS
 from flows.artifacts import record_run, record_stage
 from flows.server import available
@@ -45,6 +45,8 @@ LOG = logging.getLogger("aligntune.flow")
 
 RETRY_DELAYS = (2.0, 8.0, 32.0)
 """Seconds before each new attempt at a stage that talks to a network."""
+LOOKS = (1.0, 2.0, 4.0)
+"""Seconds before each new look for a Prefect server that does not answer at the start."""
 LAST_WORDS = 10.0
 """Seconds that the last log lines and states may take to reach Prefect."""
 LONGEST_LINE = 2_000
@@ -72,7 +74,7 @@ async def _run(configs: list[str], overrides: list[str], command: str) -> None:
 
 
 async def _delivered() -> None:
-    """Prefect sends logs and task states in the background; a temporary server must get them all."""
+    """Prefect sends logs and states in the background; a temporary server must get them all."""
     for sender in (EventsWorker, APILogWorker):
         sent = sender.drain_all(timeout=LAST_WORDS)
         if isawaitable(sent):
@@ -83,16 +85,17 @@ async def _delivered() -> None:
 async def _answering() -> AsyncIterator[None]:
     """Prefect's API, looked for with patience; its failures come out as ours."""
     async with get_client() as client:
-        for delay in (*RETRY_DELAYS, None):
+        for delay in (*LOOKS, None):
             error = await client.api_healthcheck()
             if error is None:
                 break
             if delay is None:
+                url = str(client.api_url.copy_with(userinfo=b"")).rstrip("/")
                 raise ServiceError(
-                    f"the Prefect server at {client.api_url} does not answer ({error}); start it, "
+                    f"the Prefect server at {url} does not answer ({error}); start it, "
                     "or unset PREFECT_API_URL to use a temporary one"
                 ) from error
-            LOG.warning("Prefect does not answer (%s); trying again in %.0f s", error, delay)
+            LOG.warning("Prefect does not answer (%s); trying again in %g s", error, delay)
             await asyncio.sleep(delay)
     try:
         yield
@@ -205,10 +208,11 @@ async def _stage(entry: Planned, going: _Flow) -> State[Done]:
     stage, session = entry.stage, going.session
     done = await in_thread(partial(_work, stage, session.context), going.stopping)
     session.add(done)
-    LOG.info("%s", done_line(done, session.artifact(done.label)).plain)
+    artifact = session.artifact(done.label)
+    LOG.info("%s", done_line(done, artifact).plain)
     await record_stage(session, done)
-    name = "Cached" if done.reused else "Completed"
-    return Completed(name=name, message=f"{done.artifact}: {entry.why}", data=done)
+    name, why = ("Cached", entry.why) if done.reused else ("Completed", key_metrics(artifact))
+    return Completed(name=name, message=f"{done.artifact}  {why}", data=done)
 
 
 def _work(stage: Stage, context: Context, stopping: Callable[[], bool]) -> Done:

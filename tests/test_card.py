@@ -152,6 +152,7 @@ def test_no_text_becomes_markup(payload):
         ("https://example.org/a/b", "https://example.org/a/b"),
         ("owner/name", "owner/name"),
         ("tokens/s", "tokens/s"),
+        ("a\\|b", "a\u2216\\|b"),
         (0.1, "0.1"),
         (None, "null"),
     ],

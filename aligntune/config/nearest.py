@@ -1,25 +1,31 @@
 """The name that was meant."""
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
+
+MAX_LETTERS = 64
+"""Longer names are not compared: no key is near that long."""
+SIMILAR = 0.62
+"""difflib's ratio: `batch_size` finds `per_device_batch_size`, `extra` does not find `train`."""
 
 
-def nearest(name: str, known: Iterable[str], *, limit: int | None = None) -> str | None:
-    """The known name with the fewest edits from `name`, or None if that takes too many.
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name one edit away from `name`, or else the most similar one, if any is."""
+    known = list(known)
+    if close := one_edit_from(name, known):
+        return close
+    if len(name) > MAX_LETTERS:
+        return None
+    return next(iter(get_close_matches(name.lower(), known, n=1, cutoff=SIMILAR)), None)
 
-    At most `limit` edits; by default one in three letters of the known name, and at least one.
-    """
+
+def one_edit_from(name: str, known: Iterable[str]) -> str | None:
+    """The known name one edit away from `name`, or none; capitals are no edit."""
+    if len(name) > MAX_LETTERS:
+        return None
     name = name.lower()
-    best: tuple[int, float, str] | None = None
-    for key in known:
-        allowed = max(1, len(key) // 3) if limit is None else limit
-        if abs(len(name) - len(key)) > allowed:
-            continue
-        count = edits(name, key.lower())
-        if count <= allowed:
-            rank = (count, -SequenceMatcher(None, name, key).ratio(), key)
-            best = min(best or rank, rank)
-    return best and best[2]
+    close = [key for key in known if edits(name, key.lower()) <= 1]
+    return max(close, key=lambda key: SequenceMatcher(None, name, key).ratio(), default=None)
 
 
 def edits(a: str, b: str) -> int:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aligntune.config.document import KeyPath, printable
-from aligntune.config.nearest import nearest
+from aligntune.config.nearest import nearest, one_edit_from
 from aligntune.config.run import RunConfig
 from aligntune.errors import ConfigError
 
@@ -153,28 +153,29 @@ def _hint(path: KeyPath, value: Any, allowed: Sequence[Schema]) -> str:
 
 def _known_name(path: KeyPath) -> str:
     """The right name for an unknown key: a near one here, the same elsewhere, or what there is."""
-    section, name = path[:-1], str(path[-1])
+    section, name = path[:-1], str(path[-1]).replace("-", "_")
     here = [key for option in _at(section) for key in option.get("properties", ())]
-    if close := nearest(name, here, limit=1):
+    if close := one_edit_from(name, here):
         return f"did you mean {close!r}?"
-    if places := _elsewhere(section, name):
+    close, places = nearest(name, here), _elsewhere(section, name)
+    if places and not close:
         return f"it belongs at {' or '.join(places)}"
-    if close := nearest(name, here):
-        return f"did you mean {close!r}?"
-    names = {str(known[-1]) for known in _all_paths()}
-    if (close := nearest(name, names, limit=1)) and (places := _elsewhere(section, close)):
-        return f"did you mean {' or '.join(places)}?"
-    return f"choose from {', '.join(here)}"
+    if not close:
+        # One edit from a name of two letters is no evidence.
+        long = {str(known[-1]) for known in _all_paths() if len(str(known[-1])) > 3}
+        places = _elsewhere(section, one_edit_from(name, long))
+    meant = [*([repr(close)] if close else []), *places]
+    return f"did you mean {' or '.join(meant)}?" if meant else f"choose from {', '.join(here)}"
 
 
-def _elsewhere(section: KeyPath, name: str) -> list[str]:
-    """The paths that end in `name`, as near to `section` as there are."""
+def _elsewhere(section: KeyPath, name: str | None) -> list[str]:
+    """The paths that end in `name`, as near to `section` and to the top as there are."""
     found = [path for path in _all_paths() if path[-1] == name]
     shared = {path: _shared(path, section) for path in found}
+    sizes = {path: sum(isinstance(step, str) for step in path) for path in found}
     found = [path for path in found if shared[path] == max(shared.values())]
-    size = min(map(len, found), default=0)
-    shown = [repr(dotted(path)) for path in found if len(path) == size]
-    return [f"the top level: {name!r}"] if size == 1 else shown
+    found = [path for path in found if sizes[path] == min(sizes[other] for other in found)]
+    return [f"the top level: {name!r}" if len(path) == 1 else repr(dotted(path)) for path in found]
 
 
 def _shared(path: KeyPath, section: KeyPath) -> int:

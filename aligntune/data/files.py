@@ -109,7 +109,10 @@ def _decoded(text: bytes, path: Path, line: int) -> Any:
         ) from None
     except json.JSONDecodeError as error:
         at = f"{path}:{line + error.lineno - 1}:{error.colno}"
-        raise DataError(f"{at}: not valid JSON: {error.msg}; correct or remove this line") from None
+        raise DataError(
+            f"{at}: not valid JSON: {error.msg}; correct this line: a row is one object on one "
+            "line, or an item of the one array that a .json file holds"
+        ) from None
     except RecursionError:
         raise DataError(f"{path}:{line}: JSON nested too deep; flatten or remove it") from None
 

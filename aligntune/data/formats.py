@@ -47,6 +47,11 @@ def preference_messages(row: Row) -> Row:
     return preference({**row, "prompt": row["messages"]})
 
 
+def preference_question(row: Row) -> Row:
+    """{question, chosen, rejected}, often with `system`, as in Intel/orca_dpo_pairs."""
+    return preference({**row, "prompt": row["question"]})
+
+
 def preference_conversations(row: Row) -> Row:
     """{conversations, chosen, rejected}, as in llamafactory's dpo_en_demo."""
     return preference({**row, "prompt": row["conversations"]})
@@ -121,6 +126,9 @@ FORMATS: dict[str, Format] = {
     "preference_conversations": Format(
         ("conversations", "chosen", "rejected"), "preference", preference_conversations
     ),
+    "preference_question": Format(
+        ("question", "chosen", "rejected"), "preference", preference_question
+    ),
     "transcripts": Format(("chosen", "rejected"), "preference", transcripts),
     "messages": Format(("messages",), "conversation", messages),
     "conversations": Format(("conversations",), "conversation", conversations),
@@ -129,7 +137,7 @@ FORMATS: dict[str, Format] = {
     "question_answer": Format(("question", "answer"), "conversation", question_answer),
     "prompt": Format(("prompt",), "prompt", prompt),
 }
-"""By name; the first whose columns are all there is taken."""
+"""By name. The first that fits is taken, so one with more columns stands before one with fewer."""
 
 
 def _without_answer(row: Row) -> Row:
@@ -180,25 +188,18 @@ class Reader:
 
 
 def reader(columns: Iterable[str], task: TaskType | None) -> Reader | None:
-    """How rows with these columns are read as `task`, or as what they are; None if they cannot.
-
-    A layout that is of this type itself goes before one that is turned into it.
-    """
+    """How rows with these columns are read as `task`, or as what they are; None if they cannot."""
     there = set(columns)
-    fitting = [name for name, known in FORMATS.items() if there.issuperset(known.columns)]
-    for name in fitting:
-        if task in (None, FORMATS[name].task):
-            return Reader(name, FORMATS[name].task)
-    for name in fitting:
-        if task and _converts(FORMATS[name].task, task, there):
-            return Reader(name, task)
+    for layout, known in FORMATS.items():
+        if there.issuperset(known.columns) and _becomes(known.task, task, there):
+            return Reader(layout, task or known.task)
     return None
 
 
-def _converts(natural: TaskType, task: TaskType, columns: set[str]) -> bool:
+def _becomes(natural: TaskType, task: TaskType | None, columns: set[str]) -> bool:
     if (natural, task) == ("prompt", "conversation"):
         return ANSWER in columns
-    return (natural, task) in CONVERSIONS
+    return task in (None, natural) or (natural, task) in CONVERSIONS
 
 
 def _reference(row: Row) -> str:

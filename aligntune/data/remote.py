@@ -46,7 +46,18 @@ def _builder(dataset: Dataset, commit: str) -> "datasets.DatasetBuilder":
     try:
         return _asked(dataset, partial(build, data_dir=dataset.subset))
     except ConfigError:
+        _refuse_offline(dataset, commit)
         raise ConfigError(_unknown_subset(dataset, commit)) from None
+
+
+def _refuse_offline(dataset: Dataset, commit: str) -> None:
+    import datasets
+
+    if datasets.config.HF_HUB_OFFLINE:
+        raise ServiceError(
+            f"dataset {dataset.name!r}: this subset of commit {commit[:12]} is not in the local "
+            "cache and HF_HUB_OFFLINE is set; run once without it"
+        )
 
 
 def _unknown_subset(dataset: Dataset, commit: str) -> str:
@@ -70,13 +81,9 @@ def _built(
     # Where the hub or a folder cannot be reached, `datasets` takes what it loaded last instead.
     if builder.hash == commit:
         return builder
+    _refuse_offline(dataset, commit)
     if data_dir:
         raise ConfigError(f"dataset {dataset.name!r} has no folder {data_dir!r}")
-    if datasets.config.HF_HUB_OFFLINE:
-        raise ServiceError(
-            f"dataset {dataset.name!r} is not in the local cache at commit {commit[:12]} and "
-            "HF_HUB_OFFLINE is set; run once without it"
-        )
     raise ConnectionError(f"commit {commit[:12]} could not be reached")
 
 

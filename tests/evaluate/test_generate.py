@@ -7,6 +7,8 @@ from aligntune.errors import Diverged
 from aligntune.evaluate.forward import render, tokens_of
 from aligntune.evaluate.generate import Answer, answers
 
+END = 257
+"""The tokenizer's end token."""
 PROMPTS = ["hi", "what is 2 + 2?", "a", "tell me about the sea and the sky", "why?", "7", "so?"]
 
 
@@ -71,10 +73,13 @@ def test_padding_that_is_also_the_end_token_changes_nothing(ask, model, tokenize
     assert ask(model) == padded_by_end
 
 
-def test_an_answer_ends_at_the_first_of_all_end_tokens(ask, likeliest, greedy, model, tokenizer):
+@pytest.mark.parametrize("configured", [lambda end: end, lambda end: [end, END]])
+def test_an_answer_ends_at_the_first_of_all_end_tokens(
+    ask, likeliest, greedy, model, tokenizer, configured
+):
     free = greedy(model, PROMPTS[1], 12, {tokenizer.eos_token_id})
+    model.generation_config.eos_token_id = configured(free[5])
     ends = {tokenizer.eos_token_id, free[5]}
-    model.generation_config.eos_token_id = sorted(ends)
     found = ask(model)
     assert found == [likeliest(model, text, 12, ends) for text in PROMPTS]
     assert (found[1].finished, found[1].tokens) == (True, free.index(free[5]) + 1)

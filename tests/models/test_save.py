@@ -48,7 +48,7 @@ def test_saving_and_loading_changes_no_bit(policy, tokenizer, tmp_path):
     for name, weight in loaded.state_dict().items():
         assert torch.equal(weight, policy.state_dict()[name]), name
         assert weight.dtype == torch.float32
-    assert loaded.config.to_dict() == policy.config.to_dict()
+    assert loaded.config.to_diff_dict() == policy.config.to_diff_dict()
     assert loaded.generation_config.to_dict() == policy.generation_config.to_dict()
     again = load_tokenizer(tmp_path / "model")
     text = "<|im_start|>user\nWhat is  12?<|im_end|>"

@@ -1,0 +1,327 @@
+"""The data stage as a whole: what is kept, on which side, in what order."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aligntune.data.rows import encode, prompt_of, question_of
+from aligntune.errors import ConfigError, DataError
+
+ARITHMETIC = {"name": "arithmetic:", "params": {"count": 200}}
+
+
+def qa(count, start=0):
+    return [{"question": f"q{i}", "answer": f"a{i}"} for i in range(start, start + count)]
+
+
+def questions(rows):
+    return [question_of(row) for row in rows]
+
+
+def broken(count, bad):
+    """Rows of which the first `bad` have an empty answer."""
+    return [{"prompt": f"q{i}", "completion": " " if i < bad else "a"} for i in range(count)]
+
+
+def test_two_runs_write_the_same_bytes(tmp_path, write_jsonl):
+    """In processes of their own, with other hash seeds."""
+    name = write_jsonl(broken(300, 2) + broken(10, 0))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from aligntune.config.slices import DataSlice\n"
+        "from aligntune.data.prepare import prepare\n"
+        "from aligntune.data.sources import fingerprint\n"
+        "spec = DataSlice(datasets=[dict(name=sys.argv[1], percent=90, max_samples=200),\n"
+        "    dict(name='arithmetic:', params=dict(count=100), weight=2)],\n"
+        "    task='conversation', heldout_fraction=0.1, max_heldout=9, seed=3)\n"
+        "sources = {f'datasets[{i}]': fingerprint(d) for i, d in enumerate(spec.datasets)}\n"
+        "print(prepare(spec, sources, Path(sys.argv[2])))"
+    )
+    outs, printed = [], []
+    for seed in ("1", "2"):
+        outs.append(tmp_path / seed)
+        outs[-1].mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", code, name, str(outs[-1])],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        printed.append(done.stdout)
+    assert printed[0] == printed[1]
+    for file in ("train.parquet", "heldout.parquet", "rejected.jsonl"):
+        assert (outs[0] / file).read_bytes() == (outs[1] / file).read_bytes(), file
+        assert (outs[0] / file).stat().st_size
+
+
+def test_the_result_stays_the_same_from_version_to_version(run_stage):
+    """If this fails on purpose, raise the version of the data stage."""
+    made = run_stage(
+        {**ARITHMETIC, "percent": 80, "weight": 2},
+        {"name": "arithmetic:", "params": {"count": 50, "seed": 1}},
+        heldout_fraction=0.1,
+        task="conversation",
+    )
+    assert {split: digest[:12] for split, digest in made.facts["digests"].items()} == {"@@": 0}
+
+
+def test_digests_are_over_the_rows_as_they_stand_in_the_files(run_stage):
+    made = run_stage(ARITHMETIC, heldout_fraction=0.2)
+    for split, rows in (("train", made.train), ("heldout", made.heldout)):
+        lines = b"".join(encode(row) + b"\n" for row in rows)
+        assert made.facts["digests"][split] == hashlib.sha256(lines).hexdigest()
+        assert made.metrics[f"rows_{split}"] == len(rows) > 0
+
+
+@pytest.mark.parametrize("task", ["conversation", "preference", "prompt"])
+def test_the_files_load_as_datasets_in_the_form_trl_expects(run_stage, task):
+    from datasets import Dataset
+    from trl import is_conversational
+
+    made = run_stage(ARITHMETIC, task=task)
+    table = Dataset(pq.read_table(made.out / "train.parquet"))
+    row = table[0]
+    assert is_conversational(row)
+    assert row == made.train[0]
+    assert table.map(lambda row: {"n": len(prompt_of(row))})["n"][:] == [1] * 200
+    assert made.facts["task"] == task
+
+
+def test_without_a_held_out_share_there_is_one_file_and_only_the_digest_of_it(run_stage):
+    made = run_stage(ARITHMETIC)
+    assert sorted(path.name for path in made.out.iterdir()) == ["rejected.jsonl", "train.parquet"]
+    assert list(made.facts["digests"]) == ["train"]
+    assert json.loads(json.dumps(made.facts)) == made.facts
+
+
+def test_rows_without_a_reference_have_no_answer_column(run_stage, write_jsonl):
+    plain = run_stage({"name": write_jsonl(broken(5, 0))})
+    assert pq.read_schema(plain.out / "train.parquet").names == ["messages"]
+    mixed = run_stage(
+        {"name": write_jsonl(broken(5, 0))}, {"name": write_jsonl(qa(5), "qa.jsonl")}
+    )
+    assert Counter("answer" in row for row in mixed.train) == {True: 5, False: 5}
+
+
+@given(
+    sizes=st.lists(st.integers(2, 60), min_size=1, max_size=3),
+    distinct=st.integers(2, 40),
+    fraction=st.floats(0.01, 0.9),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_question_is_on_both_sides_and_no_row_is_lost(
+    run_stage, write_jsonl, sizes, distinct, fraction, seed
+):
+    names = [
+        write_jsonl(
+            [{"prompt": f"q{i % distinct}", "completion": f"{source}.{i}"} for i in range(size)],
+            f"{source}.jsonl",
+        )
+        for source, size in enumerate(sizes)
+    ]
+    datasets = [{"name": name} for name in names]
+    made = run_stage(*datasets, heldout_fraction=fraction, max_heldout=10**6, seed=seed)
+    train, heldout = questions(made.train), questions(made.heldout)
+    assert train
+    assert heldout
+    assert not set(train) & set(heldout)
+    assert len(train) + len(heldout) == sum(sizes)
+
+
+def test_a_conversation_is_held_out_with_everything_that_opens_like_it(run_stage, write_jsonl):
+    rows = [
+        {"messages": [*({"role": r, "content": f"{r}{i}"} for r in roles)]}
+        for i in range(60)
+        for roles in (["user", "assistant"], ["system", "user", "assistant", "user", "assistant"])
+    ]
+    made = run_stage({"name": write_jsonl(rows)}, heldout_fraction=0.3)
+    assert len(made.heldout) > 4
+    assert set(Counter(questions(made.heldout)).values()) == {2}
+
+
+def test_what_is_held_out_does_not_depend_on_task_or_other_sources(run_stage, write_jsonl):
+    """So rows held out from dpo were not trained on in sft either."""
+    extra = {"name": write_jsonl(qa(100))}
+    spec = {"heldout_fraction": 0.1, "max_heldout": 10**6}
+    pairs = run_stage(ARITHMETIC, task="preference", **spec)
+    mixed = run_stage(extra, ARITHMETIC, task="conversation", **spec)
+    assert set(questions(pairs.heldout)) <= set(questions(mixed.heldout))
+    assert not set(questions(pairs.heldout)) & set(questions(mixed.train))
+
+
+def test_held_out_rows_are_capped_and_the_rest_is_not_trained_on(run_stage):
+    spec = {"heldout_fraction": 0.5}
+    everything = run_stage(ARITHMETIC, max_heldout=1000, **spec)
+    capped = run_stage(ARITHMETIC, max_heldout=7, **spec)
+    assert capped.heldout == everything.heldout[:7]
+    assert capped.train == everything.train
+
+
+def test_a_seed_changes_split_and_order(run_stage):
+    first, second = (run_stage(ARITHMETIC, heldout_fraction=0.2, seed=seed) for seed in (1, 2))
+    assert set(questions(first.heldout)) != set(questions(second.heldout))
+    assert questions(first.train)[:20] != questions(second.train)[:20]
+
+
+def test_one_question_cannot_be_split(run_stage, write_jsonl):
+    rows = [{"prompt": "q", "completion": f"a{i}"} for i in range(9)]
+    with pytest.raises(DataError, match="9 rows ask only one question, so none can be held out"):
+        run_stage({"name": write_jsonl(rows)}, heldout_fraction=0.5)
+
+
+def test_percent_then_max_samples_take_a_sample_and_not_the_first_rows(run_stage, write_jsonl):
+    name = write_jsonl(qa(1000))
+    numbers = [
+        int(question[1:])
+        for question in questions(run_stage({"name": name, "percent": 20}).train)
+    ]
+    assert len(numbers) == 200
+    assert max(numbers) > 900
+    assert numbers != sorted(numbers)
+    fewer = run_stage({"name": name, "percent": 20, "max_samples": 30})
+    assert len(fewer.train) == 30
+    assert {int(question[1:]) for question in questions(fewer.train)} < set(numbers)
+    assert fewer.facts["sources"][0]["not_sampled"] == 970
+
+
+def test_two_uses_of_a_source_sample_it_differently(run_stage, write_jsonl):
+    half = {"name": write_jsonl(qa(100)), "percent": 50}
+    made = run_stage(half, half)
+    assert made.metrics["duplicates"] == 100 - len(made.train) > 10
+
+
+def test_exact_duplicates_are_dropped_wherever_they_are(run_stage, write_jsonl):
+    first = write_jsonl(qa(5) + qa(5), "a.jsonl")
+    # The same rows once they are canonical.
+    second = write_jsonl([{"question": "q4", "answer": "a4", "id": 1}, *qa(2, 9)], "b.jsonl")
+    made = run_stage({"name": first}, {"name": second})
+    assert sorted(questions(made.train)) == ["q0", "q1", "q10", "q2", "q3", "q4", "q9"]
+    assert [source["duplicates"] for source in made.facts["sources"]] == [5, 1]
+
+
+def test_equal_weights_concatenate(run_stage, write_jsonl):
+    datasets = [
+        {"name": write_jsonl(qa(n, s), f"{s}.jsonl"), "weight": 3} for n, s in ((50, 0), (7, 100))
+    ]
+    assert len(run_stage(*datasets).train) == 57
+
+
+def test_weights_give_exact_shares_without_repeating_a_row(run_stage, write_jsonl):
+    big = {"name": write_jsonl(qa(900), "big.jsonl"), "weight": 1}
+    small = {"name": write_jsonl(qa(100, 1000), "small.jsonl"), "weight": 3}
+    made = run_stage(big, small)
+    numbers = [int(question[1:]) for question in questions(made.train)]
+    assert len(set(numbers)) == len(numbers)
+    # 100 = floor(134 * 3 / 4) is all there is of the small one; of 135 rows it would be 101.
+    assert Counter(number >= 1000 for number in numbers) == {True: 100, False: 33}
+    assert [source["train"] for source in made.facts["sources"]] == [33, 100]
+    assert max(number for number in numbers if number < 1000) > 500
+    mixed_up = [number >= 1000 for number in numbers]
+    assert mixed_up != sorted(mixed_up)
+
+
+def test_a_weight_that_leaves_nothing_of_a_source_is_refused(run_stage, write_jsonl):
+    rare = {"name": write_jsonl(qa(3), "rare.jsonl"), "weight": 0.001}
+    big = {"name": write_jsonl(qa(10, 50), "big.jsonl")}
+    with pytest.raises(DataError, match=r"weights leave 0 of 3 rows of dataset '.*rare\.jsonl'"):
+        run_stage(rare, big)
+
+
+def test_up_to_one_percent_of_bad_rows_is_left_out_and_listed(run_stage, write_jsonl):
+    name = write_jsonl(broken(200, 2))
+    made = run_stage({"name": name})
+    assert made.metrics["rejected"] == 2
+    assert len(made.train) == 198
+    assert made.rejected == [
+        {"source": name, "row": row, "reason": "a turn is empty"} for row in (1, 2)
+    ]
+
+
+def test_more_bad_rows_than_that_stop_the_run_and_the_first_are_shown(run_stage, write_jsonl):
+    message = (
+        r"(?s)rows\.jsonl': at least 3 of 200 rows cannot be used as conversation rows, and only 1%"
+        r" .*were read as prompt_completion\)\n  row 1: a turn is empty\n  row 2: .*\n  row 3: "
+    )
+    with pytest.raises(DataError, match=message):
+        run_stage({"name": write_jsonl(broken(200, 3))})
+
+
+def test_a_row_that_does_not_fit_its_layout_counts_as_bad(run_stage, write_jsonl):
+    rows = [*qa(150), {"question": "q"}]
+    made = run_stage({"name": write_jsonl(rows)})
+    assert made.rejected[0]["row"] == 151
+    assert made.rejected[0]["reason"] == "`answer` is missing"
+
+
+def test_a_small_sample_of_a_good_source_is_allowed_some_bad_luck(run_stage, write_jsonl):
+    """Of a source with just under 1 % of bad rows, one sample of 100 in four holds two or more."""
+    name = write_jsonl(broken(1000, 9))
+    for seed in range(20):
+        run_stage({"name": name, "max_samples": 100}, seed=seed)
+
+
+def test_a_sample_of_a_bad_source_is_refused(run_stage, write_jsonl):
+    name = write_jsonl(broken(1000, 100))
+    with pytest.raises(DataError, match="of 200 rows cannot be used"):
+        run_stage({"name": name, "max_samples": 200})
+
+
+def test_a_source_of_which_nothing_is_left_says_which_step_took_it(run_stage, write_jsonl):
+    message = r"nothing is left of .*: 9 read, 9 dropped by `percent` and `max_samples`, 0 unusable"
+    with pytest.raises(DataError, match=message):
+        run_stage({"name": write_jsonl(qa(9)), "percent": 1})
+    twice = {"name": write_jsonl(qa(9))}
+    with pytest.raises(DataError, match=r"9 read, .*, 9 exact duplicates, 0 left"):
+        run_stage(twice, twice)
+
+
+def test_a_source_of_another_type_is_refused_with_the_mapping_to_write(run_stage, write_jsonl):
+    name = write_jsonl([{"text": "x", "good": "y"}] * 4)
+    with pytest.raises(DataError, match=r"(?s)columns text, good, .*`columns: \{prompt: .*row 3: "):
+        run_stage({"name": name}, task="preference")
+
+
+def test_a_mapping_makes_any_columns_fit(run_stage, write_jsonl):
+    name = write_jsonl([{"text": f"x{i}", "good": "y", "bad": "z"} for i in range(4)])
+    columns = {"prompt": "text", "chosen": "good", "rejected": "bad"}
+    made = run_stage({"name": name, "columns": columns}, task="preference")
+    assert sorted(questions(made.train)) == ["x0", "x1", "x2", "x3"]
+
+
+def test_a_task_type_overrides_what_a_source_naturally_is(run_stage):
+    made = run_stage({**ARITHMETIC, "task_type": "prompt"})
+    assert made.facts["task"] == "prompt"
+
+
+def test_a_task_type_that_the_stage_cannot_use_is_refused(run_stage):
+    with pytest.raises(ConfigError, match=r"datasets\[0\] .* task_type is 'prompt', but this stage"):
+        run_stage({**ARITHMETIC, "task_type": "prompt"}, task="preference")
+
+
+def test_sources_of_different_types_are_refused(run_stage, write_jsonl):
+    message = r"one type of rows, but: datasets\[0\] .* preference, datasets\[1\] .* conversation"
+    with pytest.raises(ConfigError, match=message):
+        run_stage(ARITHMETIC, {"name": write_jsonl(qa(5))})
+
+
+def test_facts_account_for_every_row(run_stage, write_jsonl):
+    name = write_jsonl(broken(200, 1) + broken(10, 0))
+    made = run_stage({"name": name, "percent": 90}, heldout_fraction=0.1, max_heldout=10**6)
+    (source,) = made.facts["sources"]
+    assert source["read"] == 210
+    dropped = source["not_sampled"] + source["rejected"] + source["duplicates"]
+    assert source["read"] - dropped == source["kept"] == source["train"] + source["heldout"]
+    assert made.facts["samples"] == made.train[:3]
+    assert source["layout"] == "prompt_completion"

@@ -1,0 +1,164 @@
+"""One Prefect server for all tests here, and one pipeline run: interrupted, then finished."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from loopback_hub import LoopbackHub
+
+CONFIG = """
+algo: sft
+model: {{name_or_path: {model}, precision: fp32, max_seq_length: 96}}
+datasets: [{{name: "arithmetic:", params: {{count: 400, seed: 1}}}}]
+train: {{per_device_batch_size: 2, max_steps: {steps}, learning_rate: 1e-3}}
+evaluation:
+  datasets: [{{name: "arithmetic:", split: test, params: {{count: 6, seed: 3}}}}]
+  max_new_tokens: 4
+  resamples: 100
+registry: {{name: tiny}}
+logging:
+  output_dir: {output}
+  run_name: Tiny.run_1
+  save_steps: 2
+  push_to_hub: true
+  hub_model_id: me/tiny
+"""
+STAGES = ("model", "data", "sft", "eval-data", "evaluate-base", "evaluate-sft", "register", "push")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Variables of every process here, set before Prefect is imported in this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def prefect(environment):
+    """Starts the server; answers what it knows."""
+    from prefect.settings import PREFECT_API_URL
+
+    import flows.server
+
+    with flows.server.available():
+        environment.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
+        yield Prefect()
+
+
+class Prefect:
+    """What Prefect's API says about flow runs."""
+
+    def latest(self):
+        return self._ask(lambda client: client.read_flow_runs(sort="START_TIME_DESC", limit=1))[0]
+
+    def tasks(self, flow_run):
+        """Task runs of a flow run by the first word of their names."""
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+        only = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+        found = self._ask(lambda client: client.read_task_runs(flow_run_filter=only))
+        return {task.name.split()[0]: task for task in found}
+
+    def logs(self, task):
+        from prefect.client.schemas.filters import LogFilter, LogFilterTaskRunId
+
+        only = LogFilter(task_run_id=LogFilterTaskRunId(any_=[task.id]))
+        return [log.message for log in self._ask(lambda client: client.read_logs(only, limit=200))]
+
+    def artifacts(self):
+        """Of all flow runs, newest first."""
+        return self._ask(lambda client: client.read_artifacts(sort="CREATED_DESC", limit=200))
+
+    def _ask(self, question):
+        from prefect import get_client
+
+        async def answer():
+            async with get_client() as client:
+                return await question(client)
+
+        return asyncio.run(answer())
+
+
+@pytest.fixture(scope="module")
+def hub(environment, tmp_path_factory):
+    """An empty hub on loopback that is asked by this process and its children."""
+    with LoopbackHub() as hub:
+        hub.connect(environment, tmp_path_factory.mktemp("hub"))
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    return tmp_path_factory.mktemp("output")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model, output):
+    path = output.with_name(f"{output.name}.yaml")
+    path.write_text(CONFIG.format(model=tiny_model, output=output, steps=60))
+    return path
+
+
+@pytest.fixture(scope="module")
+def interrupted(prefect, hub, config, output):
+    """The end of a flow that got a SIGTERM in mid-training: its process, its output and its run."""
+    process = start("--config", config)
+    wait_for_checkpoint(output, process)
+    (child,) = trainers(process.pid)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    return process, said, child, prefect.latest()
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted, prefect, environment, hub, config):
+    """The flow run of the same command again, while the hub refuses twice to be pushed to."""
+    from flows import post_train
+
+    environment.setattr(post_train, "RETRY_DELAYS", (0.5, 1.0, 2.0))
+    hub.fail(503, path="/commit/", times=2, headers={"Retry-After": "3600"})
+    post_train.run([config], [], f"aligntune flow --config {config}")
+    return prefect.latest()
+
+
+def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
+    """`python -m flows.post_train` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.post_train", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | variables,
+    )
+
+
+def wait_for_checkpoint(output: Path, process: subprocess.Popen[str], timeout: float = 180) -> None:
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if list((output / "stages").glob("sft-*.partial/work/checkpoints/step-*")):
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.kill()
+    pytest.fail(f"no checkpoint was written: {process.communicate()[0]}")
+
+
+def trainers(parent: int) -> list[int]:
+    """Processes of `aligntune.worker` that were started for `parent`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+        except OSError:  # it has ended meanwhile
+            continue
+        if "aligntune.worker" in words and str(parent) in words:
+            found.append(int(folder.name))
+    return found

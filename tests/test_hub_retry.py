@@ -1,0 +1,157 @@
+"""What a hub that is busy, silent, absent or unwilling leads to."""
+
+import errno
+import time
+from pathlib import Path
+
+import pytest
+from loopback_hub import TOKEN, LoopbackHub
+
+from aligntune import hub
+from aligntune.errors import ConfigError, DataError, ResourceError, ServiceError
+
+MODEL = "me/tiny"
+FILES = {"model.safetensors": b"weights", "config.json": b"{}"}
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A hub that the client here talks to, with an empty cache and two seconds of patience."""
+    with LoopbackHub() as server:
+        server.connect(monkeypatch, tmp_path)
+        monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", "2")
+        yield server
+
+
+@pytest.fixture
+def model(server):
+    server.commit("model", MODEL, FILES)
+    return server
+
+
+def test_the_budget_ends_the_retries_with_the_service_exit_code(server, monkeypatch):
+    monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", "0.6")
+    server.fail(503, times=1000)
+    start = time.monotonic()
+    with pytest.raises(ServiceError, match=r"within 0.6 s \(HTTP 503\); run again later") as caught:
+        hub.commit_of(MODEL, "model", None)
+    assert caught.value.exit_code == 69
+    assert time.monotonic() - start < 3
+    assert len(server.requests) > 1
+
+
+def test_a_hub_that_accepts_and_then_says_nothing_counts_as_cut(model, monkeypatch):
+    monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", "0.4")
+    model.fail("stall", times=1000)
+    with pytest.raises(ServiceError, match="Timeout"):
+        hub.commit_of(MODEL, "model", None)
+
+
+def test_the_wait_is_the_one_the_server_asks_for_and_is_logged(model, caplog):
+    model.fail(429, path="/api/models", headers={"Retry-After": "1"})
+    start = time.monotonic()
+    hub.commit_of(MODEL, "model", None)
+    assert time.monotonic() - start >= 1
+    (record,) = [r for r in caplog.records if r.name.startswith("aligntune")]
+    assert "HTTP 429; trying again in 1." in record.getMessage()
+    assert MODEL in record.getMessage()
+
+
+def test_a_rate_limit_window_is_waited_for(model):
+    model.fail(429, path="/api/models", headers={"RateLimit": '"api";r=0;t=1'})
+    start = time.monotonic()
+    hub.commit_of(MODEL, "model", None)
+    assert time.monotonic() - start >= 1
+
+
+def test_a_wait_beyond_the_budget_is_not_begun(model):
+    model.fail(429, path="/api/models", headers={"Retry-After": "3600"})
+    start = time.monotonic()
+    with pytest.raises(ServiceError, match="HTTP 429"):
+        hub.commit_of(MODEL, "model", None)
+    assert time.monotonic() - start < 1
+
+
+def test_nobody_listening_is_a_service_error(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ServiceError, match="ConnectError"):
+        hub.commit_of(MODEL, "model", None)
+
+
+def test_an_endpoint_without_a_scheme_is_a_config_error(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "localhost:8000")
+    with pytest.raises(ConfigError, match="HF_ENDPOINT must start with"):
+        hub.commit_of(MODEL, "model", None)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "0", "nan", "inf"])
+def test_a_budget_that_is_no_time_is_a_config_error(server, monkeypatch, text):
+    monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", text)
+    with pytest.raises(ConfigError, match="ALIGNTUNE_HUB_BUDGET"):
+        hub.commit_of(MODEL, "model", None)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_refused_access_names_the_variable_but_never_the_token(model, status):
+    model.fail(status, message=f"your token {TOKEN} may not")
+    with pytest.raises(ConfigError, match="set HF_TOKEN to a token that may use it") as caught:
+        hub.commit_of(MODEL, "model", None)
+    assert TOKEN not in str(caught.value)
+    assert caught.value.exit_code == 78
+    assert len(model.requests) == 1
+
+
+def test_a_file_that_may_not_be_read_says_so_and_not_that_it_is_missing(model, tmp_path):
+    model.fail(403, method="HEAD", path="config.json")
+    with pytest.raises(ConfigError, match="set HF_TOKEN to a token that may use it"):
+        hub.download_model(MODEL, None, tmp_path / "model")
+
+
+def test_a_gated_and_a_private_model_say_what_to_do(model, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    model.repos["model", MODEL].gated = True
+    with pytest.raises(ConfigError, match="is gated; accept its terms"):
+        hub.commit_of(MODEL, "model", None)
+    model.repos["model", MODEL].private = True
+    with pytest.raises(ConfigError, match="set HF_TOKEN if it is private"):
+        hub.commit_of(MODEL, "model", None)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert hub.commit_of(MODEL, "model", None) == model.commits(MODEL)[-1]
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 418, 451])
+def test_an_answer_that_no_waiting_changes_ends_the_download_at_once(model, tmp_path, status):
+    model.fail(status, times=1000)
+    with pytest.raises(ConfigError, match=f"is refused with HTTP {status}"):
+        hub.download_model(MODEL, None, tmp_path / "model")
+    assert len(model.requests) == 1
+
+
+def test_errors_that_are_not_the_hubs_pass_unchanged(server):
+    def broken():
+        raise RuntimeError("ours")
+
+    def missing():
+        Path("/no/such/file").read_text()
+
+    def refused():
+        raise DataError("row 3")
+
+    with pytest.raises(RuntimeError, match="ours"):
+        hub.retrying(broken, "x")
+    with pytest.raises(FileNotFoundError):
+        hub.retrying(missing, "x")
+    with pytest.raises(DataError, match="row 3"):
+        hub.retrying(refused, "x")
+
+
+def test_a_full_disk_is_not_retried(server):
+    attempts = []
+
+    def full():
+        attempts.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache/blob")
+
+    with pytest.raises(ResourceError, match="No space left on device at /cache/blob"):
+        hub.retrying(full, "model 'me/tiny'")
+    assert attempts == [1]
