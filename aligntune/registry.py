@@ -97,7 +97,9 @@ def _version(
     )
 
 
-def _logged_model(client: MlflowClient, name: str, policy: Artifact, uri: str, root: Path) -> str:
+def _logged_model(
+    client: MlflowClient, name: str, policy: Artifact, uri: str, root: Path
+) -> LoggedModel:
     """The LoggedModel that holds the artifact's `model/` directory."""
     where = experiment(client, uri, root)
     found = client.search_logged_models([where], filter_string=f"tags.`{KEY}` = '{policy.name}'")

@@ -44,8 +44,8 @@ def connect(uri: str, root: Path) -> MlflowClient:
     root.mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     with FileLock(root / ".mlflow.lock"):  # two processes must not both migrate a new database
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         experiment(client, uri, root)
     return client
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from aligntune.artifacts import write_atomic
 from aligntune.console import configure, stage_progress
-from aligntune.errors import AlignTuneError
+from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.interrupt import stop_on_signals, stop_with
 from aligntune.run import execute, from_json
 
@@ -31,11 +31,18 @@ def main(spec: Path, result: Path, parent: int) -> int:
         with stop_on_signals() as stopping, stage_progress(console, stage.label) as show:
             done = execute(stage, context, show, stopping)
     except AlignTuneError as error:
-        record = {"error": type(error).__name__, "message": str(error)}
-        write_atomic(result, json.dumps(record))
-        return error.exit_code
+        return _failed(result, error)
+    except KeyboardInterrupt:
+        again = "the same command continues from the last checkpoint"
+        return _failed(result, Interrupted(f"{stage.label}: stopped at once; {again}"))
     write_atomic(result, json.dumps({"done": asdict(done)}))
     return 0
+
+
+def _failed(result: Path, error: AlignTuneError) -> int:
+    record = {"error": type(error).__name__, "message": str(error)}
+    write_atomic(result, json.dumps(record))
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -232,7 +232,8 @@ extra: 1
         ),
         (
             "sft: {train: {batch_size: 1}}",
-            "sft.train.batch_size: unknown key; did you mean 'per_device_batch_size' or 'evaluation.batch_size'?",
+            "sft.train.batch_size: unknown key; did you mean 'per_device_batch_size' or "
+            "'evaluation.batch_size'?",
         ),
         ("'a\\x1b b': 1", "'a\\\\x1b b': unknown key; choose from"),
     ],

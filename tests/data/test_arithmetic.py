@@ -84,7 +84,9 @@ def test_a_smaller_universe_is_used_up_and_then_refused():
     params = {"operands": [2], "max_value": 5, "operators": ["+"]}
     counts = {}
     for split in ("train", "test"):
-        with pytest.raises(ConfigError, match=r"params\.count: 99 rows .* only (\d+) diff") as caught:
+        with pytest.raises(
+            ConfigError, match=r"params\.count: 99 rows .* only (\d+) diff"
+        ) as caught:
             rows("", params | {"count": 99}, split)
         counts[split] = int(re.search(r"only (\d+)", str(caught.value))[1])
         assert len(rows("", params | {"count": counts[split]}, split)) == counts[split]

@@ -63,7 +63,11 @@ def test_good_rows_pass(task, rows):
     ],
 )
 def test_a_bad_row_is_named_with_every_reason(task, row, reason):
-    good = {"conversation": conversation("ua"), "preference": pair(), "prompt": {"prompt": said("u")}}
+    good = {
+        "conversation": conversation("ua"),
+        "preference": pair(),
+        "prompt": {"prompt": said("u")},
+    }
     assert faults([good[task], row, good[task], row], task) == {1: reason, 3: reason}
 
 

@@ -1,0 +1,130 @@
+"""Hub datasets, through the real `datasets` library and a hub on the loopback interface."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from loopback_hub import LoopbackHub
+
+READ = """
+import json, sys
+from aligntune.config.data import Dataset
+from aligntune.data.sources import fingerprint, read
+from aligntune.errors import AlignTuneError
+answers = []
+for item in json.loads(sys.argv[1]):
+    pinned = item.pop("pinned", None)
+    dataset = Dataset(**item)
+    try:
+        pinned = pinned or fingerprint(dataset)
+        rows = read(dataset, pinned)
+        answers.append([pinned, list(rows.at(range(0, rows.count, 2)))])
+    except AlignTuneError as error:
+        answers.append(f"{type(error).__name__}: {error}")
+print(json.dumps(answers))
+"""
+CARD = (
+    b"---\nconfigs:\n- {config_name: a, data_files: a.jsonl}\n"
+    b"- {config_name: b, data_files: b.jsonl}\n---\n"
+)
+
+
+def lines(text, count):
+    return "".join(json.dumps({"prompt": f"{text}{i}"}) + "\n" for i in range(count)).encode()
+
+
+def read(hub, tmp_path, *datasets, **environment):
+    """What a process of its own, in `tmp_path`, reads of each: [fingerprint, every other row]."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ, json.dumps(datasets)],
+        env={
+            **os.environ,
+            **hub.env(tmp_path),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            **environment,
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def hub():
+    with LoopbackHub() as server:
+        server.commit("dataset", "me/configs", {"README.md": CARD, "a.jsonl": lines("a", 3)})
+        server.commit("dataset", "me/configs", {"b.jsonl": lines("b", 5)})
+        folders = {
+            "help/train.jsonl.gz": gzip.compress(lines("h", 3)),
+            "help/test.jsonl.gz": gzip.compress(lines("t", 1)),
+            "harm/train.jsonl.gz": gzip.compress(lines("x", 1)),
+        }
+        server.commit("dataset", "me/folders", folders)
+        yield server
+
+
+def test_rows_of_a_configuration_and_of_a_folder(hub, tmp_path):
+    same_name_here = tmp_path / "me" / "configs"
+    same_name_here.mkdir(parents=True)
+    (same_name_here / "b.jsonl").write_bytes(lines("local", 2))
+    hub.fail(503, path="/resolve/", times=1)
+    configs, folders = (hub.commits(f"me/{name}", "dataset")[-1] for name in ("configs", "folders"))
+    assert read(
+        hub,
+        tmp_path,
+        {"name": "me/configs", "subset": "b"},
+        {"name": "me/folders", "subset": "help"},
+        {"name": "me/folders", "subset": "help", "split": "test"},
+        {"name": "me/configs", "subset": "a", "columns": {"question": "prompt"}},
+    ) == [
+        [f"commit:{configs}", [{"prompt": "b0"}, {"prompt": "b2"}, {"prompt": "b4"}]],
+        [f"commit:{folders}", [{"prompt": "h0"}, {"prompt": "h2"}]],
+        [f"commit:{folders}", [{"prompt": "t0"}]],
+        [f"commit:{configs}", [{"question": "a0"}, {"question": "a2"}]],
+    ]
+
+
+def test_wrong_names_are_explained(hub, tmp_path):
+    hub.commit("dataset", "me/script", {"script.py": b"x = 1"})
+    a = {"name": "me/configs", "subset": "a"}
+    cases = [
+        ({**a, "subset": "c"}, "'me/configs': unknown subset 'c'; choose from a, b"),
+        ({"name": "me/configs"}, "'me/configs' needs a `subset`, one of 'a', 'b'"),
+        (
+            {"name": "me/folders", "subset": "help", "split": "tset"},
+            "'me/folders': unknown split 'tset'; did you mean 'test'?",
+        ),
+        ({"name": "me/script"}, "'me/script': Dataset scripts are no longer supported"),
+        ({"name": "me/none"}, "'me/none' (datasets.name) is not on the hub"),
+        ({**a, "revision": "v9"}, "'me/configs' (datasets.name) has no such branch"),
+        (
+            {**a, "columns": {"question": "promt"}},
+            "'me/configs', `columns`: unknown column 'promt'; did you mean 'prompt'?",
+        ),
+    ]
+    answers = read(hub, tmp_path, *(dataset for dataset, _ in cases))
+    for (_, message), answer in zip(cases, answers, strict=True):
+        assert str(answer).startswith(f"ConfigError: dataset {message}")
+
+
+def test_without_the_hub_only_the_pinned_commit_is_read_from_the_cache(hub, tmp_path):
+    """`datasets` itself would take whatever it loaded last."""
+    b = {"name": "me/configs", "subset": "b"}
+    online = read(hub, tmp_path, b)
+    newer = hub.commit("dataset", "me/configs", {"b.jsonl": lines("new", 9)})
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    again, *others = read(
+        hub, tmp_path, b, {**b, "subset": "a"}, {**b, "pinned": f"commit:{newer}"}, **offline
+    )
+    assert [again] == online
+    for answer in others:
+        assert answer.startswith("ServiceError: dataset 'me/configs': this subset of commit")
+    hub.fail("cut", path="/me/configs", times=10**6)
+    (cut,) = read(hub, tmp_path, {**b, "pinned": f"commit:{newer}"}, ALIGNTUNE_HUB_BUDGET="1")
+    assert cut.startswith("ServiceError: the hub did not serve dataset 'me/configs' within 1 s")

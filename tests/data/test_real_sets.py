@@ -1,0 +1,61 @@
+"""Parts of public sets, where they are: ../shared/hub/datasets beside the project."""
+
+from pathlib import Path
+
+import pytest
+
+from aligntune.data.rows import question_of
+
+HUB = Path(__file__).parents[3] / "shared" / "hub" / "datasets"
+pytestmark = pytest.mark.skipif(not HUB.is_dir(), reason="../shared/hub/datasets is not here")
+
+HH = {"name": str(HUB / "Anthropic/hh-rlhf/harmless-base/train.jsonl.gz")}
+GSM8K = {"name": str(HUB / "openai/gsm8k/main/train-00000-of-00001.parquet")}
+
+
+def demo(name):
+    return {"name": str(HUB / "llamafactory/demo_data" / f"{name}_en_demo.json")}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "layout", "kept", "rejected"),
+    [
+        (HH, "transcripts", 1491, 9),
+        (GSM8K, "question_answer", 7473, 0),
+        (demo("alpaca"), "alpaca", 789, 0),
+        (demo("dpo"), "preference_conversations", 237, 0),
+        ({"name": str(HUB / "google/IFEval/ifeval_input_data.jsonl")}, "prompt", 300, 0),
+    ],
+    ids=["hh-rlhf", "gsm8k", "alpaca", "dpo", "ifeval"],
+)
+def test_a_public_set_is_recognised_and_almost_all_of_it_kept(
+    run_stage, dataset, layout, kept, rejected
+):
+    made = run_stage(dataset, heldout_fraction=0.05)
+    (source,) = made.facts["sources"]
+    assert (source["layout"], source["kept"], source["rejected"]) == (layout, kept, rejected)
+    assert not set(map(question_of, made.train)) & set(map(question_of, made.heldout))
+
+
+def test_hh_keeps_every_turn_and_says_what_is_wrong_with_the_rest(run_stage):
+    made = run_stage(HH)
+    assert max(len(row["prompt"]) for row in made.train) >= 7
+    assert {row["reason"] for row in made.rejected} == {
+        "a turn is empty",
+        "`chosen` and `rejected` answer different prompts",
+        "the prompt's roles do not alternate and end with the user",
+    }
+    assert not any("\n\nHuman:" in turn["content"] for row in made.train for turn in row["chosen"])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_small_sample_of_hh_goes_through(run_stage, seed):
+    made = run_stage({**HH, "max_samples": 120, "task_type": "conversation"}, seed=seed)
+    assert len(made.train) + made.metrics["rejected"] == 120
+
+
+def test_gsm8k_has_its_results_as_references(run_stage):
+    row = run_stage(GSM8K, task="prompt").train[0]
+    assert row["answer"].replace(",", "").lstrip("-").replace(".", "").isdecimal()
+    text = run_stage(GSM8K).train[0]["messages"][-1]["content"]
+    assert text.rpartition("#### ")[2] == row["answer"]
