@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ QUIET = {
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "true",
+    "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """What keeps the libraries from drawing bars of their own and from reporting home."""
@@ -40,6 +42,7 @@ def configure(level: str, console: Console) -> None:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     handler: logging.Handler = RichHandler(
         console=console, show_path=False, show_level=False, omit_repeated_times=False
     )

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from aligntune.artifacts import Artifact
-from aligntune.console import table
+from aligntune.console import screen, table
 from aligntune.plan import Plan
 from aligntune.run import Done
 from aligntune.session import Session
@@ -30,7 +30,7 @@ def show_plan(plan: Plan) -> None:
         state = "reuse" if planned.artifact else "run"
         inputs = ", ".join(stage.inputs) or "-"
         rows.append((stage.label, stage.name, state, planned.why, inputs))
-    console = Console(soft_wrap=True)
+    console = screen()
     columns = ("stage", "artifact", "", "why", "inputs")
     console.print(table(f"{plan.config.logging.run_name}", columns, rows))
     to_run = sum(planned.artifact is None for planned in plan.stages)

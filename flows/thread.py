@@ -29,9 +29,10 @@ async def in_thread(work: Callable[[Callable[[], bool]], T], stopping: Callable[
             result.set_exception(error)
 
     thread = threading.Thread(target=copy_context().run, args=(body,), daemon=True)
-    thread.start()
     try:
+        thread.start()
         return await asyncio.shield(asyncio.wrap_future(result))
     finally:
         left.set()
-        thread.join(2 * GRACE)  # the child's own grace period, and ours
+        if thread.ident is not None:
+            thread.join(2 * GRACE)  # the child's own grace period, and ours

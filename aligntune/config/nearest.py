@@ -1,7 +1,7 @@
 """The name that was meant."""
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher, get_close_matches
+from difflib import get_close_matches
 
 MAX_LETTERS = 64
 """Longer names are not compared: no key is near that long."""
@@ -9,23 +9,20 @@ SIMILAR = 0.62
 """difflib's ratio: `batch_size` finds `per_device_batch_size`, `extra` does not find `train`."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name one edit away from `name`, or else the most similar one, if any is."""
-    known = list(known)
-    if close := one_edit_from(name, known):
-        return close
-    if len(name) > MAX_LETTERS:
-        return None
-    return next(iter(get_close_matches(name.lower(), known, n=1, cutoff=SIMILAR)), None)
-
-
 def one_edit_from(name: str, known: Iterable[str]) -> str | None:
-    """The known name one edit away from `name`, or none; capitals are no edit."""
+    """The known name at most one edit away, or None; capitals are no edit."""
+    counts = {
+        key: edits(name.lower(), key.lower()) for key in known if abs(len(key) - len(name)) <= 1
+    }
+    close = min(counts, key=lambda key: counts[key], default="")
+    return close if counts.get(close, 2) <= 1 else None
+
+
+def similar(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like `name`, or None if none does."""
     if len(name) > MAX_LETTERS:
         return None
-    name = name.lower()
-    close = [key for key in known if edits(name, key.lower()) <= 1]
-    return max(close, key=lambda key: SequenceMatcher(None, name, key).ratio(), default=None)
+    return next(iter(get_close_matches(name.lower(), list(known), n=1, cutoff=SIMILAR)), None)
 
 
 def edits(a: str, b: str) -> int:

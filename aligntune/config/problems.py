@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aligntune.config.document import KeyPath, printable
-from aligntune.config.nearest import nearest, one_edit_from
+from aligntune.config.nearest import one_edit_from, similar
 from aligntune.config.run import RunConfig
 from aligntune.errors import ConfigError
 
@@ -144,7 +144,7 @@ def _hint(path: KeyPath, value: Any, allowed: Sequence[Schema]) -> str:
         required = any(path[-1] in option.get("required", ()) for option in _at(path[:-1]))
         return "" if required else "; without the line it has its default"
     if isinstance(value, str):
-        close = nearest(value, [name for name in _choices(allowed) if isinstance(name, str)])
+        close = similar(value, [name for name in _choices(allowed) if isinstance(name, str)])
         return f"; did you mean {close!r}?" if close else ""
     if any(option.get("type") == "string" and not _choices([option]) for option in allowed):
         return "; put it in quotes" if isinstance(value, int | float) else ""
@@ -157,7 +157,7 @@ def _known_name(path: KeyPath) -> str:
     here = [key for option in _at(section) for key in option.get("properties", ())]
     if close := one_edit_from(name, here):
         return f"did you mean {close!r}?"
-    close, places = nearest(name, here), _elsewhere(section, name)
+    close, places = similar(name, here), _elsewhere(section, name)
     if places and not close:
         return f"it belongs at {' or '.join(places)}"
     if not close:

@@ -87,7 +87,7 @@ def with_text(text):
     }
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(values(SCHEMA))
 def test_a_dumped_config_loads_to_an_equal_one(path, settings):
     settings.setdefault("logging", {})["run_name"] = "a"
@@ -108,7 +108,7 @@ def test_text_that_looks_like_something_else_survives_a_dump(path, text):
     assert load([path]) == config
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(TEXT)
 @example("{% for m in messages %}\n  {{ m }}\n{% endfor %}\n")
 def test_any_text_survives_a_dump(path, text):

@@ -1,7 +1,7 @@
 """The contract of canonical rows."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligntune.data.schema import faults
@@ -71,6 +71,7 @@ def test_a_bad_row_is_named_with_every_reason(task, row, reason):
     assert faults([good[task], row, good[task], row], task) == {1: reason, 3: reason}
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(TEXT, min_size=1, max_size=4))
 def test_any_text_that_is_not_blank_is_allowed(contents):
     rows = [{"messages": [*said("u", text), *said("a", text)]} for text in contents]

@@ -152,13 +152,17 @@ def wait_for_checkpoint(output: Path, process: subprocess.Popen[str], timeout: f
 
 
 def trainers(parent: int) -> list[int]:
-    """Processes of `aligntune.worker` that were started for `parent`."""
+    return processes("aligntune.worker", parent)
+
+
+def processes(module: str, parent: int) -> list[int]:
+    """Processes of a module that were started for `parent`."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode().split("\0")
         except OSError:  # it has ended meanwhile
             continue
-        if "aligntune.worker" in words and str(parent) in words:
+        if module in words and str(parent) in words:
             found.append(int(folder.name))
     return found

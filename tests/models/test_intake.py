@@ -186,8 +186,9 @@ def test_a_missing_shard_is_named(folder):
 
 @pytest.mark.parametrize("shard", ["../other.safetensors", "/x.safetensors", "w.bin", 3])
 def test_an_index_cannot_point_elsewhere(folder, shard):
+    (folder.parent / "other.safetensors").write_bytes(b"private")
     sharded(folder, evil=shard)
-    refused(folder, "index.json", repr(shard))
+    refused(folder, "index.json", repr(shard), "do not use this model")
 
 
 def test_an_adapter_alone_is_no_model(folder):

@@ -127,7 +127,8 @@ def test_a_directory_is_identified_by_what_is_used_of_it(tiny_model, tmp_path):
     (copy / "chat_template.jinja").write_text("{{ messages }}")
     changed = fingerprint(locate(str(copy)))
     assert changed != before
-    (copy / "chat_template.jinja").rename(copy / "other.jinja")
+    # A name that sorts where the old one did.
+    (copy / "chat_template.jinja").rename(copy / "chat_templates.jinja")
     assert fingerprint(locate(str(copy))) not in {before, changed}
 
 

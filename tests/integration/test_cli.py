@@ -1,0 +1,101 @@
+"""What a person or a scheduler gets back: one line, an exit code, and nothing lost."""
+
+import pytest
+
+from aligntune.errors import ConfigError, DataError
+
+CONFIG, DATA, BUG = 78, 65, 70
+
+
+def run(process):
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def error_lines(output):
+    return [line for line in output.splitlines() if line.startswith("ERROR")]
+
+
+def test_help_names_every_command(aligntune):
+    code, output = run(aligntune("--help"))
+    assert code == 0
+    for verb in ("train", "flow", "plan", "validate"):
+        assert verb in output
+
+
+def test_a_wrong_flag_is_a_usage_error(aligntune):
+    assert run(aligntune("train", "--confg", "x.yaml"))[0] == 2
+
+
+def test_a_valid_config_validates(aligntune, write_config, tmp_path):
+    code, output = run(aligntune("validate", "--config", write_config(tmp_path / "out")))
+    assert (code, output.count("\n")) == (0, 1)
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan", "train", "flow"])
+def test_a_misspelt_key_is_explained_with_its_place(aligntune, write_config, tmp_path, verb):
+    path = write_config(tmp_path / "out")
+    path.write_text(path.read_text().replace("learning_rate: 1e-4", "learning_rte: 1e-4"))
+    code, output = run(aligntune(verb, "--config", path))
+    assert code == CONFIG
+    assert f"{path}:7:" in output
+    assert "learning_rate" in output
+    assert "Traceback" not in output
+
+
+def test_a_missing_file_is_named(aligntune, tmp_path):
+    code, output = run(aligntune("plan", "--config", tmp_path / "none.yaml"))
+    assert code == CONFIG
+    assert "none.yaml" in output
+
+
+def test_data_that_is_not_what_it_should_be_ends_with_the_data_code(
+    aligntune, write_config, tmp_path
+):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"colour": "red"}\n{"colour": "blue"}\n')
+    config = write_config(tmp_path / "out")
+    code, output = run(
+        aligntune("train", "--config", config, "--set", f"datasets.0.name={rows}",
+                  "--set", "datasets.0.params={}")
+    )  # fmt: skip
+    assert code == DATA
+    (line,) = error_lines(output)
+    assert line.startswith("ERROR 65 data: ")
+    assert "colour" in output
+
+
+def test_finished_stages_survive_a_failing_one(aligntune, write_config, tmp_path):
+    output_dir = tmp_path / "out"
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a", "chosen": "b", "rejected": "b"}\n' * 4)
+    config = write_config(output_dir)
+    arguments = ("--config", config, "--set", f"datasets.0.name={rows}",
+                 "--set", "datasets.0.params={}")  # fmt: skip
+    assert run(aligntune("train", *arguments))[0] == DATA
+    assert list((output_dir / "stages").glob("sft-*/manifest.json"))
+    code, output = run(aligntune("plan", *arguments))
+    assert code == 0
+    (sft,) = [line for line in output.splitlines() if line.startswith("sft ")]
+    assert "reuse" in sft
+
+
+def test_mlflow_that_is_away_is_a_warning_and_the_model_is_there(
+    aligntune, write_config, tmp_path
+):
+    """Only the registry stage needs it: that one fails as an outside service does."""
+    output_dir = tmp_path / "out"
+    code, output = run(
+        aligntune(
+            "train", "--config", write_config(output_dir),
+            MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT="2",
+        )
+    )  # fmt: skip
+    assert code == 69
+    assert list((output_dir / "stages").glob("dpo-*/model/model.safetensors"))
+    assert error_lines(output)[0].startswith("ERROR 69 register: ")
+
+
+def test_error_classes_carry_their_codes():
+    assert (ConfigError.exit_code, DataError.exit_code) == (CONFIG, DATA)

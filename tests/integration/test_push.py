@@ -1,0 +1,42 @@
+"""The last stage: the trained model on a hub that speaks the real protocol."""
+
+import json
+
+import pytest
+from loopback_hub import LoopbackHub
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with LoopbackHub() as started:
+        yield started
+
+
+def test_the_trained_model_is_pushed_once_with_its_card_and_loads_from_there(
+    hub, write_config, aligntune, tmp_path
+):
+    output = tmp_path / "out"
+    arguments = (
+        "train", "--config", write_config(output),
+        "--set", "logging.push_to_hub=true", "--set", "logging.hub_model_id=me/adder",
+        "--set", "logging.hub_license=apache-2.0",
+    )  # fmt: skip
+    environment = hub.env(tmp_path) | {"HF_TOKEN": "hf_" + "a" * 34, "HF_HUB_OFFLINE": "0"}
+    for _ in range(2):
+        process = aligntune(*arguments, **environment)
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    files = hub.files("model", "me/adder")
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= files.keys()
+    assert not {name for name in files if name.endswith((".bin", ".pt", ".pth"))}
+    card = files["README.md"].decode()
+    assert "license: apache-2.0" in card
+    assert "arithmetic:" in card
+    assert str(tmp_path) not in card
+    (receipt,) = (output / "stages").glob("push-*/receipt.json")
+    assert json.loads(receipt.read_text())["commit"] == hub.commits("me/adder")[-1]
+    (trained,) = (output / "stages").glob("dpo-*/model/model.safetensors")
+    assert files["model.safetensors"] == trained.read_bytes()
+    for path in output.rglob("*"):
+        if path.is_file() and path.stat().st_size < 5_000_000:
+            assert b"hf_" + b"a" * 34 not in path.read_bytes(), path
