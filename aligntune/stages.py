@@ -20,7 +20,7 @@ from aligntune.config.slices import (
     RegisterSlice,
     TrainSlice,
 )
-from aligntune.errors import Interrupted
+from aligntune.errors import ConfigError, Interrupted
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """(done, in all, what to show beside them)."""
@@ -150,8 +150,14 @@ def _model_sources(config: ModelSlice) -> dict[str, str]:
     from aligntune.models.source import fingerprint, locate
 
     sources = {"model": fingerprint(locate(config.name_or_path, config.revision))}
-    if config.chat_template and Path(config.chat_template).is_file():
-        sources["chat_template"] = sha256(Path(config.chat_template))
+    if config.chat_template and "{" not in config.chat_template:
+        file = Path(config.chat_template).expanduser()
+        if not file.is_file():
+            raise ConfigError(
+                f"model.chat_template {config.chat_template!r} is neither a Jinja template (it has "
+                "no '{') nor an existing file"
+            )
+        sources["chat_template"] = f"sha256:{sha256(file)}"
     return sources
 
 

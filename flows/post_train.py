@@ -10,10 +10,12 @@ is off, and a stage that was there already is a task in state `Cached`.
 import asyncio
 import logging
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from inspect import isawaitable
 from pathlib import Path
 
@@ -61,6 +63,8 @@ def run(paths: Sequence[Path], overrides: Sequence[str], command: str) -> None:
     """
     config = load(paths, overrides)  # a mistake in it should not cost the start of a server
     configure(config.logging.level, Console())
+    # MLflow takes a second to import, and a server several to start.
+    threading.Thread(target=import_module, args=("aligntune.track",), daemon=True).start()
     with _quiet(), _terminated_like_interrupted(), available():
         asyncio.run(_run([str(path) for path in paths], list(overrides), command))
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-MAX_LETTERS = 64
-"""Longer names are not compared: no key is near that long."""
 SIMILAR = 0.62
 """difflib's ratio: `batch_size` finds `per_device_batch_size`, `extra` does not find `train`."""
 
@@ -20,8 +18,6 @@ def one_edit_from(name: str, known: Iterable[str]) -> str | None:
 
 def similar(name: str, known: Iterable[str]) -> str | None:
     """The known name that looks most like `name`, or None if none does."""
-    if len(name) > MAX_LETTERS:
-        return None
     return next(iter(get_close_matches(name.lower(), list(known), n=1, cutoff=SIMILAR)), None)
 
 

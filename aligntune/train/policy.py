@@ -38,7 +38,7 @@ def train_policy(
     heldout = data / "heldout.parquet"
     measured = shape(_rows(heldout)) if spec.eval_steps and heldout.exists() else None
     policy = load_policy(model, trust_remote_code=spec.trust_remote_code)
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
     trainer = TRAINERS[spec.algo](policy, tokenizer, train, measured, spec, setting)
     metrics = fit(trainer, spec, setting, rows=len(train))
     save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, setting.out)
