@@ -80,9 +80,7 @@ def test_finished_stages_survive_a_failing_one(aligntune, write_config, tmp_path
     assert "reuse" in sft
 
 
-def test_mlflow_that_is_away_is_a_warning_and_the_model_is_there(
-    aligntune, write_config, tmp_path
-):
+def test_mlflow_that_is_away_is_a_warning_and_the_model_is_there(aligntune, write_config, tmp_path):
     """Only the registry stage needs it: that one fails as an outside service does."""
     output_dir = tmp_path / "out"
     code, output = run(
