@@ -1,6 +1,7 @@
 """Plans and results as tables in the terminal."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -35,7 +36,8 @@ def show_plan(plan: Plan) -> None:
     console.print(table(f"{plan.config.logging.run_name}", columns, rows))
     to_run = sum(planned.artifact is None for planned in plan.stages)
     console.print(f"\n{to_run} of {len(plan.stages)} stages to run")
-    console.print(f"artifacts  {plan.paths.stages}\nrun        {plan.paths.run}", highlight=False)
+    for name, where in (("artifacts", plan.paths.stages), ("run", plan.paths.run)):
+        console.print(f"{name:<10} {_from_here(where)}", highlight=False, soft_wrap=True)
 
 
 def done_line(done: Done, artifact: Artifact) -> Text:
@@ -68,9 +70,23 @@ def show_result(console: Console, session: Session) -> None:
     reused = sum(done.reused for done in session.done.values())
     what = "everything was reused" if reused == len(rows) else f"{reused} stages reused"
     console.print(f"\n{len(rows)} stages in {_clock(session.seconds)}, {what}", highlight=False)
-    for name, where in (("model", session.folder / "model"), ("report", session.report)):
+    places = {
+        "model": _from_here(session.folder / "model"),
+        "report": _from_here(session.report),
+        "mlflow": _store(session.context.tracking_uri),
+    }
+    for name, where in places.items():
         console.print(f"{name:<8} {where}", highlight=False, soft_wrap=True)
-    console.print(f"mlflow   {session.context.tracking_uri}", highlight=False, soft_wrap=True)
+
+
+def _from_here(path: Path) -> str:
+    """Relative where it is below the working directory."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _store(uri: str) -> str:
+    path = uri.removeprefix("sqlite:///")
+    return uri if path == uri else f"sqlite:///{_from_here(Path(path))}"
 
 
 def _version(facts: Mapping[str, object], label: str, session: Session) -> str:

@@ -30,7 +30,7 @@ from prefect.states import Cancelled, Completed
 from rich.console import Console
 
 from aligntune.config.load import load
-from aligntune.console import configure, stage_progress
+from aligntune.console import configure, screen, stage_progress
 from aligntune.errors import AlignTuneError, Interrupted, ServiceError
 from aligntune.interrupt import stop_on_signals
 from aligntune.launch import execute_in_child
@@ -62,7 +62,7 @@ def run(paths: Sequence[Path], overrides: Sequence[str], command: str) -> None:
         AlignTuneError: a stage failed, was asked to stop, or there is no Prefect server.
     """
     config = load(paths, overrides)  # a mistake in it should not cost the start of a server
-    configure(config.logging.level, Console())
+    configure(config.logging.level, screen())
     # MLflow takes a second to import, and a server several to start.
     threading.Thread(target=import_module, args=("aligntune.track",), daemon=True).start()
     with _quiet(), _terminated_like_interrupted(), available():
@@ -157,7 +157,7 @@ async def post_train(
             await record_run(session)
     except Interrupted as error:
         return Cancelled(name="Interrupted", message=str(error), data=error)
-    show_result(Console(), session)
+    show_result(screen(), session)
     return None
 
 

@@ -8,16 +8,14 @@ SIMILAR = 0.62
 
 
 def one_edit_from(name: str, known: Iterable[str]) -> str | None:
-    """The known name at most one edit away, or None; capitals are no edit."""
-    counts = {
-        key: edits(name.lower(), key.lower()) for key in known if abs(len(key) - len(name)) <= 1
-    }
+    """The known name at most one edit away, or None."""
+    counts = {key: edits(name, key) for key in known if abs(len(key) - len(name)) <= 1}
     close = min(counts, key=lambda key: counts[key], default="")
     return close if counts.get(close, 2) <= 1 else None
 
 
 def similar(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like `name`, or None if none does."""
+    """The known name that looks most like `name` in small letters, or None if none does."""
     return next(iter(get_close_matches(name.lower(), list(known), n=1, cutoff=SIMILAR)), None)
 
 
