@@ -38,7 +38,7 @@ def test_a_misspelt_key_is_explained_with_its_place(aligntune, write_config, tmp
     path.write_text(path.read_text().replace("learning_rate: 1e-4", "learning_rte: 1e-4"))
     code, output = run(aligntune(verb, "--config", path))
     assert code == CONFIG
-    assert f"{path}:7:" in output
+    assert f"{path}:8:" in output
     assert "learning_rate" in output
     assert "Traceback" not in output
 
