@@ -122,7 +122,7 @@ def _evaluate(work: Work) -> Outcome:
     def progress(done: int, total: int, shown: Mapping[str, float]) -> None:
         if work.stopping():
             raise Interrupted(
-                f"stopped after {done} of {total} answers; the same command continues"
+                f"stopped after {done} of {total} rows; the same command measures them again"
             )
         work.progress(done, total, shown)
 

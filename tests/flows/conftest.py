@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,10 @@ def processes(module: str, parent: int) -> list[int]:
         if module in words and str(parent) in words:
             found.append(int(folder.name))
     return found
+
+
+def eventually(condition: Callable[[], object], timeout: float = 30) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -6,11 +6,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from aligntune.errors import ConfigError, ServiceError
+
+from .conftest import eventually, processes
 
 
 @pytest.fixture
@@ -93,15 +94,6 @@ def test_no_server_outlives_the_process_that_started_it(environment, tmp_path, n
     eventually(lambda: not servers(process.pid))
 
 
-def eventually(condition, timeout=30):
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def servers(parent):
     """Processes of `flows.server` that were started for `parent`."""
-    from .conftest import processes
-
     return processes("flows.server", parent)
