@@ -20,7 +20,7 @@ from pathlib import Path
 from aligntune.artifacts import Artifact, find, write_atomic
 from aligntune.config.load import dump
 from aligntune.errors import AlignTuneError, Interrupted
-from aligntune.paths import tracking_uri
+from aligntune.paths import tracking_identity, tracking_uri
 from aligntune.pipeline import final
 from aligntune.plan import Plan, flat
 from aligntune.run import Context, Done
@@ -62,6 +62,18 @@ class Session:
         _link(self.folder / "stages" / done.label, self.plan.paths.stages / done.artifact)
         if done.label == self.final:
             _link(self.folder / "model", self.plan.paths.stages / done.artifact / "model")
+
+    def run_url(self, run_id: str | None) -> str | None:
+        """The page of an MLflow run, without a password, where the tracking store is a server."""
+        from aligntune.track import Tracker, experiment, reporting
+
+        uri, root = self.context.tracking_uri, Path(self.context.root)
+        if run_id is None or not uri.startswith(("http://", "https://")):
+            return None
+        with reporting("the address of a run"):
+            found = experiment(Tracker(uri, root, None).client(), uri, root)
+            return f"{tracking_identity().rstrip('/')}/#/experiments/{found}/runs/{run_id}"
+        return None
 
     def artifact(self, label: str) -> Artifact:
         stage = self.plan[label].stage

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from aligntune.artifacts import Artifact
@@ -93,7 +92,7 @@ def _stages(session: Session) -> Iterator[StageRow]:
             why=session.plan[label].why,
             seconds=artifact.manifest.seconds,
             metrics=artifact.manifest.metrics,
-            mlflow_url=_run_url(session, done.mlflow_run),
+            mlflow_url=session.run_url(done.mlflow_run),
         )
 
 
@@ -174,21 +173,7 @@ def _lineage(session: Session) -> Iterator[Fact]:
 
 
 def _links(session: Session) -> Iterator[Link]:
-    if url := _run_url(session, session.context.parent_run):
+    if url := session.run_url(session.context.parent_run):
         yield Link("MLflow run", url)
     if "push" in session.done:
         yield Link("model on the hub", str(session.artifact("push").manifest.facts["url"]))
-
-
-def _run_url(session: Session, run_id: str | None) -> str | None:
-    """The run's page, where the tracking store is a server."""
-    from aligntune.track import EXPERIMENT, Tracker, reporting
-
-    context = session.context
-    if run_id is None or not context.tracking_uri.startswith("http"):
-        return None
-    with reporting("the address of a run"):
-        client = Tracker(context.tracking_uri, Path(context.root), None).client()
-        found = client.get_experiment_by_name(EXPERIMENT)
-        return f"{context.tracking_uri}/#/experiments/{found.experiment_id}/runs/{run_id}"
-    return None

@@ -14,7 +14,6 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 
 from aligntune.artifacts import Artifact
-from aligntune.paths import tracking_identity
 from aligntune.run import Done
 from aligntune.session import Session
 from aligntune.show import key_metrics
@@ -32,7 +31,7 @@ async def record_stage(session: Session, done: Done) -> None:
     text = stage_markdown(
         done,
         session.artifact(done.label),
-        run_url(session, done.mlflow_run),
+        session.run_url(done.mlflow_run),
         samples=min(session.plan.config.evaluation.sample_count, SAMPLES),
     )
     await _kept(
@@ -56,7 +55,7 @@ async def record_run(session: Session) -> None:
     await _kept(
         acreate_table_artifact(rows, key=key(session, "stages"), description=str(session.report))
     )
-    if url := run_url(session, session.context.parent_run):
+    if url := session.run_url(session.context.parent_run):
         await _kept(
             acreate_link_artifact(
                 url, link_text=f"MLflow run {session.folder.name}", key=key(session, "mlflow")
@@ -75,23 +74,6 @@ async def _kept(creation: Awaitable[object]) -> None:
 def key(session: Session, label: str) -> str:
     """An artifact key: its versions over time are one page in Prefect."""
     return re.sub(r"[^a-z0-9]+", "-", f"{session.folder.name}-{label}".lower()).strip("-")
-
-
-def run_url(session: Session, run_id: str | None) -> str | None:
-    """The page of an MLflow run, without a password, where the tracking store is a server."""
-    from pathlib import Path
-
-    from aligntune.track import Tracker, experiment, reporting
-
-    context = session.context
-    if run_id is None or not context.tracking_uri.startswith(("http://", "https://")):
-        return None
-    root = Path(context.root)
-    with reporting("the address of a run"):
-        client = Tracker(context.tracking_uri, root, None).client()
-        found = experiment(client, context.tracking_uri, root)
-        return f"{tracking_identity().rstrip('/')}/#/experiments/{found}/runs/{run_id}"
-    return None
 
 
 def stage_markdown(done: Done, artifact: Artifact, url: str | None, *, samples: int) -> str:
