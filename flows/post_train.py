@@ -10,7 +10,6 @@ is off, and a stage that was there already is a task in state `Cached`.
 import asyncio
 import logging
 import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -63,9 +62,8 @@ def run(paths: Sequence[Path], overrides: Sequence[str], command: str) -> None:
     """
     config = load(paths, overrides)  # a mistake in it should not cost the start of a server
     configure(config.logging.level, screen())
-    # MLflow takes a second to import, and a server several to start.
-    threading.Thread(target=import_module, args=("aligntune.track",), daemon=True).start()
-    with _quiet(), _terminated_like_interrupted(), available():
+    mlflow = partial(import_module, "aligntune.track")  # takes a second; a server, several
+    with _quiet(), _terminated_like_interrupted(), available(meanwhile=mlflow):
         asyncio.run(_run([str(path) for path in paths], list(overrides), command))
 
 

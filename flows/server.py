@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -30,8 +30,8 @@ GRACE = 10.0
 
 
 @contextmanager
-def available() -> Iterator[None]:
-    """While the block runs, Prefect has an API to talk to.
+def available(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """While the block runs, Prefect has an API to talk to. `meanwhile` is done while one starts.
 
     Raises:
         ServiceError: no temporary server could be started.
@@ -56,7 +56,9 @@ def available() -> Iterator[None]:
     LOG.info("starting a temporary Prefect server, because PREFECT_API_URL is not set ...")
     with tempfile.TemporaryDirectory(prefix="aligntune-prefect-") as folder:
         output = Path(folder) / "server.log"
-        process, url = _started(settings.server.ephemeral.startup_timeout_seconds, output)
+        process, url = _started(
+            settings.server.ephemeral.startup_timeout_seconds, output, meanwhile
+        )
         try:
             with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}):  # it has no UI
                 yield
@@ -64,12 +66,15 @@ def available() -> Iterator[None]:
             _end(process)
 
 
-def _started(timeout: float, output: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _started(
+    timeout: float, output: Path, meanwhile: Callable[[], object]
+) -> tuple[subprocess.Popen[bytes], str]:
     """A server that answers, and the address of its API."""
     for attempt in range(1, ATTEMPTS + 1):
         port = _free_port()
         process = _start(port, output)
         try:
+            meanwhile()
             trouble = _wait(process, port, timeout)
         except BaseException:
             _end(process)

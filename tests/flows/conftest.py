@@ -37,7 +37,7 @@ def environment(tmp_path_factory):
     """Variables of every process here, set before Prefect is imported in this one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300")
         patch.setenv("OMP_NUM_THREADS", "1")
         yield patch
 
@@ -115,7 +115,7 @@ def interrupted(prefect, hub, config, output):
     wait_for_checkpoint(output, process)
     (child,) = trainers(process.pid)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=180)
     return process, said, child, prefect.latest()
 
 
@@ -141,7 +141,7 @@ def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_checkpoint(output: Path, process: subprocess.Popen[str], timeout: float = 180) -> None:
+def wait_for_checkpoint(output: Path, process: subprocess.Popen[str], timeout: float = 400) -> None:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if list((output / "stages").glob("sft-*.partial/work/checkpoints/step-*")):

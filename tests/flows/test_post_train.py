@@ -9,7 +9,7 @@ from aligntune.plan import plan
 
 from .conftest import STAGES, trainers
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_sigterm_in_mid_training_ends_the_flow_as_resumable_and_leaves_no_process(interrupted):
