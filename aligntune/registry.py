@@ -44,7 +44,7 @@ def register(name: str, inputs: Mapping[str, Artifact], uri: str, root: Path) ->
         aliases = _aliases(client, name, versions[last], inputs[f"evaluate-{last}"])
     except MlflowException as error:
         raise ServiceError(
-            f"the model registry at {uri} failed: {str(error).splitlines()[0]}; "
+            f"the model registry failed: {str(error).splitlines()[0]}; "
             "the trained models are safe, run the same command again"
         ) from error
     return {"registered_model": name, "versions": versions, "aliases": aliases}

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from aligntune.artifacts import Artifact
 from aligntune.console import screen, table
+from aligntune.paths import tracking_identity
 from aligntune.plan import Plan
 from aligntune.run import Done
 from aligntune.session import Session
@@ -86,7 +87,7 @@ def _from_here(path: Path) -> str:
 
 def _store(uri: str) -> str:
     path = uri.removeprefix("sqlite:///")
-    return uri if path == uri else f"sqlite:///{_from_here(Path(path))}"
+    return tracking_identity() if path == uri else f"sqlite:///{_from_here(Path(path))}"
 
 
 def _version(facts: Mapping[str, object], label: str, session: Session) -> str:

@@ -1,5 +1,6 @@
 """What a flow run shows in Prefect: each stage's numbers and answers, and the run's result."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Iterator, Mapping
@@ -20,6 +21,8 @@ from aligntune.show import key_metrics
 
 LOG = logging.getLogger("aligntune.flow")
 
+PATIENCE = 30.0
+"""Seconds that Prefect may take for an artifact; its client alone would try for minutes."""
 SAMPLES = 5
 """Answers shown per evaluation, at most."""
 LONGEST = 1_000
@@ -64,11 +67,12 @@ async def record_run(session: Session) -> None:
 
 
 async def _kept(creation: Awaitable[object]) -> None:
-    """A failure to show something never fails a stage that is done."""
+    """A failure to show something neither fails nor holds up a stage that is done."""
     try:
-        await creation
-    except (httpx.HTTPError, PrefectException) as error:
-        LOG.warning("Prefect did not take an artifact: %s", error)
+        async with asyncio.timeout(PATIENCE):
+            await creation
+    except (httpx.HTTPError, PrefectException, TimeoutError) as error:
+        LOG.warning("Prefect did not take an artifact: %s", repr(error))
 
 
 def key(session: Session, label: str) -> str:
