@@ -1,6 +1,7 @@
 """Starting a stage in a child process, and never leaving one behind."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,6 +17,10 @@ from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.plan import Stage
 from aligntune.run import Context, Done, execute, to_json
 
+LOG = logging.getLogger("aligntune")
+
+LOG_LEVEL = "ALIGNTUNE_LOG_LEVEL"
+"""The variable that tells a child how much to say."""
 GRACE = 60.0
 """Seconds a child may take to save after it was asked to stop."""
 _POLL = 0.2
@@ -40,6 +45,7 @@ class Child:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            env=os.environ | {LOG_LEVEL: logging.getLevelName(LOG.getEffectiveLevel())},
         )
 
     def wait(self, say: Callable[[str], None]) -> Done:

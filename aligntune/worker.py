@@ -17,13 +17,14 @@ from aligntune.artifacts import write_atomic
 from aligntune.console import configure, stage_progress
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.interrupt import stop_on_signals, stop_with
+from aligntune.launch import LOG_LEVEL
 from aligntune.run import execute, from_json
 
 
 def main(spec: Path, result: Path, parent: int) -> int:
     stop_with(parent)
     console = Console(file=sys.stdout, force_terminal=False, width=200)
-    configure(os.environ.get("ALIGNTUNE_LOG_LEVEL", "INFO"), console)
+    configure(os.environ.get(LOG_LEVEL, "INFO"), console)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(None)  # who reads our lines adds the time
     stage, context = from_json(spec.read_text(encoding="utf-8"))

@@ -111,8 +111,6 @@ def test_dpo_starts_at_log_2_because_the_reference_is_the_policy_it_starts_from(
 
 
 def test_only_the_assistants_words_are_learned(tiny_model, data, setting):
-    """Two data sets that differ in the prompt's rows only have the same number of learned tokens:
-    masking the prompt is what makes the loss of a repeated answer fall below that of the prompt."""
     from transformers import AutoTokenizer
 
     from aligntune.models.load import load_policy
@@ -198,7 +196,7 @@ def test_rows_that_do_not_fit_are_an_error_and_not_fewer_rows(tiny_model, data, 
 def test_being_asked_to_stop_saves_and_the_next_start_ends_with_the_same_weights(
     tiny_model, data, setting, tmp_path
 ):
-    whole, halved = setting(), None
+    whole = setting()
     train_policy(spec(), tiny_model, data(ROWS), whole)
     expected = load_file(whole.out / "model" / "model.safetensors")
     out = tmp_path / "again"
