@@ -9,8 +9,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from aligntune.config.algo import ONLINE, TASK, Algo
 from aligntune.config.base import Strict
 from aligntune.config.data import Dataset, TaskType
+from aligntune.config.presets import resolved
+from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.slices import (
     DataSlice,
@@ -20,11 +23,8 @@ from aligntune.config.slices import (
     RegisterSlice,
     TrainSlice,
 )
-from aligntune.config.train import Algo, Peft, Train, learning_rate
+from aligntune.config.train import Peft, Train
 from aligntune.models.precision import resolve
-
-TASK: dict[Algo, TaskType] = {"sft": "conversation", "dpo": "preference"}
-"""The canonical rows that each algorithm learns from."""
 
 
 @dataclass(frozen=True)
@@ -129,21 +129,32 @@ def _evaluation_data(config: RunConfig) -> DataSlice:
 
 
 def _train(config: RunConfig, algo: Algo, train: Train, peft: Peft | None) -> TrainSlice:
-    resolved = {
-        "learning_rate": learning_rate(train, algo, peft),
-        "max_length": train.max_length or config.model.max_seq_length,
-    }
+    model, logging, samples = config.model, config.logging, config.sample_logging
     return TrainSlice(
         algo=algo,
-        train=train.model_copy(update=resolved),
+        train=resolved(train, algo, peft, model.max_seq_length),
+        rewards=rewards(config) if algo in ONLINE else (),
         peft=peft,
-        precision=resolve(config.model.precision),
-        gradient_checkpointing=config.model.gradient_checkpointing,
-        trust_remote_code=config.model.trust_remote_code,
+        precision=resolve(model.precision),
+        gradient_checkpointing=model.gradient_checkpointing,
+        attn_implementation=model.attn_implementation,
+        quantization=model.quantization,
+        use_unsloth=model.use_unsloth,
+        trust_remote_code=model.trust_remote_code,
         seed=config.seed,
-        save_steps=config.logging.save_steps,
-        eval_steps=config.logging.eval_steps,
+        load_best=logging.save_steps if logging.load_best and algo not in ONLINE else None,
+        save_steps=logging.save_steps,
+        eval_steps=logging.eval_steps,
+        loggers=logging.backends,
+        sample_logging=samples if samples and samples.enabled else None,
     )
+
+
+def rewards(config: RunConfig) -> tuple[Reward, ...]:
+    """The configured rewards, and the reward model of `model.reward_path` where there is one."""
+    path = config.model.reward_path
+    learned = (Reward(reward_type="model", model_name=path),) if path else ()
+    return (*config.rewards, *learned)
 
 
 def _evaluate(config: RunConfig) -> EvaluateSlice:
@@ -152,6 +163,7 @@ def _evaluate(config: RunConfig) -> EvaluateSlice:
         split="train" if evaluation.datasets else "heldout",
         max_samples=evaluation.max_samples,
         metrics=evaluation.metrics,
+        rewards=rewards(config),
         max_new_tokens=evaluation.max_new_tokens,
         batch_size=evaluation.batch_size,
         max_length=config.model.max_seq_length,

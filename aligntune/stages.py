@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from aligntune.artifacts import WORK, Artifact
+from aligntune.config.algo import ALGOS
 from aligntune.config.base import Strict
+from aligntune.config.rewards import Reward
 from aligntune.config.slices import (
     DataSlice,
     EvaluateSlice,
@@ -105,7 +107,8 @@ def _train(work: Work) -> Outcome:
     model, data = work.inputs["model"], work.inputs["data"]
     _emptied(work.out / "model")
     _emptied(work.out / "adapter")
-    metrics = train_policy(work.config, model.path / "model", data.path, setting)
+    spec = work.config.model_copy(update={"rewards": _pinned(work)})
+    metrics = train_policy(spec, model.path / "model", data.path, setting)
     return Outcome(metrics, {"data_digests": data.manifest.facts["digests"]})
 
 
@@ -127,7 +130,8 @@ def _evaluate(work: Work) -> Outcome:
         work.progress(done, total, shown)
 
     model, data = work.inputs["model"].path / "model", work.inputs["data"].path
-    measured = evaluate(work.config, model, data, work.out, earlier, progress)
+    spec = work.config.model_copy(update={"rewards": _pinned(work)})
+    measured = evaluate(spec, model, data, work.out, earlier, progress)
     return Outcome(measured.metrics, measured.facts)
 
 
@@ -167,6 +171,25 @@ def _data_sources(config: DataSlice) -> dict[str, str]:
     return {f"datasets[{i}]": fingerprint(dataset) for i, dataset in enumerate(config.datasets)}
 
 
+def _reward_sources(config: TrainSlice | EvaluateSlice) -> dict[str, str]:
+    """What the rewards read besides their settings: models, and code that is not ours."""
+    from aligntune.rewards.sources import fingerprint
+
+    found = {f"rewards[{i}]": fingerprint(reward) for i, reward in enumerate(config.rewards)}
+    return {name: digest for name, digest in found.items() if digest}
+
+
+def _pinned(work: Work) -> tuple[Reward, ...]:
+    """The rewards, with the models of the hub replaced by the directories they are loaded to."""
+    from aligntune.rewards.sources import local
+
+    assert isinstance(work.config, TrainSlice | EvaluateSlice)
+    return tuple(
+        local(reward, work.sources.get(f"rewards[{i}]", ""), work.out / WORK / f"reward-{i}")
+        for i, reward in enumerate(work.config.rewards)
+    )
+
+
 def _emptied(folder: Path) -> Path:
     """What an interrupted attempt left half written goes away."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -179,9 +202,11 @@ _TRAINER = ("torch", "transformers", "trl", "peft", "accelerate")
 KINDS: dict[str, Kind] = {
     "model": Kind(1, ModelSlice, _model, _model_sources, ("transformers",), network=True),
     "data": Kind(1, DataSlice, _data, _data_sources, network=True),
-    "sft": Kind(1, TrainSlice, _train, libraries=_TRAINER, trains=True),
-    "dpo": Kind(1, TrainSlice, _train, libraries=_TRAINER, trains=True),
-    "evaluate": Kind(1, EvaluateSlice, _evaluate, libraries=_TORCH, trains=True),
+    **{
+        algo: Kind(2, TrainSlice, _train, _reward_sources, libraries=_TRAINER, trains=True)
+        for algo in ALGOS
+    },
+    "evaluate": Kind(2, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
     "register": Kind(1, RegisterSlice, _register, network=True),
     "push": Kind(1, PushSlice, _push, network=True),
 }

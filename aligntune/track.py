@@ -239,7 +239,7 @@ def datasets(role: str, artifact: Artifact) -> list[DatasetInput]:
 
 
 def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
-    items = [Param(name, _text(value)) for name, value in params.items()]
+    items = [Param(name, _text(value)) for name, value in params.items() if value is not None]
     for start in range(0, len(items), 100):
         client.log_batch(run_id, params=items[start : start + 100])
 

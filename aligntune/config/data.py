@@ -25,7 +25,8 @@ class Dataset(Strict):
     max_samples: int | None = Field(None, ge=1)
     """At most this many rows, a seeded sample taken after `percent`."""
     task_type: TaskType | None = None
-    """Which canonical row to make of each row. Default: what the stage needs."""
+    """What the rows are, where their columns can be read in several ways; a training stage then
+    makes of them what it needs. For `evaluation.datasets`: the row type to measure on."""
     columns: dict[str, str] = Field(default_factory=dict)
     """New name -> the dataset's column, applied before a row is read."""
     weight: float = Field(1.0, gt=0)

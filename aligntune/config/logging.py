@@ -1,32 +1,77 @@
 """Where a run goes and how it is reported: nothing here changes a result."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from aligntune.config.base import Strict
 
+Logger = Literal["tensorboard", "wandb", "mlflow"]
+
+
+def _listed(value: Any) -> Any:
+    # As for TrainingArguments.report_to: one name, or "none", may stand for a list.
+    if value == "none":
+        return []
+    return [value] if isinstance(value, str) else value
+
+
+Loggers = Annotated[tuple[Logger, ...], BeforeValidator(_listed)]
+
 
 class Logging(Strict):
-    output_dir: str = "./output"
+    output_dir: str = Field("./output", min_length=1)
     """Everything a run writes goes below this directory."""
     run_name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Name of the MLflow run and of the directory with links and report. Default: the config
     file's name."""
+    loggers: Loggers | None = None
+    """Where the training curves also go. MLflow always has them. Default: tensorboard."""
+    report_to: Loggers | None = None
+    """The same as `loggers`, under the name that it has in transformers."""
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Log level."""
-    save_steps: int = Field(100, ge=1)
+    save_steps: int = Field(500, ge=1)
     """Optimizer steps between checkpoints."""
-    eval_steps: int | None = Field(None, ge=1)
-    """Optimizer steps between losses on held-out rows during training. Default: none."""
+    eval_steps: int | None = Field(100, ge=1)
+    """Optimizer steps between losses on held-out rows during training; null for none."""
+    load_best: bool = False
+    """Keep the checkpoint with the lowest held-out loss and not the last one; sft and dpo."""
     push_to_hub: bool = False
     """Push the final model to the hub."""
-    hub_model_id: str | None = None
+    hub_model_id: str | None = Field(None, min_length=1)
     """`owner/name` to push to."""
     hub_private: bool = True
     """Create the hub repository as private."""
     hub_license: str | None = None
     """Licence identifier for the model card, such as `apache-2.0`."""
+
+    @property
+    def backends(self) -> tuple[Logger, ...]:
+        """`loggers`, or its synonym, or the default."""
+        named = self.loggers if self.loggers is not None else self.report_to
+        return ("tensorboard",) if named is None else tuple(dict.fromkeys(named))
+
+
+class SampleLogging(Strict):
+    """Answers of the model in training, to look at. Without this section there are none."""
+
+    enabled: bool = True
+    """Log samples."""
+    num_samples: int = Field(2, ge=1, le=64)
+    """Prompts to answer each time."""
+    max_new_tokens: int = Field(64, ge=1)
+    """Longest answer in tokens."""
+    interval_steps: int | None = Field(None, ge=1)
+    """Optimizer steps between samples; overrides `percent_of_max_steps`."""
+    percent_of_max_steps: float = Field(0.5, gt=0, le=1)
+    """The same as a share of all steps: 0.5 is in the middle and at the end."""
+    prompts: tuple[str, ...] | None = Field(None, min_length=1)
+    """What to ask. Default: the first held-out prompts."""
+    temperature: float = Field(0.7, ge=0)
+    """Of the sampling; 0 is greedy."""
+    top_p: float = Field(0.9, gt=0, le=1)
+    """Of the sampling: the smallest set of tokens with this much probability."""
 
 
 class Launch(Strict):

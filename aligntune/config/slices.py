@@ -5,11 +5,14 @@ A stage's key digests its slice, so a field that a stage does not read must not 
 
 from typing import Literal
 
+from aligntune.config.algo import Algo
 from aligntune.config.base import NeutralField, Strict
 from aligntune.config.data import Dataset, TaskType
 from aligntune.config.evaluation import Metric
-from aligntune.config.model import Precision
-from aligntune.config.train import Algo, Peft, Train
+from aligntune.config.logging import Logger, SampleLogging
+from aligntune.config.model import Attention, Precision, Quantization
+from aligntune.config.rewards import Reward
+from aligntune.config.train import Peft, Train
 
 
 class ModelSlice(Strict):
@@ -33,14 +36,23 @@ class DataSlice(Strict):
 class TrainSlice(Strict):
     algo: Algo
     train: Train
-    """With `learning_rate` and `max_length` filled in."""
+    """Resolved: what the algorithm has is filled in, the rest is left out."""
+    rewards: tuple[Reward, ...]
+    """What an online algorithm optimises; empty for the others."""
     peft: Peft | None
     precision: Precision
     gradient_checkpointing: bool
+    attn_implementation: Attention | None
+    quantization: Quantization | None
+    use_unsloth: bool
     trust_remote_code: bool
     seed: int
+    load_best: int | None
+    """Optimizer steps between the checkpoints of which the best is kept; None keeps the last."""
     save_steps: NeutralField[int]
     eval_steps: NeutralField[int | None]
+    loggers: NeutralField[tuple[Logger, ...]]
+    sample_logging: NeutralField[SampleLogging | None]
 
 
 class EvaluateSlice(Strict):
@@ -48,6 +60,7 @@ class EvaluateSlice(Strict):
     """Which file of the data artifact to measure on."""
     max_samples: int
     metrics: tuple[Metric, ...]
+    rewards: tuple[Reward, ...]
     max_new_tokens: int
     batch_size: int
     max_length: int

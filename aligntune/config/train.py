@@ -1,21 +1,70 @@
-"""Hyper-parameters, one tree for all algorithms; a name that a TRL trainer has keeps that name."""
+"""Hyper-parameters, one tree for all algorithms; a name that a TRL trainer has keeps that name.
+
+A setting without a default here has one per algorithm, in `presets`. Settings that an algorithm
+does not have are left out of what its stage sees.
+"""
 
 from typing import Literal
 
 from pydantic import Field
 
-from aligntune.config.base import NeutralField, Strict
+from aligntune.config.base import Strict
 from aligntune.config.data import Dataset
 
-Algo = Literal["sft", "dpo"]
+Scheduler = Literal[
+    "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
+]
+Optimizer = Literal[
+    "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"
+]
+LossType = Literal[
+    "nll", "dft",
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
+    "aot_unpaired", "apo_zero", "apo_down", "discopop", "sigmoid_norm",
+    "grpo", "dr_grpo", "dapo", "bnpo",
+]  # fmt: skip
 
-LEARNING_RATE: dict[Algo, float] = {"sft": 2e-5, "dpo": 1e-6}
-"""TRL's defaults for full fine-tuning; with `peft` ten times as much is usual."""
+
+class Counterfactual(Strict):
+    """counterfactual-grpo (arXiv:2602.09331): how a token's weight follows from what masking its
+    span does to the answer."""
+
+    mode: Literal["counterfactual", "inverted", "random", "vanilla"] = "counterfactual"
+    """Weigh by importance, by its opposite, at random, or not at all."""
+    boost: float = Field(2.0, gt=0)
+    """Weight of the most important tokens, before the mean is brought back to 1."""
+    min_weight: float = Field(0.5, ge=0)
+    """Weight of the least important ones."""
+    answer_weight: float = Field(1.5, gt=0)
+    """Weight of the answer's own tokens."""
+    max_spans: int = Field(10, ge=1)
+    """At most this many spans are masked per answer, one forward pass each."""
+    span_credit: Literal["full", "per_token"] = "full"
+    """Whether each token of a span gets the span's whole importance or its share."""
+
+
+class Bolt(Strict):
+    """bolt (SPO, arXiv:2509.13232): a success rate per prompt that is kept across steps."""
+
+    rho_min: float = Field(0.875, gt=0, lt=1)
+    """Least that is kept of a prompt's history at a visit."""
+    rho_max: float = Field(0.96, gt=0, lt=1)
+    """Most that is kept of it."""
+    half_life: float = Field(0.06, gt=0)
+    """Policy drift, mean absolute log-ratio per token, at which half would be forgotten."""
+    prior: float = Field(0.5, gt=0)
+    """Successes and failures that a prompt starts with."""
+    curriculum: bool = False
+    """Prefer prompts that are neither solved nor hopeless."""
+    curriculum_floor: float = Field(0.05, gt=0, le=1)
+    """Least sampling weight of a prompt; one that is solved half the time has 0.5 more."""
+    curriculum_interval: int = Field(10, ge=1)
+    """Optimizer steps between new sampling weights."""
 
 
 class Train(Strict):
     per_device_batch_size: int = Field(4, ge=1)
-    """Rows (DPO: pairs) per device and forward pass."""
+    """Rows per device and forward pass: examples, pairs (dpo), or answers (online)."""
     gradient_accumulation_steps: int = Field(1, ge=1)
     """Forward passes per optimizer step."""
     max_steps: int | None = Field(None, ge=1)
@@ -23,27 +72,106 @@ class Train(Strict):
     num_epochs: float = Field(1.0, gt=0)
     """Passes over the data where `max_steps` is not set."""
     learning_rate: float | None = Field(None, gt=0, lt=1)
-    """Peak learning rate. Default: 2e-5 for sft and 1e-6 for dpo, ten times that with `peft`."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    """Peak learning rate. Default: 2e-5 for sft, 3e-6 for ppo and 1e-6 for the others, ten times
+    that with `peft`."""
+    lr_scheduler_type: Scheduler = "linear"
     """Shape of the learning rate after warm-up."""
     warmup_steps: int = Field(0, ge=0)
     """Optimizer steps over which the learning rate rises from 0."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
     """AdamW's decoupled weight decay."""
+    optimizer: Optimizer = "adamw_torch"
+    """The optimizer, as transformers' `optim` names it; 8-bit ones need bitsandbytes."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
     max_length: int | None = Field(None, ge=8)
-    """Longest sequence in tokens. Default: `model.max_seq_length`."""
-    packing: bool = False
-    """sft: join short rows into full sequences. Changes how many rows an optimizer step sees."""
-    beta: float = Field(0.1, gt=0)
-    """dpo: how strongly the policy is held to the reference; larger stays closer."""
-    loss_type: Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down"] = "sigmoid"
-    """dpo: the preference loss, as TRL names it."""
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """dpo: the assumed share of flipped labels."""
-    logging_steps: NeutralField[int] = Field(5, ge=1)
-    """Optimizer steps between points of the training curves."""
+    """Longest sequence in tokens, prompt and answer together. Default: `model.max_seq_length`."""
+    loss_type: LossType | None = None
+    """The loss, as TRL names it. sft: nll (default) or dft; dpo: sigmoid (default), ipo, ...;
+    GRPO family: how token losses are averaged, grpo, dr_grpo, dapo or bnpo."""
+
+    packing: bool | None = None
+    """sft: join short rows into full sequences. Changes how many rows an optimizer step sees.
+    Default: false."""
+    completion_only_loss: bool | None = None
+    """sft: learn the assistant's words only, and not also the prompt's. Default: true."""
+
+    beta: float | None = Field(None, ge=0)
+    """dpo: how strongly the policy is held to the reference, larger stays closer (default 0.1).
+    GRPO family: weight of the KL divergence from the reference in the loss (default 0.04 for
+    grpo, 0.005 for counterfactual-grpo, else 0). PPO's is `kl_coef`."""
+    label_smoothing: float | None = Field(None, ge=0, lt=0.5)
+    """dpo: the assumed share of flipped labels. Default: 0."""
+
+    num_generations: int | None = Field(None, ge=1)
+    """online: answers per prompt. Default: 1 for ppo; else 8, or fewer where one round of sampling
+    (`per_device_batch_size` times `steps_per_generation`) is smaller or not divisible."""
+    max_prompt_length: int | None = Field(None, ge=1)
+    """online: longer prompts, in tokens, are left out. Default: `max_length` less
+    `max_completion_length`."""
+    max_completion_length: int | None = Field(None, ge=1)
+    """online: longest answer in tokens. Default: 256, or half of `max_length` if that is less."""
+    temperature: float | None = Field(None, gt=0)
+    """online: of the sampling in training. Default: 0.7 for ppo, 1.0 for the others."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """online: sample from the smallest set of tokens with this much probability. Default: 1;
+    less makes the importance ratios inexact."""
+    top_k: int | None = Field(None, ge=0)
+    """online: sample from this many tokens. Default: 0, from all."""
+    ent_coef: float | None = Field(None, ge=0)
+    """online: weight of the entropy bonus. Default: 0."""
+    mask_truncated_completions: bool | None = None
+    """online: do not learn from answers that were cut off. Default: false."""
+    steps_per_generation: int | None = Field(None, ge=1)
+    """online: forward passes that share one round of sampling. Default:
+    `gradient_accumulation_steps`; for gspo four times that."""
+
+    num_iterations: int | None = Field(None, ge=1)
+    """GRPO family: passes over one round of answers. Default: 1."""
+    epsilon: float | None = Field(None, gt=0, lt=1)
+    """GRPO family: ratios below 1 - epsilon are clipped. Default: 0.2; 3e-4 for gspo."""
+    epsilon_high: float | None = Field(None, gt=0)
+    """GRPO family: ratios above 1 + epsilon_high are clipped. Default: 0.28 for dapo and bolt,
+    4e-4 for gspo, else `epsilon`."""
+    scale_rewards: Literal["group", "batch", "none"] | None = None
+    """GRPO family: the standard deviation that advantages are divided by. Default: none for
+    dr-grpo and gbmpo, batch for bolt, else group."""
+    importance_sampling_level: Literal["token", "sequence"] | None = None
+    """GRPO family: the unit of importance ratios. Default: sequence for gspo, else token."""
+
+    num_ppo_epochs: int | None = Field(None, ge=1)
+    """ppo: passes over one round of answers. Default: 4."""
+    kl_coef: float | None = Field(None, ge=0)
+    """ppo: weight of the KL penalty in the reward of each token. Default: 0.1. The GRPO
+    family's is `beta`."""
+    kl_estimator: Literal["k1", "k3"] | None = None
+    """ppo: how that KL is estimated from one sample. Default: k1, which is unbiased."""
+    cliprange: float | None = Field(None, gt=0, lt=1)
+    """ppo: ratios outside 1 +- cliprange are clipped. Default: 0.2. The GRPO family's is
+    `epsilon`."""
+    cliprange_value: float | None = Field(None, gt=0)
+    """ppo: the most that a value may move from the one at sampling. Default: 0.2."""
+    vf_coef: float | None = Field(None, ge=0)
+    """ppo: weight of the value loss. Default: 0.1."""
+    gamma: float | None = Field(None, gt=0, le=1)
+    """ppo: discount per token. Default: 1."""
+    lam: float | None = Field(None, ge=0, le=1)
+    """ppo: GAE's trade of bias against variance. Default: 0.95."""
+    whiten_rewards: bool | None = None
+    """ppo: bring rewards to unit variance first. Default: false."""
+    missing_eos_penalty: float | None = Field(None, ge=0)
+    """ppo: subtracted from the score of an answer that was cut off. Default: 0."""
+
+    divergence: Literal["prob_l2", "l2", "kl"] | None = None
+    """gbmpo: the distance from the reference, per token. Default: prob_l2."""
+    divergence_weight: float | None = Field(None, ge=0)
+    """gbmpo: its weight in the loss. Default: 1e-4."""
+    divergence_estimator: Literal["sampled", "sampled_is", "score"] | None = None
+    """gbmpo: how it is estimated from the sampled token. Default: sampled."""
+    counterfactual: Counterfactual | None = None
+    """counterfactual-grpo: token weights."""
+    bolt: Bolt | None = None
+    """bolt: the baseline per prompt."""
 
 
 class Peft(Strict):
@@ -56,7 +184,11 @@ class Peft(Strict):
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Names of the layers that get an adapter."""
+    """Names of the layers that get an adapter. `all-linear` is every one but the head, on any
+    architecture."""
+    merge: bool = True
+    """Save the merged model beside the adapter, so that everything that reads a model can use it
+    alone."""
 
 
 class SftSection(Strict):
@@ -68,10 +200,3 @@ class SftSection(Strict):
     """Its hyper-parameters; nothing is inherited from the run's `train`."""
     peft: Peft | None = None
     """Its adapter; default: the run's `peft`."""
-
-
-def learning_rate(train: Train, algo: Algo, peft: Peft | None) -> float:
-    """The configured learning rate, or the algorithm's default."""
-    if train.learning_rate is not None:
-        return train.learning_rate
-    return LEARNING_RATE[algo] * (10 if peft else 1)

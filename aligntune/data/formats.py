@@ -187,10 +187,15 @@ class Reader:
         return made
 
 
-def reader(columns: Iterable[str], task: TaskType | None) -> Reader | None:
-    """How rows with these columns are read as `task`, or as what they are; None if they cannot."""
+def reader(
+    columns: Iterable[str], task: TaskType | None, kind: TaskType | None = None
+) -> Reader | None:
+    """How rows with these columns are read as `task`, or as what they are; None if they cannot.
+
+    Where several layouts fit, one whose rows are of that `kind` by themselves goes first.
+    """
     there = set(columns)
-    for layout, known in FORMATS.items():
+    for layout, known in sorted(FORMATS.items(), key=lambda item: item[1].task != kind):
         if there.issuperset(known.columns) and _becomes(known.task, task, there):
             return Reader(layout, task or known.task)
     return None

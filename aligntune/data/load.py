@@ -12,7 +12,7 @@ from aligntune.data.pool import Pool
 from aligntune.data.rows import BATCH, Row, Rows, batched
 from aligntune.data.schema import faults
 from aligntune.data.sources import read
-from aligntune.errors import ConfigError, DataError
+from aligntune.errors import DataError
 
 LIMIT = 0.01
 """Share of a source's rows that may be unusable."""
@@ -67,14 +67,9 @@ class Loaded:
 
 def open_source(index: int, dataset: Dataset, fingerprint: str, task: TaskType | None) -> Source:
     """The source with the reader that makes `task` of its rows."""
-    if task and dataset.task_type and task != dataset.task_type:
-        raise ConfigError(
-            f"datasets[{index}] ({dataset.name!r}): task_type is {dataset.task_type!r}, but this "
-            f"stage needs {task!r} rows; remove it"
-        )
-    wanted = dataset.task_type or task
     rows = read(dataset, fingerprint)
-    found = reader(rows.columns, wanted)
+    wanted = task or dataset.task_type
+    found = reader(rows.columns, wanted, dataset.task_type)
     if found is None:
         shown = rows.at(range(min(SHOWN, rows.count)))
         raise DataError(mismatch(dataset.name, rows.columns, wanted, shown))

@@ -17,6 +17,7 @@ from aligntune.data import arithmetic, files, reasoning_gym
 from aligntune.data.rows import Row, Rows
 from aligntune.errors import ConfigError, DataError, unknown
 
+Kind = Literal["file", "procedural", "hub"]
 PATHLIKE = ("./", "../", "/", "~")
 _SCHEME = re.compile(r"([A-Za-z][\w-]*):(.*)", re.DOTALL)
 
@@ -37,14 +38,26 @@ GENERATORS: dict[str, Generator] = {
 }
 
 
+def check(dataset: Dataset) -> Kind:
+    """What kind of source it is. ConfigError for what can be known to be wrong at a glance."""
+    kind = _kind(dataset.name)
+    _refuse_settings(dataset, kind)
+    if kind == "file":
+        _file(dataset.name)
+    elif kind == "procedural":
+        generator, task = _generator(dataset.name)
+        with _named(dataset):
+            generator.identity(task, dataset.params)
+    return kind
+
+
 def fingerprint(dataset: Dataset) -> str:
     """What identifies the content: `sha256:<hex>` of a file, `commit:<40 hex>` on the hub,
     `procedural:<generator>:<version>`.
 
     Raises ConfigError for whatever can be known to be wrong without reading rows.
     """
-    kind = _kind(dataset.name)
-    _refuse_settings(dataset, kind)
+    kind = check(dataset)
     if kind == "file":
         return f"sha256:{sha256(_file(dataset.name))}"
     if kind == "procedural":
@@ -83,7 +96,7 @@ def _read(dataset: Dataset, fingerprint: str) -> Rows:
     return read_hub(dataset, fingerprint.removeprefix("commit:"))
 
 
-def _kind(name: str) -> Literal["file", "procedural", "hub"]:
+def _kind(name: str) -> Kind:
     if name.startswith(PATHLIKE):
         return "file"
     if _SCHEME.fullmatch(name):

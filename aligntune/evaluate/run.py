@@ -17,7 +17,8 @@ from aligntune.errors import ConfigError, DataError, ResourceError, unknown
 from aligntune.evaluate.compare import Column, Measured, Resampling, measure, read_baseline, write
 from aligntune.evaluate.forward import Tick
 from aligntune.evaluate.generate import Answer, answers
-from aligntune.evaluate.metrics import METRICS, Row, Subject, prompt_of
+from aligntune.evaluate.metrics import METRICS, Metric, Row, Subject, prompt_of
+from aligntune.evaluate.reward import reward_metrics
 from aligntune.models.load import load_policy, load_tokenizer
 
 LOG = logging.getLogger(__name__)
@@ -54,12 +55,13 @@ def evaluate(
         ResourceError: a batch does not fit in the GPU's memory.
     """
     rows = _read(data / f"{spec.split}.parquet", spec.max_samples)
-    names = _choose(spec.metrics, rows)
+    scored = reward_metrics(spec.rewards)
+    metrics = _choose(spec.metrics, rows, optional=bool(scored)) | scored
     conditions = _conditions(spec, rows)
     earlier = {label: read_baseline(label, path, conditions) for label, path in baselines.items()}
     subject = _load(spec, model)
     try:
-        found, columns, speed = _score(spec, subject, rows, names, progress)
+        found, columns, speed = _score(spec, subject, rows, metrics, progress)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"{spec.batch_size} rows at once do not fit in memory ({error}); lower "
@@ -67,11 +69,11 @@ def evaluate(
         ) from error
     how = Resampling(spec.confidence, spec.resamples, spec.seed)
     measured = {
-        name: measure(name, columns[name], len(_allowed(name, rows)), earlier, how)
-        for name in names
+        name: measure(name, columns[name], len(_allowed(metric, rows)), earlier, how)
+        for name, metric in metrics.items()
     }
     generation = _generation(found)
-    write(out, rows, found, columns, _document(conditions, how, measured, generation))
+    write(out, rows, found, columns, _document(conditions, how, metrics, measured, generation))
     return Evaluated(_flat(measured) | generation | speed, _facts(rows, measured))
 
 
@@ -87,29 +89,33 @@ def _read(path: Path, count: int) -> list[Row]:
     return rows
 
 
-def _choose(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
+def _choose(names: Sequence[str], rows: Sequence[Row], *, optional: bool) -> dict[str, Metric]:
     """The metrics that were asked for, or all that some row allows."""
     columns = ", ".join(rows[0])
     for name in names:
         if name not in METRICS:
             raise ConfigError(unknown("metric", name, METRICS))
-        if not _allowed(name, rows):
+        if not _allowed(METRICS[name], rows):
             raise DataError(
                 f"metric {name!r} needs rows with {' and '.join(METRICS[name].columns)}, and no "
                 f"held-out row has them (columns: {columns}); remove it from evaluation.metrics or "
                 "set evaluation.datasets"
             )
-    chosen = [name for name in METRICS if (name in names if names else _allowed(name, rows))]
-    if not chosen:
+    chosen = {
+        name: metric
+        for name, metric in METRICS.items()
+        if (name in names if names else _allowed(metric, rows))
+    }
+    if not chosen and not optional:
         raise DataError(
             f"the held-out rows (columns: {columns}) allow none of {', '.join(METRICS)}; set "
-            "evaluation.datasets"
+            "evaluation.datasets, or rewards to measure"
         )
     return chosen
 
 
-def _allowed(name: str, rows: Sequence[Row]) -> list[int]:
-    return [index for index, row in enumerate(rows) if METRICS[name].allows(row)]
+def _allowed(metric: Metric, rows: Sequence[Row]) -> list[int]:
+    return [index for index, row in enumerate(rows) if metric.allows(row)]
 
 
 def _conditions(spec: EvaluateSlice, rows: Sequence[Row]) -> dict[str, Any]:
@@ -134,15 +140,15 @@ def _score(
     spec: EvaluateSlice,
     subject: Subject,
     rows: Sequence[Row],
-    names: Sequence[str],
+    metrics: Mapping[str, Metric],
     progress: Progress,
 ) -> tuple[list[Answer | None], dict[str, Column], dict[str, float]]:
     """(answers, metric -> score per row, speed of generation)."""
-    generates = any(METRICS[name].generates for name in names)
+    generates = any(metric.generates for metric in metrics.values())
     asked = len(rows) if generates else min(len(rows), UNSCORED_ANSWERS)
-    usable = {name: _allowed(name, rows) for name in names}
-    passes = {name: 0 if METRICS[name].generates else METRICS[name].passes for name in names}
-    total = asked + sum(passes[name] * len(usable[name]) for name in names)
+    usable = {name: _allowed(metric, rows) for name, metric in metrics.items()}
+    passes = {name: 0 if metric.generates else metric.passes for name, metric in metrics.items()}
+    total = asked + sum(passes[name] * len(usable[name]) for name in metrics)
     shown: dict[str, float] = {}
     done = 0
 
@@ -157,10 +163,10 @@ def _score(
     shown.update(speed)
     done += asked
     columns: dict[str, Column] = {}
-    for name in names:
+    for name, metric in metrics.items():
         indices = usable[name]
         subset, answered = [rows[i] for i in indices], [found[i] for i in indices]
-        scores = METRICS[name].score(subject, subset, answered, tick_from(done))
+        scores = metric.score(subject, subset, answered, tick_from(done))
         by_row = dict(zip(indices, scores, strict=True))
         columns[name] = [by_row.get(index) for index in range(len(rows))]
         done += passes[name] * len(indices)
@@ -223,6 +229,7 @@ def _facts(rows: Sequence[Row], measured: Mapping[str, Measured]) -> dict[str, A
 def _document(
     conditions: Mapping[str, Any],
     how: Resampling,
+    metrics: Mapping[str, Metric],
     measured: Mapping[str, Measured],
     generation: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -234,7 +241,7 @@ def _document(
         "generation": dict(generation),
         "metrics": {
             name: {
-                "higher_is_better": METRICS[name].higher_is_better,
+                "higher_is_better": metrics[name].higher_is_better,
                 "unscored": result.unscored,
                 **asdict(result.interval),
                 "against": {label: asdict(found) for label, found in result.against.items()},

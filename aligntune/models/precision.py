@@ -5,14 +5,21 @@ from typing import Literal
 
 from aligntune.config.model import Precision
 
+GPU = (Path("/dev/nvidia0"), Path("/dev/kfd"))
+"""Device files of CUDA and ROCm."""
 NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
 """Processor flags of a CPU that computes in bfloat16 and does not emulate it."""
+
+
+def has_gpu() -> bool:
+    """Whether there is a GPU to train on; does not load torch."""
+    return any(device.exists() for device in GPU)
 
 
 def resolve(
     precision: Literal["auto"] | Precision,
     *,
-    gpu: Path = Path("/dev/nvidia0"),
+    gpu: Path = GPU[0],
     cpuinfo: Path = Path("/proc/cpuinfo"),
 ) -> Precision:
     """`precision`, with `auto` replaced by bf16 where the device has it natively, else fp32.

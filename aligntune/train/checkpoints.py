@@ -28,12 +28,23 @@ class CheckpointManifest(BaseModel):
     key: str
     """Of the stage: a checkpoint of another config is not ours to continue."""
     files: dict[str, FileRecord]
+    eval_loss: float | None = None
+    """Held-out loss, where it was measured at this step."""
 
 
-def commit(written: Path, folder: Path, *, step: int, key: str, keep: int = 2) -> Path:
-    """Move the checkpoint in `written` to its committed place; then drop all but the newest."""
+def commit(
+    written: Path,
+    folder: Path,
+    *,
+    step: int,
+    key: str,
+    keep: int = 2,
+    eval_loss: float | None = None,
+) -> Path:
+    """Move the checkpoint in `written` to its committed place; then drop all but the newest, and
+    the one with the lowest held-out loss."""
     (written / NEVER_KEPT).unlink(missing_ok=True)
-    manifest = CheckpointManifest(step=step, key=key, files=records(written))
+    manifest = CheckpointManifest(step=step, key=key, files=records(written), eval_loss=eval_loss)
     seal(written, MANIFEST, manifest.model_dump_json(indent=2))
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:06d}"
@@ -41,9 +52,18 @@ def commit(written: Path, folder: Path, *, step: int, key: str, keep: int = 2) -
         shutil.rmtree(final)
     written.rename(final)
     fsync(folder)
+    kept = best(folder)
     for old in _by_step(folder)[:-keep]:
-        shutil.rmtree(old)
+        if old != kept:
+            shutil.rmtree(old)
     return final
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint with the lowest held-out loss, unverified; None if none was measured."""
+    losses = {path: _eval_loss(path) for path in _by_step(folder)}
+    measured = {path: loss for path, loss in losses.items() if loss is not None}
+    return min(measured, key=lambda path: measured[path], default=None)
 
 
 def newest(folder: Path, *, key: str) -> Path | None:
@@ -72,6 +92,14 @@ def _by_step(folder: Path) -> list[Path]:
 def _step(path: Path) -> int:
     number = path.name.removeprefix("step-")
     return int(number) if number.isdecimal() else -1
+
+
+def _eval_loss(path: Path) -> float | None:
+    try:
+        manifest = CheckpointManifest.model_validate_json((path / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return manifest.eval_loss
 
 
 def _problem(path: Path, key: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback
 
+from aligntune.config.algo import ONLINE
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import ConfigError, DataError, Diverged, Interrupted
 from aligntune.journal import FILE, Journal, read
@@ -27,6 +28,9 @@ LOG = logging.getLogger(__name__)
 
 MAX_DROPPED = 0.05
 """Share of training rows that may be lost to `max_length` before that is an error."""
+
+FINAL = ("train/loss", "train/rewards/accuracies", "train/rewards/margins", "train/kl")
+"""Curves whose last point is in the summary."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +154,16 @@ def _check_rows(trainer: Any, rows: int, spec: TrainSlice) -> int:
     kept = len(trainer.train_dataset)
     packed = spec.algo == "sft" and spec.train.packing
     dropped = 0 if packed else rows - kept
+    limit = "max_prompt_length" if spec.algo in ONLINE else "max_length"
+    longest = getattr(spec.train, limit)
     if kept == 0 or dropped > MAX_DROPPED * rows:
         raise DataError(
             f"{dropped} of {rows} training rows have nothing left to learn from within "
-            f"{spec.train.max_length} tokens (at most {MAX_DROPPED:.0%} may); raise "
-            "train.max_length, or shorten or filter the rows"
+            f"{longest} tokens (at most {MAX_DROPPED:.0%} may); raise train.{limit}, or shorten or "
+            "filter the rows"
         )
     if dropped:
-        LOG.warning("%d of %d rows do not fit in %s tokens", dropped, rows, spec.train.max_length)
+        LOG.warning("%d of %d rows do not fit in %s tokens", dropped, rows, longest)
     return kept
 
 
@@ -185,7 +191,7 @@ def _summary(trainer: Any, journal: Path, clock: Clock, kept: int, rows: int) ->
         "step_seconds": clock.seconds,
     }
     last: Mapping[str, float] = next(m for m in reversed(history) if "train/loss" in m)
-    for name in ("train/loss", "train/rewards/accuracies", "train/rewards/margins"):
+    for name in FINAL:
         if name in last:
             summary[f"final_{name.removeprefix('train/')}"] = last[name]
     tokens = [m["train/num_tokens"] for m in history if "train/num_tokens" in m]

@@ -8,14 +8,27 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from transformers import set_seed
 
+from aligntune.config.algo import GROUP
 from aligntune.config.slices import TrainSlice
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.models.save import save_policy
+from aligntune.train.bolt import bolt_trainer
+from aligntune.train.counterfactual import counterfactual_trainer
 from aligntune.train.dpo import dpo_trainer
+from aligntune.train.gbmpo import gbmpo_trainer
 from aligntune.train.loop import Setting, fit
+from aligntune.train.online import online_trainer
+from aligntune.train.ppo import ppo_trainer
 from aligntune.train.sft import imitation_rows, sft_trainer
 
-TRAINERS: dict[str, Callable[..., Any]] = {"sft": sft_trainer, "dpo": dpo_trainer}
+TRAINERS: dict[str, Callable[..., Any]] = dict.fromkeys(GROUP, online_trainer) | {
+    "sft": sft_trainer,
+    "dpo": dpo_trainer,
+    "ppo": ppo_trainer,
+    "gbmpo": gbmpo_trainer,
+    "counterfactual-grpo": counterfactual_trainer,
+    "bolt": bolt_trainer,
+}
 """Algorithm -> (model, tokenizer, train rows, held-out rows or None, spec, setting) -> trainer."""
 
 ROWS: dict[str, Callable[[Dataset], Dataset]] = {"sft": imitation_rows}

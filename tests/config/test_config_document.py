@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 
-from aligntune.config import document
+from aligntune.config import reader, script
 from aligntune.config.document import parse_document, read_document
 from aligntune.config.load import load
 from aligntune.errors import ConfigError
@@ -96,17 +96,17 @@ WITHOUT_LIBYAML += [
 
 @pytest.mark.parametrize("name", WITHOUT_LIBYAML)
 def test_pyyaml_without_libyaml_refuses_the_same(name, monkeypatch):
-    monkeypatch.setattr(document, "_LOADER", yaml.SafeLoader)
+    monkeypatch.setattr(reader, "LOADER", yaml.SafeLoader)
     with pytest.raises(ConfigError, match=r"^run\.yaml:\d+:\d+: "):
         parse_document(HOSTILE[name], "run.yaml")
 
 
 def test_the_largest_files_that_are_allowed_are_read():
-    items = document.MAX_ITEMS - 10
+    items = reader.MAX_ITEMS - 10
     assert len(parse_document(b"a: [" + b"1," * items + b"]", "x").values["a"]) == items
-    text = "x" * (document.MAX_BYTES - 10)
+    text = "x" * (script.MAX_BYTES - 10)
     assert parse_document(f"a: {text}".encode(), "x").values == {"a": text}
-    deepest = document.MAX_DEPTH - 1
+    deepest = reader.MAX_DEPTH - 1
     parse_document(b"a: " + b"[" * deepest + b"]" * deepest, "x")
     with pytest.raises(ConfigError, match="nested deeper than 32 levels"):
         parse_document(b"a: " + b"[" * (deepest + 1) + b"]" * (deepest + 1), "x")
@@ -114,7 +114,7 @@ def test_the_largest_files_that_are_allowed_are_read():
 
 def test_a_file_over_1_mib_is_not_even_parsed(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_bytes(b"a: 1\n#" + b"x" * document.MAX_BYTES)
+    path.write_bytes(b"a: 1\n#" + b"x" * script.MAX_BYTES)
     with pytest.raises(ConfigError, match="larger than 1 MiB; give a config, not data"):
         read_document(path)
 
@@ -164,7 +164,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_matter():
 @pytest.mark.parametrize(
     ("text", "message", "line"),
     [
-        ('d:\n - name: "x"\n max: 1\n', "3:2: this does not belong to the list item", " max: 1"),
+        ("d:\n - x\n max: 1\n", "3:2: this does not belong to the list item", " max: 1"),
         ("a: b: c\n", "1:5: a ': ' where no key can stand; put the value in quotes", "a: b: c"),
         ("a:\n\tb: 1\n", "2:1: no value can start with this character", " b: 1"),
         ("a: @x\n", "1:4: no value can start with this character", "a: @x"),
@@ -175,7 +175,11 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_matter():
         ("a: 1\nb\nc: 1\n", "2:1: there is no ': ' after this", "b"),
         ("a:\n  b: 1\n c: 2\n", "3:2: this does not line up", " c: 2"),
         ("a: 1\nb: 2\na: 3\n", "3:1: the key 'a' is already on line 1; keep one", "a: 3"),
-        ("a: *b\n", "1:4: aliases (*name) are not supported; repeat the value", "a: *b"),
+        ("a: *b\n", "1:4: there is no anchor '&b' above this alias; add it, or put", "a: *b"),
+        ("a: [&b 1, &b 2]\n", "1:11: a second anchor 'b'; choose another", "a: [&b 1, &b 2]"),
+        ("a: &b [1, *b]\n", "1:11: the alias '*b' stands inside what", "a: &b [1, *b]"),
+        ("<<: {a: 1}\n", "1:1: merge keys are not supported; write the", "<<: {a: 1}"),
+        ("a: [${X}]\n", '1:6: a reference in [] or {} needs quotes; write "${N', "a: [${X}]"),
         (
             "a: caf\u00e9\x07\n",
             "1:8: the character U+0007 is not allowed; remove it",

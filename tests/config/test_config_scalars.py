@@ -78,7 +78,8 @@ def test_a_scalar_in_a_file_has_its_yaml_1_2_type(text, meant):
 
 @pytest.mark.parametrize(("text", "meant"), SCALARS)
 def test_an_override_reads_a_scalar_as_a_file_does(text, meant):
-    value = parse_value(text, "--set")
+    value, references = parse_value(text, "--set")
+    assert not references
     assert (type(value), repr(value)) == (type(meant), repr(meant))
 
 
@@ -120,10 +121,12 @@ def test_a_number_that_cannot_be_held_is_refused(text):
     ],
 )
 def test_an_override_is_a_flow_value_or_plain_text(text, meant):
-    assert parse_value(text, "--set") == meant
+    assert parse_value(text, "--set") == (meant, {})
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "{a: 1", '"a', "[1] 2", "[&a 1]", "[\udcff]", "a\0b"])
+@pytest.mark.parametrize(
+    "text", ["[1, 2", "{a: 1", '"a', "[1] 2", "[*a]", "[&a 1, &a 2]", "[\udcff]", "a\0b"]
+)
 def test_a_broken_override_value_is_a_config_error_in_one_line(text):
     with pytest.raises(ConfigError) as caught:
         parse_value(text, "--set x")

@@ -304,11 +304,22 @@ def test_a_task_type_overrides_what_a_source_naturally_is(run_stage):
     assert made.facts["task"] == "prompt"
 
 
-def test_a_task_type_that_the_stage_cannot_use_is_refused(run_stage):
-    with pytest.raises(
-        ConfigError, match=r"datasets\[0\] .* task_type is 'prompt', but this stage"
-    ):
-        run_stage({**ARITHMETIC, "task_type": "prompt"}, task="preference")
+def test_a_stage_makes_what_it_needs_whatever_the_task_type(run_stage):
+    made = run_stage({**ARITHMETIC, "task_type": "conversation"}, task="preference")
+    assert made.facts["task"] == "preference"
+
+
+def test_a_task_type_decides_between_readings(run_stage, write_jsonl):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "told"}]
+    rows = [
+        {"messages": turns, "prompt": f"p{i}", "chosen": "good", "rejected": "bad"}
+        for i in range(8)
+    ]
+    name = write_jsonl(rows)
+    pairs = run_stage({"name": name}, task="conversation")
+    assert {row["messages"][-1]["content"] for row in pairs.train} == {"good"}
+    dialogues = run_stage({"name": name, "task_type": "conversation"}, task="conversation")
+    assert {row["messages"][-1]["content"] for row in dialogues.train} == {"told"}
 
 
 def test_sources_of_different_types_are_refused(run_stage, write_jsonl):

@@ -4,17 +4,18 @@ import os
 
 import pytest
 
-from aligntune.train.checkpoints import commit, newest, steps
+from aligntune.train.checkpoints import best, commit, newest, steps
 
 FILES = ("model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json")
 
 
-def write(tmp_path, step, keep=5):
+def write(tmp_path, step, keep=5, eval_loss=None):
     written = tmp_path / "trainer" / f"checkpoint-{step}"
     written.mkdir(parents=True)
     for name in (*FILES, "training_args.bin"):
         (written / name).write_bytes(f"{name} of step {step}".encode())
-    return commit(written, tmp_path / "checkpoints", step=step, key="k", keep=keep)
+    folder = tmp_path / "checkpoints"
+    return commit(written, folder, step=step, key="k", keep=keep, eval_loss=eval_loss)
 
 
 @pytest.fixture
@@ -73,3 +74,15 @@ def test_the_pickle_with_the_token_is_never_kept(folder):
 
 def test_nothing_to_continue_from(tmp_path):
     assert newest(tmp_path, key="k") is None
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path):
+    for step, loss in ((10, 3.0), (20, 1.0), (30, 2.0), (40, 2.5), (50, None)):
+        write(tmp_path, step, keep=2, eval_loss=loss)
+    folder = tmp_path / "checkpoints"
+    assert steps(folder) == [20, 40, 50]
+    assert best(folder).name == "step-000020"
+
+
+def test_nothing_measured_has_no_best(folder):
+    assert best(folder) is None

@@ -1,0 +1,95 @@
+"""What a config asks of this machine: files, packages and devices. Imports nothing heavy.
+
+What only a hub or a server can say is left to the run.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from aligntune.config.data import Dataset
+from aligntune.config.document import KeyPath
+from aligntune.config.rules import Problem
+from aligntune.config.run import RunConfig
+from aligntune.config.train import Train
+from aligntune.data import sources
+from aligntune.errors import ConfigError
+from aligntune.models.precision import has_gpu
+from aligntune.models.source import locate
+from aligntune.rewards import check as check_reward
+
+LOGGERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
+"""Logger -> the package it needs; MLflow is always there."""
+
+
+def problems(config: RunConfig) -> list[Problem]:
+    """Whatever would stop a run on this machine and can be seen at once."""
+    return [*_datasets(config), *_models(config), *_rewards(config), *_packages(config)]
+
+
+def _datasets(config: RunConfig) -> Iterator[Problem]:
+    lists: dict[KeyPath, tuple[Dataset, ...]] = {
+        ("datasets",): config.datasets,
+        ("evaluation", "datasets"): config.evaluation.datasets,
+    }
+    if config.sft:
+        lists["sft", "datasets"] = config.sft.datasets
+    for at, datasets in lists.items():
+        for index, dataset in enumerate(datasets):
+            yield from _tried((*at, index, "name"), partial(sources.check, dataset))
+
+
+def _models(config: RunConfig) -> Iterator[Problem]:
+    model = config.model
+    key = "sft_path" if model.sft_path else "name_or_path"
+    yield from _tried(("model", key), partial(locate, model.start, model.revision))
+    if path := model.reward_path:
+        yield from _tried(("model", "reward_path"), partial(locate, path))
+    template = model.chat_template
+    if template and "{" not in template and not Path(template).expanduser().is_file():
+        yield Problem(
+            ("model", "chat_template"),
+            f"{template!r} is neither a Jinja template (it has no '{{') nor an existing file",
+        )
+    if model.precision == "fp16" and not has_gpu():
+        yield Problem(("model", "precision"), "fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    if model.quantization:
+        yield from _needs(("model", "quantization"), "bitsandbytes", gpu=True)
+    if model.use_unsloth:
+        yield from _needs(("model", "use_unsloth"), "unsloth", gpu=True)
+
+
+def _rewards(config: RunConfig) -> Iterator[Problem]:
+    for index, reward in enumerate(config.rewards):
+        judged = partial(check_reward, reward.reward_type, reward.params, reward.model_name)
+        yield from _tried(("rewards", index, "reward_type"), judged)
+        if name := reward.model_name:
+            yield from _tried(("rewards", index, "model_name"), partial(locate, name))
+
+
+def _packages(config: RunConfig) -> Iterator[Problem]:
+    key = "loggers" if config.logging.report_to is None else "report_to"
+    for logger in config.logging.backends:
+        if package := LOGGERS.get(logger):
+            yield from _needs(("logging", key), package)
+    trains: dict[KeyPath, Train] = {("train",): config.train}
+    if config.sft:
+        trains["sft", "train"] = config.sft.train
+    for at, train in trains.items():
+        if "8bit" in train.optimizer:
+            yield from _needs((*at, "optimizer"), "bitsandbytes", gpu=True)
+
+
+def _needs(at: KeyPath, package: str, *, gpu: bool = False) -> Iterator[Problem]:
+    if find_spec(package) is None:
+        yield Problem(at, f"needs the package {package}; `pip install {package}`, or change it")
+    elif gpu and not has_gpu():
+        yield Problem(at, f"{package} needs a GPU, and there is none here; change it")
+
+
+def _tried(at: KeyPath, action: Callable[[], object]) -> Iterator[Problem]:
+    try:
+        action()
+    except ConfigError as error:
+        yield Problem(at, str(error))

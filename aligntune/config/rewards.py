@@ -1,0 +1,21 @@
+"""What online algorithms optimise, and what evaluation reports for the others."""
+
+from typing import Any
+
+from pydantic import Field
+
+from aligntune.config.base import Strict
+
+
+class Reward(Strict):
+    reward_type: str = Field(min_length=1)
+    """The name of a built-in reward (`aligntune configs --rewards` lists them), or
+    `package.module:function` for one of your own."""
+    weight: float = 1.0
+    """What its score is multiplied by before the scores are added."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the reward."""
+    model_name: str | None = Field(None, min_length=1)
+    """The model that judges, for rewards that use one: a hub id or a directory."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")
+    """Where that model runs. `auto` is the GPU where there is one, else the CPU."""

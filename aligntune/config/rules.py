@@ -1,0 +1,215 @@
+"""What no single setting shows: settings that contradict each other, and those that do nothing."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from aligntune.config.algo import GROUP, ONLINE, TASK, Algo
+from aligntune.config.data import Dataset
+from aligntune.config.document import KeyPath
+from aligntune.config.presets import LOSS_TYPES, PRESETS, resolved, used
+from aligntune.config.run import RunConfig
+from aligntune.config.train import Peft, Train
+
+_INSTEAD: dict[tuple[str, str], str] = {
+    ("beta", "ppo"): "kl_coef",
+    ("epsilon", "ppo"): "cliprange",
+    ("num_iterations", "ppo"): "num_ppo_epochs",
+    **{("kl_coef", algo): "beta" for algo in (*GROUP, "dpo")},
+    **{("cliprange", algo): "epsilon" for algo in GROUP},
+    **{("num_ppo_epochs", algo): "num_iterations" for algo in GROUP},
+}
+"""(setting, algorithm that does not have it) -> the setting that the algorithm has for it."""
+
+
+class Problem(NamedTuple):
+    path: KeyPath
+    """The setting to point at."""
+    message: str
+
+
+def problems(config: RunConfig) -> list[Problem]:
+    """Every contradiction in `config`, each with what to do about it."""
+    return [
+        *_run(config),
+        *_logging(config),
+        *_model(config),
+        *_train(("train",), config.algo, config.train, config.peft, config.model.max_seq_length),
+        *(_sft(config) if config.sft else ()),
+    ]
+
+
+def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
+    """The settings among `given` that have no effect or a surprising one."""
+    found = list(_unused(("train",), config.algo, config.train, given))
+    if config.sft:
+        found += _unused(("sft", "train"), "sft", config.sft.train, given)
+    if config.rewards and config.algo not in ONLINE:
+        found.append(
+            Problem(
+                ("rewards",),
+                f"{config.algo} does not optimise rewards; evaluation reports them for every model",
+            )
+        )
+    found += _read_as(("datasets",), config.datasets, config.algo)
+    if config.sft:
+        found += _read_as(("sft", "datasets"), config.sft.datasets, "sft")
+    if config.algo in ONLINE:
+        found += _sampling(config)
+    steps, warmup = config.train.max_steps, config.train.warmup_steps
+    if steps and warmup >= steps:
+        message = f"warm-up takes all {steps} steps; the learning rate never gets to its peak"
+        found.append(Problem(("train", "warmup_steps"), message))
+    return found
+
+
+def _run(config: RunConfig) -> Iterator[Problem]:
+    if config.algo == "sft" and config.sft:
+        yield Problem(
+            ("sft",),
+            "`algo: sft` with an `sft` section would train sft twice; put its settings in "
+            "`datasets` and `train`, or choose another `algo`",
+        )
+    if config.algo in ONLINE and not config.rewards and not config.model.reward_path:
+        yield Problem(
+            ("algo",),
+            f"{config.algo} needs something to optimise; add `rewards`, or a reward model with "
+            "`model.reward_path`",
+        )
+    weights = [reward.weight for reward in config.rewards]
+    if config.algo in ONLINE and weights and not any(weights) and not config.model.reward_path:
+        yield Problem(("rewards",), "every weight is 0, so nothing is optimised; raise one")
+
+
+def _logging(config: RunConfig) -> Iterator[Problem]:
+    logging = config.logging
+    if logging.push_to_hub and not logging.hub_model_id:
+        yield Problem(
+            ("logging", "push_to_hub"),
+            "`push_to_hub: true` needs `hub_model_id: owner/name` beside it",
+        )
+    both = logging.loggers is not None and logging.report_to is not None
+    if both and set(logging.loggers or ()) != set(logging.report_to or ()):
+        yield Problem(
+            ("logging", "report_to"),
+            "`report_to` and `loggers` mean the same, but differ; remove one of them",
+        )
+    if not logging.load_best:
+        return
+    place = ("logging", "load_best")
+    if config.algo in ONLINE:
+        yield Problem(place, f"{config.algo} has no held-out loss to choose by; remove it")
+    elif logging.eval_steps is None:
+        yield Problem(place, "without evaluation there is no best checkpoint; set `eval_steps`")
+    elif logging.save_steps % logging.eval_steps:
+        yield Problem(
+            place,
+            f"only a checkpoint that is measured can be the best; make `save_steps` "
+            f"({logging.save_steps}) a multiple of `eval_steps` ({logging.eval_steps})",
+        )
+
+
+def _model(config: RunConfig) -> Iterator[Problem]:
+    if config.model.quantization and not config.peft:
+        yield Problem(
+            ("model", "quantization"),
+            "quantized weights cannot be trained; add a `peft` section for an adapter on them",
+        )
+
+
+def _sft(config: RunConfig) -> Iterator[Problem]:
+    section = config.sft
+    if section is None:
+        return
+    peft = section.peft or config.peft
+    yield from _train(("sft", "train"), "sft", section.train, peft, config.model.max_seq_length)
+
+
+def _train(
+    at: KeyPath, algo: Algo, train: Train, peft: Peft | None, max_seq_length: int
+) -> Iterator[Problem]:
+    if train.loss_type is not None and train.loss_type not in LOSS_TYPES.get(algo, ()):
+        known = LOSS_TYPES.get(algo)
+        if known:
+            allowed = ", ".join(known)
+            yield Problem(
+                (*at, "loss_type"), f"{algo} has no loss {train.loss_type!r}; choose from {allowed}"
+            )
+    if algo == "dpo" and train.beta == 0:
+        yield Problem((*at, "beta"), "dpo with beta 0 learns nothing; give a number > 0, as 0.1")
+    if algo == "dpo" and train.loss_type == "exo_pair" and not train.label_smoothing:
+        yield Problem((*at, "loss_type"), "exo_pair needs `label_smoothing` > 0, as 1e-3")
+    if algo in ONLINE:
+        yield from _online(at, algo, resolved(train, algo, peft, max_seq_length))
+
+
+def _online(at: KeyPath, algo: Algo, train: Train) -> Iterator[Problem]:
+    size, passes = train.num_generations or 1, train.steps_per_generation or 1
+    rows = train.per_device_batch_size * passes
+    if size == 1 and algo in GROUP - {"bolt"}:
+        yield Problem(
+            (*at, "num_generations"),
+            f"{algo} compares answers to one prompt, so it needs at least 2 of them; set "
+            "`num_generations`, and a `per_device_batch_size` that it divides",
+        )
+    if rows % size:
+        yield Problem(
+            (*at, "num_generations"),
+            f"{size} answers per prompt do not divide the {rows} of a round of sampling "
+            "(`per_device_batch_size` times `steps_per_generation`)",
+        )
+    if passes % train.gradient_accumulation_steps:
+        yield Problem(
+            (*at, "steps_per_generation"),
+            f"{passes} must be a multiple of `gradient_accumulation_steps` "
+            f"({train.gradient_accumulation_steps})",
+        )
+    prompt, answer = train.max_prompt_length or 0, train.max_completion_length or 0
+    if prompt + answer > (train.max_length or 0):
+        yield Problem(
+            (*at, "max_completion_length"),
+            f"prompt ({prompt}) and answer ({answer}) do not fit into `max_length` "
+            f"({train.max_length}) tokens",
+        )
+    if train.bolt and train.bolt.rho_min > train.bolt.rho_max:
+        yield Problem((*at, "bolt", "rho_min"), "must not be more than `rho_max`")
+
+
+def _unused(
+    at: KeyPath, algo: Algo, train: Train, given: Collection[KeyPath]
+) -> Iterator[Problem]:
+    for name in Train.model_fields:
+        # A written-out config has every key; null says nothing.
+        if name in used(algo) or (*at, name) not in given or getattr(train, name) is None:
+            continue
+        instead = _INSTEAD.get((name, algo))
+        owners = [known for known, preset in PRESETS.items() if name in preset]
+        which = f"use `{instead}`" if instead else f"it is for {', '.join(owners)}"
+        yield Problem((*at, name), f"{algo} does not use it; {which}")
+
+
+def _read_as(at: KeyPath, datasets: Sequence[Dataset], algo: Algo) -> Iterator[Problem]:
+    for index, dataset in enumerate(datasets):
+        if dataset.task_type not in (None, TASK[algo]):
+            yield Problem(
+                (*at, index, "task_type"),
+                f"{algo} learns from {TASK[algo]} rows, so that is what it makes of these",
+            )
+
+
+def _sampling(config: RunConfig) -> Iterator[Problem]:
+    train = resolved(config.train, config.algo, config.peft, config.model.max_seq_length)
+    for name, plain in (("top_p", 1), ("top_k", 0)):
+        if getattr(train, name) != plain:
+            yield Problem(
+                ("train", name),
+                "cutting the distribution makes the importance ratios inexact; "
+                f"{name}: {plain} samples from all of it",
+            )
+    passes = (train.steps_per_generation or 1) // train.gradient_accumulation_steps
+    rollout = passes * (train.num_iterations or train.num_ppo_epochs or 1)
+    if config.logging.save_steps % rollout:
+        yield Problem(
+            ("logging", "save_steps"),
+            f"{config.logging.save_steps} is not a multiple of the {rollout} steps that share one "
+            "round of sampling, so checkpoints hold unfinished rounds, and take more space",
+        )

@@ -1,0 +1,112 @@
+"""Rewards that a model gives: a reward model's score, or a classifier's probability of a label."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from aligntune.errors import ConfigError
+from aligntune.rewards.types import Sample, Scorer
+
+LONGEST = 2048
+"""Tokens that are read where neither model nor tokenizer has a limit."""
+
+
+def judge(name: str, device: str, called: str, params: Mapping[str, Any]) -> Scorer:
+    """A scorer, `called` so, with the model in the directory `name`, loaded at the first call.
+
+    A model with one output gives its raw score, others the probability of the label in `params`.
+    The start of what is too long is cut off.
+    """
+    loaded: list[_Judge] = []
+
+    def score(samples: Sequence[Sample]) -> list[float | None]:
+        if not loaded:
+            loaded.append(_Judge(name, device, params["label"]))
+        return loaded[0].scores(samples, params["batch_size"])
+
+    score.__name__ = called
+    return score
+
+
+class _Judge:
+    def __init__(self, name: str, device: str, label: str) -> None:
+        self._tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
+        config = AutoConfig.from_pretrained(name)
+        self._model = _load(name).to(_device(device)).eval()
+        self._label = _index(config, name, label)
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        if self._model.config.pad_token_id is None:
+            self._model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._longest = min(
+            self._tokenizer.model_max_length,
+            getattr(config, "max_position_embeddings", None) or LONGEST,
+        )
+
+    @torch.no_grad()
+    def scores(self, samples: Sequence[Sample], batch_size: int) -> list[float | None]:
+        texts = [self._text(sample) for sample in samples]
+        found: list[float | None] = []
+        for start in range(0, len(texts), batch_size):
+            batch = self._tokenizer(
+                texts[start : start + batch_size],
+                padding=True,
+                truncation=True,
+                max_length=self._longest,
+                return_tensors="pt",
+                add_special_tokens=self._tokenizer.chat_template is None,
+            ).to(self._model.device)
+            logits = self._model(**batch).logits.float()
+            rows = logits[:, 0] if self._label is None else logits.softmax(-1)[:, self._label]
+            found += rows.tolist()
+        return found
+
+    def _text(self, sample: Sample) -> str:
+        if self._tokenizer.chat_template is None:
+            return f"{sample.prompt}\n\n{sample.completion}"
+        turns = [
+            {"role": "user", "content": sample.prompt},
+            {"role": "assistant", "content": sample.completion},
+        ]
+        return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+
+
+def _load(name: str) -> Any:
+    if Path(name).is_dir() and not list(Path(name).glob("*.safetensors")):
+        raise ConfigError(
+            f"reward model {name!r} has no safetensors; weights in other formats can run code "
+            "when they are loaded, convert them first"
+        )
+    # In fp32: TRL's habit of the policy's dtype would round small differences away.
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+    )
+    if missing := info["missing_keys"]:
+        raise ConfigError(
+            f"reward model {name!r} is not one: its weights have no {sorted(missing)[0]}, and a "
+            "random head scores nothing; train a reward model first"
+        )
+    return model
+
+
+def _index(config: Any, name: str, label: str) -> int | None:
+    if config.num_labels == 1:
+        return None
+    labels = {text.lower(): int(index) for index, text in config.id2label.items()}
+    if label.lower() not in labels:
+        raise ConfigError(
+            f"reward model {name!r} has the labels {', '.join(labels)}; say which one is rewarded "
+            "with `params: {label: ...}`"
+        )
+    return labels[label.lower()]
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"rewards.device is {device!r}, and there is no GPU here; use auto")
+    return torch.device(device)

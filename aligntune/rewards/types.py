@@ -1,0 +1,23 @@
+"""What a reward sees, and what it is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion to score, and what it was asked for."""
+
+    prompt: str
+    """What the user said last."""
+    completion: str
+    answer: str | None = None
+    """The reference answer, where the row has one."""
+    truncated: bool = False
+    """Generation stopped at the length limit and not at the end of the turn."""
+
+
+Scorer = Callable[[Sequence[Sample]], list[float | None]]
+"""One score per sample; None where the reward cannot judge it. Deterministic."""
+Function = Callable[..., list[float | None]]
+"""A Scorer with settings: `f(samples, *, name=default, ...)`."""

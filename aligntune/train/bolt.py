@@ -1,0 +1,198 @@
+"""BOLT: rewards are compared with what their prompt has earned before (SPO, arXiv:2509.13232).
+
+One answer per prompt is enough. With more, the others of the visit are part of the baseline.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import Tensor
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from aligntune.config.slices import TrainSlice
+from aligntune.config.train import Bolt, Train
+from aligntune.errors import ConfigError
+from aligntune.losses.baseline import kept, leave_one_out, whitened
+from aligntune.train.loop import Setting
+from aligntune.train.memory import Curriculum, Memory, Visit, prompt_key
+from aligntune.train.online import Batch, Rollout, online_trainer
+from aligntune.train.scoring import completion_logps
+
+FILE = "bolt.json"
+DIGITS = 4
+"""Of the log-probabilities kept: far below any drift that matters."""
+
+
+class Seen(NamedTuple):
+    """What a visit shows of a prompt beyond its rewards."""
+
+    drift: float | None
+    """Mean absolute log-ratio per token on the previous visit's completion; None without one."""
+    last: Visit | None
+
+
+class BoltTrainer(Rollout):
+    def __init__(self, settings: Train, **kwargs: Any) -> None:
+        if settings.scale_rewards == "group":
+            raise ConfigError(
+                "train.scale_rewards: bolt compares with the past, not within a group; use batch "
+                "or none"
+            )
+        super().__init__(settings, **kwargs)
+        self._section = settings.bolt or Bolt()
+        self.memory = Memory(self._section.prior)
+
+    def shape_rollout(self, out: Batch, rewards: Tensor, inputs: list[dict[str, Any]]) -> Batch:
+        own = [prompt_key(row["prompt"]) for row in inputs]
+        seen = self._seen(out, own)
+        # All processes take in the same rewards in the same order, so that they go on alike.
+        keys: list[str] = gather_object(own)
+        scores = torch.tensor(gather_object(rewards.tolist()), dtype=torch.float64)
+        raw = self._advantages(keys, scores, seen)
+        advantages = raw.nan_to_num(0.0) if self.scale_rewards == "none" else whitened(raw)
+        first = self.accelerator.process_index * len(own)
+        local = advantages[first : first + len(own)]
+        return out | {"advantages": local.to(rewards.device, torch.float32)}
+
+    def save_state(self, folder: Path) -> None:
+        super().save_state(folder)
+        if self.args.should_save:
+            self.memory.save(folder / FILE)
+
+    def load_state(self, folder: Path) -> None:
+        super().load_state(folder)
+        self.memory.restore(folder / FILE)
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
+        if not self._section.curriculum:
+            plain: Sampler[int] = super()._get_train_sampler(dataset)
+            return plain
+        rows = self.train_dataset if dataset is None else dataset
+        reads = self.num_iterations * self.args.steps_per_generation
+        steps = max(reads // self.args.gradient_accumulation_steps, 1)
+        return Curriculum(
+            [prompt_key(prompt) for prompt in rows["prompt"]],
+            self.memory,
+            size=self.args.generation_batch_size // self.num_generations,
+            answers=self.num_generations,
+            reads=reads,
+            ahead=max(self._section.curriculum_interval // steps, 1),
+            floor=self._section.curriculum_floor,
+            seed=self.args.seed,
+            # A fraction while an epoch lasts; whole at its end, but for rounding.
+            epoch=lambda: int((self.state.epoch or 0.0) + 1e-6),
+        )
+
+    def _advantages(self, keys: Sequence[str], scores: Tensor, seen: dict[str, Seen]) -> Tensor:
+        """Rewards less their baselines, by what was known before this visit, which is then taken
+        in. NaN where no reward could judge. (N,) -> (N,)"""
+        section, raw = self._section, torch.full_like(scores, torch.nan)
+        shares, values, new = [], [], 0
+        for key, rows in _visits(keys, scores):
+            drift, last = seen[key]
+            share = kept(
+                drift or 0.0,
+                half_life=section.half_life,
+                least=section.rho_min,
+                most=section.rho_max,
+            )
+            rewards, belief = scores[rows].tolist(), self.memory.belief(key)
+            baselines = leave_one_out(belief, rewards, share)
+            raw[rows] = scores[rows] - torch.tensor(baselines, dtype=scores.dtype)
+            new += key not in self.memory
+            shares.append(share)
+            values.append(belief.value)
+            self.memory.visit(key, rewards, share, last)
+        drifts = [one.drift for one in seen.values() if one.drift is not None]
+        self._measure(values, shares, drifts, new)
+        return raw
+
+    def _seen(self, out: Batch, own: Sequence[str]) -> dict[str, Seen]:
+        """How far the policy moved for each prompt since its last visit, and what to measure its
+        next one by. One forward pass for each prompt and for each previous completion."""
+        prompts: dict[str, list[int]] = {}
+        fresh: dict[str, list[int]] = {}
+        for row, key in enumerate(own):
+            prompts.setdefault(key, _real(out["prompt_ids"][row], out["prompt_mask"][row]))
+            completion = _real(out["completion_ids"][row], out["completion_mask"][row])
+            if completion:
+                fresh.setdefault(key, completion)
+        before = {key: last for key in prompts if (last := self.memory.last(key))}
+        logps = completion_logps(
+            self,
+            [prompts[key] for key in (*before, *fresh)],
+            [*(visit.completion for visit in before.values()), *fresh.values()],
+            self._tokenizer.pad_token_id,
+        )
+        now = dict(zip(before, logps, strict=False))
+        then = dict(zip(fresh, logps[len(before) :], strict=True))
+        found = [
+            (
+                key,
+                Seen(
+                    _drift(before[key].logps, now[key]) if key in before else None,
+                    _visit(fresh[key], then[key]) if key in fresh else None,
+                ),
+            )
+            for key in prompts
+        ]
+        # A group that spans processes is measured by the first of them.
+        return dict(reversed(gather_object(found)))
+
+    def _measure(
+        self, values: Sequence[float], shares: Sequence[float], drifts: Sequence[float], new: int
+    ) -> None:
+        """Log what the baselines were; the same numbers on every process."""
+        if not values:
+            return
+        section, known = self._section, torch.tensor(values)
+        measured = {
+            "value_mean": float(known.mean()),
+            "value_std": float(known.std(correction=0)),
+            "kept": sum(shares) / len(shares),
+            "kept_least": sum(share <= section.rho_min for share in shares) / len(shares),
+            "first_visits": new / len(values),
+            "prompts": float(len(self.memory)),
+        }
+        if drifts:
+            measured["drift"] = sum(drifts) / len(drifts)
+        for name, value in measured.items():
+            self._metrics["train"][f"baseline/{name}"].append(value)
+
+
+def _visits(keys: Sequence[str], scores: Tensor) -> Iterator[tuple[str, list[int]]]:
+    """For each prompt the rows of its completions that a reward could judge, if any."""
+    judged: dict[str, list[int]] = {}
+    for row, (key, score) in enumerate(zip(keys, scores.tolist(), strict=True)):
+        if score == score:
+            judged.setdefault(key, []).append(row)
+    yield from judged.items()
+
+
+def _real(ids: Tensor, mask: Tensor) -> list[int]:
+    real: list[int] = ids[mask.bool()].tolist()
+    return real
+
+
+def _visit(completion: Sequence[int], logps: Sequence[float]) -> Visit:
+    return Visit(completion=tuple(completion), logps=tuple(round(logp, DIGITS) for logp in logps))
+
+
+def _drift(then: Sequence[float], now: Sequence[float]) -> float:
+    return sum(abs(b - a) for a, b in zip(then, now, strict=True)) / len(then)
+
+
+def bolt_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    heldout: Dataset | None,
+    spec: TrainSlice,
+    setting: Setting,
+) -> Any:
+    return online_trainer(model, tokenizer, train, heldout, spec, setting, kind=BoltTrainer)

@@ -1,0 +1,75 @@
+"""Our rewards, as TRL calls reward functions."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from aligntune.config.rewards import Reward
+from aligntune.rewards import scorer
+from aligntune.rewards.types import Sample
+
+Scorer = Callable[[Sequence[Sample]], list[float | None]]
+
+
+def judges(
+    rewards: Sequence[Reward], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> list[Callable[..., list[float | None]]]:
+    """One function per reward, each with a name of its own: metrics are kept by name."""
+    ends = _ends(model, tokenizer)
+    functions: list[Callable[..., list[float | None]]] = []
+    names: set[str] = set()
+    for reward in rewards:
+        score = scorer(reward)
+        name = _new(score.__name__, names)
+        names.add(name)
+        functions.append(_judge(score, name, ends))
+    return functions
+
+
+def last_user(prompt: Sequence[dict[str, str]]) -> str:
+    """What the user said last."""
+    return next(turn["content"] for turn in reversed(prompt) if turn["role"] == "user")
+
+
+def _judge(score: Scorer, name: str, ends: frozenset[int]) -> Callable[..., list[float | None]]:
+    def judge(
+        *,
+        prompts: list[list[dict[str, str]]],
+        completions: list[list[dict[str, str]]],
+        completion_ids: list[list[int]],
+        answer: list[str | None] | None = None,
+        **_: Any,
+    ) -> list[float | None]:
+        answers = answer or [None] * len(prompts)
+        return score(
+            [
+                Sample(
+                    prompt=last_user(prompt),
+                    completion=completion[0]["content"],
+                    answer=expected,
+                    truncated=ids[-1] not in ends,
+                )
+                for prompt, completion, ids, expected in zip(
+                    prompts, completions, completion_ids, answers, strict=True
+                )
+            ]
+        )
+
+    judge.__name__ = name
+    return judge
+
+
+def _new(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that end an answer which was not cut off."""
+    configured = model.generation_config.eos_token_id
+    several = configured if isinstance(configured, list) else [configured]
+    return frozenset({*several, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None})

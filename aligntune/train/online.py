@@ -1,0 +1,288 @@
+"""Learning from the policy's own answers, on TRL's GRPOTrainer.
+
+TRL samples, scores and clips; an algorithm of ours says what the advantages are
+(`shape_rollout`) and what else is in the loss (`extra_loss`). No method of TRL's is copied: four
+are wrapped, and one place per process, the rollout in memory, is saved with each checkpoint.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import GRPOConfig, GRPOTrainer
+
+from aligntune.config.slices import TrainSlice
+from aligntune.config.train import Train
+from aligntune.errors import DataError
+from aligntune.losses.aggregate import Share, aggregate
+from aligntune.train.judge import judges
+from aligntune.train.loop import Finite, Setting, arguments
+from aligntune.train.lora import lora
+from aligntune.train.prompts import fitting
+
+Batch = dict[str, Tensor]
+"""Rows of a rollout: `prompt_ids`, `prompt_mask` (left-padded), `completion_ids`,
+`completion_mask` (B, T) (right-padded), `advantages` (B,) or (B, T), `num_items_in_batch` (),
+`ref_per_token_logps` and `old_per_token_logps` (B, T) where they are needed, and whatever
+`shape_rollout` adds."""
+
+
+T = TypeVar("T")
+
+
+def given(value: T | None) -> T:
+    """A value that is there by now: a setting that the algorithm has, or part of a rollout."""
+    if value is None:
+        raise ValueError("a setting of another algorithm, or a hook outside of its place")
+    return value
+
+
+class OnlineConfig(GRPOConfig):  # type: ignore[misc]
+    """GRPOConfig, with one answer per prompt allowed: not every advantage needs a group."""
+
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            # The last of its checks, so everything else has been set.
+            if self.num_generations != 1 or "at least 2 generations" not in str(error):
+                raise
+
+
+class Epochs(Sampler[int]):
+    """TRL's sampler with an order that depends on the epoch's number alone, and not on how many
+    epochs this process has seen: one that resumes has seen fewer."""
+
+    def __init__(self, sampler: Any) -> None:
+        self._sampler = sampler
+
+    def set_epoch(self, epoch: int) -> None:
+        self._sampler.generator.manual_seed(self._sampler.seed + (epoch << 32))
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+
+class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
+    """GRPO as TRL has it. Subclasses are the other methods; both hooks are for training only, in
+    evaluation there is nothing to learn."""
+
+    def __init__(self, settings: Train, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = settings
+        self.kl_in_loss: float = self.beta
+        """Weight of TRL's own KL term. `beta` in the arguments says whether there is a reference
+        at all."""
+        self.logps: Tensor | None = None
+        """(B, T) log-probabilities of the current micro-batch, with gradient, in `extra_loss`."""
+        self._rewards: Tensor | None = None
+
+    @classmethod
+    def options(cls, train: Train) -> dict[str, Any]:
+        """What the algorithm is, as arguments of GRPOConfig."""
+        return {
+            "beta": train.beta,
+            "epsilon": train.epsilon,
+            "epsilon_high": train.epsilon_high,
+            "loss_type": train.loss_type,
+            "scale_rewards": train.scale_rewards,
+            "importance_sampling_level": train.importance_sampling_level,
+            "num_iterations": train.num_iterations,
+            # With it TRL multiplies the KL term by the importance ratio; the published methods
+            # have k3 itself in the loss.
+            "use_bias_correction_kl": False,
+        }
+
+    # The hooks of the algorithms
+
+    def shape_rollout(self, out: Batch, rewards: Tensor, inputs: list[dict[str, Any]]) -> Batch:
+        """`out` with the advantages that the algorithm wants, before it is shuffled and split.
+
+        `rewards` (B,) are the weighted sums of this process's rows; NaN where no reward could
+        judge. `inputs` are the rows of the dataset, one per answer.
+        """
+        return out
+
+    def extra_loss(self, inputs: Batch) -> Tensor | None:
+        """What is added to the clipped loss of the micro-batch `inputs`, already normalised for
+        the whole optimizer step, as `aggregate` does it."""
+        return None
+
+    # What hooks may use
+
+    def aggregate(self, per_token: Tensor, inputs: Batch) -> Tensor:
+        """The micro-batch's part of a loss, averaged as TRL averages the policy's."""
+        tokens = inputs["num_items_in_batch"].clamp(min=1) / self.accelerator.num_processes
+        accumulated = self.current_gradient_accumulation_steps
+        share = Share(
+            micro_batches=accumulated,
+            # TRL counts those of the rollout.
+            tokens=tokens * accumulated / self.args.steps_per_generation,
+            longest=self.max_completion_length,
+        )
+        return aggregate(per_token, inputs["completion_mask"], self.loss_type, share)
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of `tensor` over all processes."""
+        summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        return summed
+
+    def note(self, name: str, per_token: Tensor, mask: Tensor) -> None:
+        """Log the mean over counted tokens of all processes as the metric `name`."""
+        mask = mask.to(per_token.dtype)
+        total, count = self.total(torch.stack([(per_token.detach() * mask).sum(), mask.sum()]))
+        self._metrics["train"][name].append(float(total / count.clamp(min=1)))
+
+    def save_state(self, folder: Path) -> None:
+        """Write what a checkpoint needs beyond model, optimizer and random states."""
+        save_file(self._rollout_state(), folder / self._rollout_file)
+
+    def load_state(self, folder: Path) -> None:
+        """Read what `save_state` wrote."""
+        state = load_file(folder / self._rollout_file, device=str(self.accelerator.device))
+        self._step = int(state.pop("step"))
+        batches: list[Batch] = []
+        for name in sorted(state, key=lambda name: int(name.split("/")[0])):
+            index, key = name.split("/")
+            batches += [{} for _ in range(int(index) + 1 - len(batches))]
+            batches[int(index)][key] = state[name]
+        self._buffered_inputs = batches or None
+
+    # Wrappers around TRL's methods
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
+        return Epochs(super()._get_train_sampler(dataset))
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int]:
+        # The same order every time, since it decides what random numbers are left for training.
+        return SequentialSampler(eval_dataset)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+        scores: Tensor = super()._calculate_rewards(*args, **kwargs)
+        summed = (scores * self.reward_weights.to(scores.device)).nansum(dim=1)
+        self._rewards = summed.masked_fill(scores.isnan().all(dim=1), torch.nan)
+        return scores
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        scored = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if torch.is_grad_enabled():
+            self.logps = scored[0]
+        return scored
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
+        out: Batch = super()._generate_and_score_completions(inputs)
+        if not self.model.training or self._rewards is None:
+            return out
+        first = self.accelerator.process_index * len(inputs)
+        return self.shape_rollout(out, self._rewards[first : first + len(inputs)], inputs)
+
+    def _compute_loss(self, model: Any, inputs: Batch) -> Tensor:
+        with self._own_kl():
+            loss: Tensor = super()._compute_loss(model, inputs)
+        extra = self.extra_loss(inputs) if self.model.training else None
+        self.logps = None
+        return loss if extra is None else loss + extra
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.save_state(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.load_state(Path(checkpoint))
+
+    @contextmanager
+    def _own_kl(self) -> Iterator[None]:
+        asked, self.beta = self.beta, self.kl_in_loss
+        try:
+            yield
+        finally:
+            self.beta = asked
+
+    @property
+    def _rollout_file(self) -> str:
+        return f"rollout-{self.accelerator.process_index}.safetensors"
+
+    def _rollout_state(self) -> Batch:
+        step = {"step": torch.tensor(self._step)}
+        between = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        if between or self._buffered_inputs is None:
+            return step
+        return step | {
+            f"{index}/{key}": tensor.detach().clone().contiguous()
+            for index, batch in enumerate(self._buffered_inputs)
+            for key, tensor in batch.items()
+        }
+
+
+def online_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    heldout: Dataset | None,
+    spec: TrainSlice,
+    setting: Setting,
+    kind: type[Rollout] = Rollout,
+) -> Rollout:
+    """A trainer of `kind`. The reference is the policy that the stage starts from.
+
+    Raises DataError if the prompts that fit are not enough for one rollout.
+    """
+    settings = spec.train
+    prompts = fitting(train, tokenizer, settings.max_prompt_length)
+    measured = fitting(heldout, tokenizer, settings.max_prompt_length) if heldout else None
+    config = OnlineConfig(
+        **_arguments(spec, setting, evaluates=bool(measured)) | kind.options(settings)
+    )
+    needed = config.generation_batch_size // config.num_generations
+    if len(prompts) < needed:
+        # TRL would take no step at all.
+        raise DataError(
+            f"one round of sampling needs {needed} prompts, and {len(prompts)} of {len(train)} "
+            f"have at most {settings.max_prompt_length} tokens; add data, raise "
+            "train.max_prompt_length, or lower train.per_device_batch_size"
+        )
+    return kind(
+        settings,
+        model=model,
+        args=config,
+        reward_funcs=judges(spec.rewards, model, tokenizer),
+        train_dataset=prompts,
+        eval_dataset=measured or None,
+        processing_class=tokenizer,
+        peft_config=lora(spec.peft),
+    )
+
+
+def _arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[str, Any]:
+    train = spec.train
+    shared = arguments(spec, setting, evaluates=evaluates)
+    del shared["max_length"]  # prompts and answers have limits of their own
+    return shared | {
+        "num_generations": train.num_generations,
+        # One answer to each held-out prompt measures the reward; their loss means nothing.
+        "num_generations_eval": 1,
+        "steps_per_generation": train.steps_per_generation,
+        "max_completion_length": train.max_completion_length,
+        "temperature": train.temperature,
+        "top_p": train.top_p,
+        "top_k": train.top_k,
+        "entropy_coef": train.ent_coef,
+        "mask_truncated_completions": train.mask_truncated_completions,
+        "reward_weights": [reward.weight for reward in spec.rewards],
+        # Else old and new log-probabilities of the same weights would differ.
+        "disable_dropout": True,
+        # Hooks read tensors that a search for unused parameters does not see.
+        "ddp_find_unused_parameters": False,
+    }

@@ -1,0 +1,175 @@
+"""Proximal policy optimisation (arXiv:1707.06347) as it is done for language models
+(arXiv:2403.17031): a critic, and a penalty for leaving the reference in the reward of each token.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from aligntune.config.slices import TrainSlice
+from aligntune.config.train import Train
+from aligntune.losses.advantages import gae, kl_estimate, token_rewards, whiten
+from aligntune.losses.values import explained_variance, value_loss
+from aligntune.train.loop import Setting
+from aligntune.train.online import Batch, Rollout, given, online_trainer
+
+HEAD = "value_head"
+FILE = f"{HEAD}.safetensors"
+
+
+class Critic:
+    """A linear head on the policy's last hidden state, which starts at 0.
+
+    It is a submodule of the policy, so that it is optimised, moved and synchronised with it, but
+    the policy is saved without it.
+    """
+
+    def __init__(self, policy: PreTrainedModel) -> None:
+        self.head = nn.Linear(policy.config.get_text_config().hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self._listening: list[Tensor] | None = None
+        policy.add_module(HEAD, self.head.to(policy.device))
+        policy._keys_to_ignore_on_save |= {f"{HEAD}.weight", f"{HEAD}.bias"}
+        policy.base_model.register_forward_hook(self._hear)
+
+    @contextmanager
+    def values(self) -> Iterator[list[Tensor]]:
+        """Collects, from each forward pass of the policy within, the value (B, L) of the state
+        after each of its tokens."""
+        self._listening = heard = []
+        try:
+            yield heard
+        finally:
+            self._listening = None
+
+    def _hear(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._listening is None:
+            return
+        hidden = output.last_hidden_state
+        with torch.autocast(hidden.device.type, enabled=False):
+            self._listening.append(self.head(hidden.float()).squeeze(-1))
+
+
+class Ppo(Rollout):
+    def __init__(self, settings: Train, **kwargs: Any) -> None:
+        super().__init__(settings, **kwargs)
+        self.kl_in_loss = 0.0
+        policy = self.model
+        self.critic = Critic(policy.get_base_model() if hasattr(policy, "peft_config") else policy)
+        self._values: Tensor | None = None
+
+    @classmethod
+    def options(cls, train: Train) -> dict[str, Any]:
+        return {
+            "beta": train.kl_coef,
+            "epsilon": train.cliprange,
+            "epsilon_high": train.cliprange,
+            "num_iterations": train.num_ppo_epochs,
+            # A mean over all tokens of the step, and advantages that are scaled here.
+            "loss_type": "dapo",
+            "scale_rewards": "none",
+        }
+
+    def shape_rollout(self, out: Batch, rewards: Tensor, inputs: list[dict[str, Any]]) -> Batch:
+        train = self.settings
+        # An answer that nothing could judge teaches nothing.
+        mask = out["completion_mask"] * ~rewards.isnan()[:, None]
+        logps, values = self._score(out)
+        penalties = torch.zeros_like(logps)
+        if "ref_per_token_logps" in out:
+            kl = kl_estimate(logps, out["ref_per_token_logps"], given(train.kl_estimator))
+            penalties = given(train.kl_coef) * kl
+            self.note("kl", kl, mask)
+        scores = rewards.nan_to_num().to(logps.dtype) - self._missing_eos(out)
+        earned = token_rewards(scores, penalties, mask)
+        if train.whiten_rewards:
+            earned = whiten(earned, mask, keep_mean=True, reduce=self.total)
+        advantages, returns = gae(
+            earned, values, mask, gamma=given(train.gamma), lam=given(train.lam)
+        )
+        self.note("value/mean", values, mask)
+        self.note("value/return", returns, mask)
+        explained = explained_variance(values, returns, mask)
+        self._metrics["train"]["value/explained_variance"].append(explained)
+        return out | {
+            "completion_mask": mask,
+            "advantages": whiten(advantages, mask, reduce=self.total),
+            "old_per_token_logps": logps,
+            "old_values": values,
+            "returns": returns,
+        }
+
+    def extra_loss(self, inputs: Batch) -> Tensor | None:
+        train = self.settings
+        loss = value_loss(
+            given(self._values),
+            inputs["old_values"],
+            inputs["returns"],
+            clip=given(train.cliprange_value),
+        )
+        self.note("value/loss", loss, inputs["completion_mask"])
+        self._values = None
+        return given(train.vf_coef) * self.aggregate(loss, inputs)
+
+    def save_state(self, folder: Path) -> None:
+        super().save_state(folder)
+        if self.args.should_save:
+            state = {k: v.detach().cpu() for k, v in self.critic.head.state_dict().items()}
+            save_file(state, folder / FILE)
+
+    def load_state(self, folder: Path) -> None:
+        super().load_state(folder)
+        self.critic.head.load_state_dict(load_file(folder / FILE))
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        **kwargs: Any,
+    ) -> Any:
+        with self.critic.values() as heard:
+            scored = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, **kwargs
+            )
+        # The value of the state before each token; a separate reference model has none.
+        self._values = torch.cat(heard)[:, -logits_to_keep - 1 : -1] if heard else None
+        return scored
+
+    @torch.no_grad()
+    def _score(self, out: Batch) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and values of the answers' tokens by the policy that gave them."""
+        logps, _, _ = self._get_per_token_logps_and_entropies(
+            self.model,
+            torch.cat([out["prompt_ids"], out["completion_ids"]], dim=1),
+            torch.cat([out["prompt_mask"], out["completion_mask"]], dim=1),
+            out["completion_ids"].size(1),
+            batch_size=self.args.per_device_train_batch_size,
+        )
+        values, self._values = given(self._values), None
+        return logps, values
+
+    def _missing_eos(self, out: Batch) -> Tensor:
+        ends = torch.tensor(self.eos_token_ids, device=out["completion_ids"].device)
+        cut_off = ~torch.isin(out["completion_ids"], ends).any(dim=1)
+        return given(self.settings.missing_eos_penalty) * cut_off
+
+
+def ppo_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    heldout: Dataset | None,
+    spec: TrainSlice,
+    setting: Setting,
+) -> Any:
+    return online_trainer(model, tokenizer, train, heldout, spec, setting, kind=Ppo)

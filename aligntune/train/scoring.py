@@ -1,0 +1,56 @@
+"""Log-probabilities as sampling sees them: no gradient, no dropout."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.utils.rnn import pad_sequence
+
+
+@contextmanager
+def frozen(model: Module) -> Iterator[None]:
+    """`model` in evaluation mode and without gradients; afterwards it is as before."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def token_logps(trainer: Any, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
+    """Log-probability in nats, at the sampling temperature, of each of the last `keep` tokens;
+    meaningless where `mask` is 0. (N, S), (N, S) -> (N, keep)
+
+    `trainer` is a GRPO trainer; its policy runs on as many rows at once as in training.
+    """
+    with frozen(trainer.model):
+        logps, *_ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, keep, batch_size=trainer.args.per_device_train_batch_size
+        )
+    return torch.as_tensor(logps).float()
+
+
+def completion_logps(
+    trainer: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], pad: int
+) -> list[list[float]]:
+    """The same for completions of any lengths as lists, each behind its prompt."""
+    if not prompts:
+        return []
+    left, left_mask = _padded(prompts, pad, "left")
+    right, right_mask = _padded(completions, pad, "right")
+    ids, mask = torch.cat([left, right], dim=1), torch.cat([left_mask, right_mask], dim=1)
+    device = trainer.accelerator.device
+    logps = token_logps(trainer, ids.to(device), mask.to(device), right.size(1))
+    return [row[: len(ids)].tolist() for row, ids in zip(logps.cpu(), completions, strict=True)]
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int, side: str) -> tuple[Tensor, Tensor]:
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    ids = pad_sequence(tensors, batch_first=True, padding_value=pad, padding_side=side)
+    ones = [torch.ones_like(tensor) for tensor in tensors]
+    return ids, pad_sequence(ones, batch_first=True, padding_side=side)

@@ -1,0 +1,204 @@
+"""Settings that contradict each other, settings that do nothing, and what a name stands for."""
+
+import pytest
+
+from aligntune.config.algo import ALGOS, GROUP, ONLINE
+from aligntune.config.presets import PRESETS, group_size, resolved, used
+from aligntune.config.rules import problems, warnings
+from aligntune.config.run import RunConfig
+from aligntune.config.train import Peft, Train
+
+
+def config(algo="dpo", **sections):
+    base = {
+        "algo": algo,
+        "model": {"name_or_path": "owner/model"},
+        "datasets": [{"name": "owner/data"}],
+        "rewards": [{"reward_type": "length"}] if algo in ONLINE else [],
+    }
+    return RunConfig.model_validate(base | sections)
+
+
+@pytest.mark.parametrize(
+    ("written", "algo"),
+    [
+        ("dr_grpo", "dr-grpo"),
+        ("drgrpo", "dr-grpo"),
+        ("Dr. GRPO", "dr-grpo"),
+        ("counterfact_grpo", "counterfactual-grpo"),
+        ("counterfactual_grpo", "counterfactual-grpo"),
+        ("pace", "bolt"),
+        ("PPO", "ppo"),
+        *((name, name) for name in ALGOS),
+    ],
+)
+def test_common_spellings_of_an_algorithm_are_understood(written, algo):
+    assert config(algo=written, rewards=[{"reward_type": "length"}]).algo == algo
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_a_config_with_nothing_but_the_necessary_has_no_problem_and_no_warning(algo):
+    run = config(algo)
+    assert problems(run) == []
+    assert warnings(run, {("algo",), ("model",), ("datasets",)}) == []
+
+
+CONTRADICTIONS = [
+    ("sft", {"sft": {"datasets": [{"name": "x"}]}}, "sft", "twice"),
+    ("ppo", {"rewards": []}, "algo", "needs something to optimise"),
+    ("grpo", {"rewards": [{"reward_type": "length", "weight": 0}]}, "rewards", "weight is 0"),
+    ("dpo", {"logging": {"push_to_hub": True}}, "logging.push_to_hub", "hub_model_id"),
+    (
+        "dpo",
+        {"logging": {"loggers": ["wandb"], "report_to": ["tensorboard"]}},
+        "logging.report_to",
+        "differ",
+    ),
+    (
+        "dpo",
+        {"logging": {"load_best": True, "eval_steps": None}},
+        "logging.load_best",
+        "without evaluation",
+    ),
+    (
+        "dpo",
+        {"logging": {"load_best": True, "eval_steps": 3, "save_steps": 4}},
+        "logging.load_best",
+        "multiple of",
+    ),
+    ("ppo", {"logging": {"load_best": True}}, "logging.load_best", "no held-out loss"),
+    (
+        "dpo",
+        {"model": {"name_or_path": "x", "quantization": "4bit"}},
+        "model.quantization",
+        "`peft`",
+    ),
+    ("dpo", {"train": {"loss_type": "nll"}}, "train.loss_type", "dpo has no loss 'nll'"),
+    ("dpo", {"train": {"loss_type": "exo_pair"}}, "train.loss_type", "label_smoothing"),
+    ("dpo", {"train": {"beta": 0}}, "train.beta", "learns nothing"),
+    ("grpo", {"train": {"num_generations": 3}}, "train.num_generations", "do not divide the 4"),
+    ("grpo", {"train": {"per_device_batch_size": 1}}, "train.num_generations", "at least 2"),
+    (
+        "grpo",
+        {"train": {"gradient_accumulation_steps": 2, "steps_per_generation": 3}},
+        "train.steps_per_generation",
+        "multiple of `gradient_accumulation_steps`",
+    ),
+    (
+        "grpo",
+        {"train": {"max_length": 64, "max_completion_length": 40, "max_prompt_length": 40}},
+        "train.max_completion_length",
+        "do not fit",
+    ),
+    (
+        "bolt",
+        {"train": {"bolt": {"rho_min": 0.9, "rho_max": 0.8}}},
+        "train.bolt.rho_min",
+        "rho_max",
+    ),
+    (
+        "dpo",
+        {"sft": {"datasets": [{"name": "x"}], "train": {"loss_type": "ipo"}}},
+        "sft.train.loss_type",
+        "sft has no loss",
+    ),
+]
+
+
+@pytest.mark.parametrize(("algo", "changes", "key", "words"), CONTRADICTIONS)
+def test_a_contradiction_is_named_where_it_is(algo, changes, key, words):
+    (problem,) = problems(config(algo, **changes))
+    assert ".".join(map(str, problem.path)) == key
+    assert words in problem.message
+
+
+def test_all_contradictions_come_together():
+    run = config(logging={"push_to_hub": True}, train={"loss_type": "dapo", "beta": 0})
+    assert len(problems(run)) == 3
+
+
+@pytest.mark.parametrize(
+    ("algo", "name", "words"),
+    [
+        ("dpo", "cliprange", "it is for ppo"),
+        ("dpo", "kl_coef", "use `beta`"),
+        ("grpo", "cliprange", "use `epsilon`"),
+        ("ppo", "beta", "use `kl_coef`"),
+        ("sft", "temperature", "it is for ppo"),
+    ],
+)
+def test_a_setting_without_effect_is_named(algo, name, words):
+    (warning,) = warnings(config(algo, train={name: 0.5}), {("train", name)})
+    assert warning.path == ("train", name)
+    assert words in warning.message
+
+
+def test_null_is_no_warning():
+    assert warnings(config("dpo"), {("train", "cliprange")}) == []
+
+
+@pytest.mark.parametrize(
+    ("algo", "changes", "key"),
+    [
+        ("dpo", {"rewards": [{"reward_type": "length"}]}, "rewards"),
+        ("ppo", {"train": {"top_p": 0.9}}, "train.top_p"),
+        ("ppo", {"logging": {"save_steps": 3}}, "logging.save_steps"),
+        ("dpo", {"train": {"max_steps": 5, "warmup_steps": 9}}, "train.warmup_steps"),
+        ("dpo", {"datasets": [{"name": "x", "task_type": "prompt"}]}, "datasets.0.task_type"),
+    ],
+)
+def test_a_surprising_setting_is_named(algo, changes, key):
+    (warning,) = warnings(config(algo, **changes), set())
+    assert ".".join(map(str, warning.path)) == key
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_a_stage_sees_what_its_algorithm_has_and_nothing_else(algo):
+    made = resolved(Train(), algo, None, 512)
+    for name in Train.model_fields:
+        if name in PRESETS[algo] or name in ("learning_rate", "max_length"):
+            assert getattr(made, name) is not None, name
+        elif name not in used(algo):
+            assert getattr(made, name) is None, name
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_settings_of_other_algorithms_do_not_reach_a_stage(algo):
+    others = {"cliprange": 0.3, "epsilon": 0.3, "packing": True, "label_smoothing": 0.1}
+    foreign = {name: value for name, value in others.items() if name not in used(algo)}
+    assert resolved(Train(**foreign), algo, None, 512) == resolved(Train(), algo, None, 512)
+
+
+def test_what_is_written_beats_the_preset():
+    made = resolved(Train(epsilon_high=0.5, beta=0.0), "grpo", None, 512)
+    assert (made.epsilon_high, made.beta, made.epsilon) == (0.5, 0.0, 0.2)
+
+
+@pytest.mark.parametrize("algo", sorted(GROUP))
+def test_a_group_divides_the_rows_of_a_step(algo):
+    made = resolved(Train(per_device_batch_size=6, gradient_accumulation_steps=2), algo, None, 512)
+    assert made.num_generations == (8 if algo == "gspo" else 6)
+
+
+def test_the_papers_settings():
+    """Algorithms as their papers have them; a changed preset is a changed algorithm."""
+    made = {algo: resolved(Train(), algo, None, 2048) for algo in ALGOS}
+    assert made["dr-grpo"].loss_type == "dr_grpo"
+    assert made["dr-grpo"].scale_rewards == made["gbmpo"].scale_rewards == "none"
+    assert (made["dapo"].epsilon, made["dapo"].epsilon_high) == (0.2, 0.28)
+    assert (made["gspo"].epsilon, made["gspo"].epsilon_high) == (3e-4, 4e-4)
+    assert made["gspo"].importance_sampling_level == "sequence"
+    assert made["gspo"].steps_per_generation == 4
+    assert made["gspo"].loss_type == "grpo"
+    assert {algo for algo in GROUP if made[algo].beta} == {"grpo", "counterfactual-grpo"}
+    assert (made["ppo"].num_ppo_epochs, made["ppo"].lam, made["ppo"].vf_coef) == (4, 0.95, 0.1)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (4, 4), (8, 8), (12, 6), (16, 8), (7, 7)])
+def test_group_sizes(rows, size):
+    assert group_size(rows) == size
+
+
+def test_an_adapter_learns_ten_times_as_fast():
+    plain, adapter = (resolved(Train(), "sft", peft, 512) for peft in (None, Peft()))
+    assert adapter.learning_rate == pytest.approx(10 * plain.learning_rate)

@@ -1,0 +1,98 @@
+"""Rewards that a model gives, with models made here."""
+
+import pytest
+import torch
+from tiny import build_tokenizer
+
+from aligntune.config.rewards import Reward
+from aligntune.errors import ConfigError
+from aligntune.rewards import scorer
+from aligntune.rewards.sources import fingerprint, local
+from aligntune.rewards.types import Sample
+
+SAMPLES = [Sample("one", "two three"), Sample("four", "five " * 30), Sample("a", "b")]
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """(number of labels, safe or not) -> the directory of a model."""
+
+    def build(labels, safe=True):
+        from transformers import LlamaConfig, LlamaForSequenceClassification
+
+        path = tmp_path_factory.mktemp("classifier")
+        tokenizer = build_tokenizer(vocab_size=400, context=64)
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+            num_attention_heads=2, num_labels=labels, pad_token_id=tokenizer.pad_token_id,
+            max_position_embeddings=64,
+        )  # fmt: skip
+        if labels == 2:
+            config.id2label = {0: "NEGATIVE", 1: "POSITIVE"}
+        model = LlamaForSequenceClassification(config)
+        torch.nn.init.normal_(model.score.weight, std=1.0)
+        model.save_pretrained(path)
+        if not safe:
+            (path / "model.safetensors").unlink()
+            torch.save(model.state_dict(), path / "pytorch_model.bin")
+        tokenizer.save_pretrained(path)
+        return str(path)
+
+    return build
+
+
+def test_a_reward_model_gives_its_raw_score_whatever_the_batch(classifier):
+    name = classifier(1)
+    one = scorer(Reward(reward_type="model", model_name=name, params={"batch_size": 1}))(SAMPLES)
+    all_ = scorer(Reward(reward_type="model", model_name=name))(SAMPLES)
+    assert one == pytest.approx(all_, abs=1e-5)
+    assert len(set(one)) == 3
+
+
+def test_a_classifier_gives_the_probability_of_the_label(classifier):
+    name = classifier(2)
+    default = scorer(Reward(reward_type="sentiment", model_name=name))(SAMPLES)
+    negative = Reward(reward_type="sentiment", model_name=name, params={"label": "negative"})
+    assert [a + b for a, b in zip(default, scorer(negative)(SAMPLES), strict=True)] == (
+        pytest.approx([1, 1, 1])
+    )
+
+
+def test_a_classifier_without_that_label_is_explained(classifier):
+    found = scorer(Reward(reward_type="safety", model_name=classifier(2)))
+    with pytest.raises(ConfigError, match="labels negative, positive; say which"):
+        found(SAMPLES)
+
+
+def test_pickled_weights_are_refused(classifier):
+    found = scorer(Reward(reward_type="model", model_name=classifier(1, safe=False)))
+    with pytest.raises(ConfigError, match="no safetensors"):
+        found(SAMPLES)
+
+
+def test_a_language_model_is_no_reward_model(tiny_model):
+    found = scorer(Reward(reward_type="model", model_name=str(tiny_model)))
+    with pytest.raises(ConfigError, match="is not one"):
+        found(SAMPLES)
+
+
+def test_a_gpu_that_is_not_there_is_explained(classifier):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    found = scorer(Reward(reward_type="model", model_name=classifier(1), device="cuda:0"))
+    with pytest.raises(ConfigError, match="no GPU here"):
+        found(SAMPLES)
+
+
+def test_the_fingerprint_follows_the_weights_and_the_code(classifier, tmp_path, monkeypatch):
+    one, two = (Reward(reward_type="model", model_name=classifier(n)) for n in (1, 2))
+    assert fingerprint(one) == fingerprint(one) != fingerprint(two)
+    assert fingerprint(Reward(reward_type="length")) == ""
+    assert local(one, fingerprint(one), tmp_path / "into") == one
+    module = tmp_path / "mine.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    module.write_text("def f(samples): return []\n")
+    before = fingerprint(Reward(reward_type="mine:f"))
+    module.write_text("def f(samples): return [1]\n")
+    assert fingerprint(Reward(reward_type="mine:f")) != before

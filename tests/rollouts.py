@@ -1,0 +1,81 @@
+"""Online training in a test: a spec, a trainer, a run, and its curves."""
+
+from pathlib import Path
+
+from datasets import Dataset
+
+from aligntune.config.presets import resolved
+from aligntune.config.rewards import Reward
+from aligntune.config.slices import TrainSlice
+from aligntune.config.train import Train
+from aligntune.journal import read
+from aligntune.models.load import load_policy, load_tokenizer
+from aligntune.train.loop import Setting, fit
+
+WORDS = ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
+ROWS = [
+    {"prompt": [{"role": "user", "content": f"{verb} {word}"}], "answer": word, "source": "x"}
+    for verb in ("say", "tell")
+    for word in WORDS
+]
+
+
+TOY = (Reward(reward_type="toy"),)
+
+
+def spec(algo, peft=None, rewards=TOY, save_steps=100, eval_steps=None, **train):
+    settings = {
+        "per_device_batch_size": 16,
+        "max_steps": 30,
+        "learning_rate": 1e-2,
+        "max_completion_length": 8,
+        "lr_scheduler_type": "constant",
+    } | train
+    return TrainSlice(
+        algo=algo,
+        train=resolved(Train(**settings), algo, peft, 128),
+        rewards=rewards,
+        peft=peft,
+        precision="fp32",
+        gradient_checkpointing=False,
+        attn_implementation=None,
+        quantization=None,
+        use_unsloth=False,
+        trust_remote_code=False,
+        seed=1,
+        load_best=None,
+        save_steps=save_steps,
+        eval_steps=eval_steps,
+        loggers=(),
+        sample_logging=None,
+    )
+
+
+def place(folder: Path, stopping=lambda: False) -> Setting:
+    (folder / "work").mkdir(parents=True, exist_ok=True)
+    return Setting(folder, folder / "work", "key", lambda *shown: None, stopping)
+
+
+def make(build, path, spec, setting, rows=ROWS, heldout=None):
+    measured = Dataset.from_list(heldout) if heldout else None
+    policy = load_policy(path, trust_remote_code=False)
+    return build(policy, load_tokenizer(path), Dataset.from_list(rows), measured, spec, setting)
+
+
+def run(build, path, spec, setting, rows=ROWS, heldout=None):
+    """The trainer, trained."""
+    trainer = make(build, path, spec, setting, rows, heldout)
+    fit(trainer, spec, setting, rows=len(rows))
+    return trainer
+
+
+def curve(setting, name="train/reward"):
+    rows = read(setting.out / "metrics.jsonl")
+    return [row.metrics[name] for row in rows if name in row.metrics]
+
+
+def gain(setting):
+    """Mean reward of the last quarter of a run, less that of the first."""
+    rewards = curve(setting)
+    n = len(rewards) // 4
+    return (sum(rewards[-n:]) - sum(rewards[:n])) / n

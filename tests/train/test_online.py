@@ -1,0 +1,294 @@
+"""Online algorithms: each learns what it is rewarded for, and goes on where it stopped."""
+
+import pytest
+import torch
+from rollouts import ROWS, curve, gain, make, place, run, spec
+from safetensors.torch import load_file
+
+from aligntune.config.rewards import Reward
+from aligntune.config.train import Peft
+from aligntune.errors import DataError, Interrupted
+from aligntune.models.load import load_policy, load_tokenizer
+from aligntune.models.save import save_policy
+from aligntune.train.judge import judges
+from aligntune.train.policy import TRAINERS
+
+EAGER = {"num_ppo_epochs": 2, "kl_coef": 0.01}
+"""PPO in a hurry."""
+
+
+def letters(samples):
+    """The share of an answer's characters that are small letters."""
+    return [sum("a" <= c <= "z" for c in s.completion) / max(len(s.completion), 1) for s in samples]
+
+
+@pytest.fixture(autouse=True)
+def rewards(monkeypatch):
+    known = {"toy": letters}
+    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: known[reward.reward_type])
+    return known
+
+
+@pytest.fixture
+def setting(tmp_path):
+    return lambda name="out", **stopping: place(tmp_path / name, **stopping)
+
+
+def build(path, spec, setting, rows=ROWS):
+    return make(TRAINERS[spec.algo], path, spec, setting, rows)
+
+
+def train(path, spec, setting, rows=ROWS, heldout=None):
+    return run(TRAINERS[spec.algo], path, spec, setting, rows, heldout)
+
+
+@pytest.mark.parametrize(
+    ("algo", "changes"),
+    [
+        ("ppo", EAGER | {"max_steps": 50}),
+        ("grpo", {}),
+        ("dr-grpo", {}),
+        ("dapo", {}),
+        ("gspo", {"max_steps": 60}),
+        ("gbmpo", {}),
+    ],
+)
+def test_the_reward_rises(tiny_model, setting, algo, changes):
+    made = setting()
+    train(tiny_model, spec(algo, **changes), made)
+    assert gain(made) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("algo", "changes"),
+    [
+        ("ppo", {"num_ppo_epochs": 4}),
+        ("grpo", {"num_iterations": 2, "steps_per_generation": 2, "per_device_batch_size": 8}),
+        (
+            "gspo",
+            {
+                "per_device_batch_size": 4,
+                "gradient_accumulation_steps": 2,
+                "steps_per_generation": 4,
+                "num_iterations": 2,
+            },
+        ),
+    ],
+)
+@pytest.mark.parametrize("peft", [None, Peft(r=4, dropout=0.1)], ids=["full", "lora"])
+def test_stopped_inside_a_rollout_it_goes_on_exactly(tiny_model, setting, algo, changes, peft):
+    wanted = spec(algo, peft, max_steps=11, **changes).model_copy(update={"eval_steps": 3})
+    whole = train(tiny_model, wanted, setting("whole"), heldout=ROWS[:5])
+    seen = []
+
+    def stopping():
+        seen.append(1)
+        return len(seen) == 6
+
+    with pytest.raises(Interrupted, match="after step 6 of 11"):
+        train(tiny_model, wanted, setting("halved", stopping=stopping), heldout=ROWS[:5])
+    halved = train(tiny_model, wanted, setting("halved"), heldout=ROWS[:5])
+    expected, got = whole.model.state_dict(), halved.model.state_dict()
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    names = ("loss", "reward", "num_tokens", "grad_norm")
+    for name in (*(f"train/{name}" for name in names), "eval/reward"):
+        assert curve(setting("whole"), name) == curve(setting("halved"), name)
+
+
+def test_a_checkpoint_between_rollouts_holds_no_rollout(tiny_model, setting):
+    made = setting()
+    train(tiny_model, spec("ppo", max_steps=5, num_ppo_epochs=2, save_steps=1), made)
+    checkpoints = sorted((made.work / "checkpoints").glob("step-*"))
+    between, inside = (load_file(path / "rollout-0.safetensors") for path in checkpoints)
+    assert between.keys() == {"step"}
+    assert int(inside["step"]) == 5
+    assert {"0/returns", "0/old_values", "0/num_items_in_batch"} < inside.keys()
+
+
+@pytest.mark.parametrize("peft", [None, Peft(r=4)], ids=["full", "lora"])
+def test_the_value_head_learns_and_is_not_part_of_the_policy(tiny_model, setting, peft, tmp_path):
+    made = setting()
+    trainer = train(tiny_model, spec("ppo", peft, max_steps=4, save_steps=4), made)
+    assert float(trainer.critic.head.weight.detach().norm()) > 0
+    (checkpoint,) = (made.work / "checkpoints").glob("step-*")
+    saved = load_file(checkpoint / "value_head.safetensors")
+    assert torch.equal(saved["weight"], trainer.critic.head.weight)
+    save_policy(trainer.model, trainer.processing_class, tmp_path / "saved")
+    policy = load_file(tmp_path / "saved" / "model" / "model.safetensors")
+    assert policy.keys() == load_file(tiny_model / "model.safetensors").keys()
+
+
+def test_ppo_learns_through_an_adapter(tiny_model, setting, tmp_path):
+    # The random embeddings are too small for what is before them to prefer any token.
+    policy = load_policy(tiny_model, trust_remote_code=False)
+    policy.get_input_embeddings().weight.data *= 10
+    policy.save_pretrained(tmp_path / "sharp")
+    load_tokenizer(tiny_model).save_pretrained(tmp_path / "sharp")
+    made = setting()
+    wanted = spec("ppo", Peft(r=16), max_steps=100, **EAGER)
+    train(tmp_path / "sharp", wanted, made)
+    assert gain(made) > 0.1
+
+
+def test_ppo_stays_at_the_reference_if_that_is_worth_more(tiny_model, setting):
+    for name, weight in (("held", 10.0), ("free", 0.01)):
+        train(tiny_model, spec("ppo", max_steps=50, **EAGER | {"kl_coef": weight}), setting(name))
+    held, free = (sum(curve(setting(name), "train/kl")[-6:]) / 6 for name in ("held", "free"))
+    assert abs(held) < free / 3
+    assert abs(gain(setting("held"))) < 0.1
+
+
+def test_a_step_is_the_same_however_it_is_split(tiny_model, setting):
+    curves = []
+    for batch, parts in ((16, 1), (4, 4)):
+        made = setting(f"split{parts}")
+        sizes = {"per_device_batch_size": batch, "gradient_accumulation_steps": parts}
+        train(tiny_model, spec("ppo", max_steps=4, learning_rate=1e-3, **sizes), made)
+        curves.append([curve(made, f"train/{name}") for name in ("loss", "grad_norm", "reward")])
+    for whole, split in zip(*curves, strict=True):
+        assert whole == pytest.approx(split, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])
+def test_kl_as_a_divergence_is_trls_own_kl(tiny_model, setting, loss_type):
+    shared = {
+        "loss_type": loss_type,
+        "scale_rewards": "none",
+        "max_steps": 6,
+        "learning_rate": 1e-3,
+        "num_iterations": 2,
+        "per_device_batch_size": 8,
+        "gradient_accumulation_steps": 2,
+    }
+    kl = {"divergence": "kl", "divergence_estimator": "sampled_is", "divergence_weight": 0.5}
+    train(tiny_model, spec("grpo", beta=0.5, **shared), setting("theirs"))
+    train(tiny_model, spec("gbmpo", **kl, **shared), setting("ours"))
+    for name in ("train/loss", "train/grad_norm", "train/reward"):
+        ours, theirs = (curve(setting(which), name) for which in ("ours", "theirs"))
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-7)
+
+
+def test_without_weight_gbmpo_is_dr_grpo(tiny_model, setting):
+    shared = {"max_steps": 4, "num_iterations": 2}
+    expected = train(tiny_model, spec("dr-grpo", **shared), setting("theirs")).model.state_dict()
+    got = train(tiny_model, spec("gbmpo", divergence_weight=0.0, **shared), setting("ours"))
+    assert all(torch.equal(expected[n], tensor) for n, tensor in got.model.state_dict().items())
+
+
+def test_a_divergence_holds_the_policy_at_the_reference(tiny_model, setting):
+    held = {"divergence": "prob_l2", "divergence_estimator": "score", "divergence_weight": 300.0}
+    train(tiny_model, spec("gbmpo", **held), setting("held"))
+    train(tiny_model, spec("gbmpo"), setting("free"))
+    held, free = (max(curve(setting(name), "train/divergence")) for name in ("held", "free"))
+    assert held < free / 3
+
+
+def test_what_a_reward_is_shown(tiny_model, setting, rewards):
+    seen = []
+
+    def spy(samples):
+        seen.extend(samples)
+        return letters(samples)
+
+    rewards["spy"] = spy
+    rows = [
+        {
+            "prompt": [
+                {"role": "system", "content": "be brief"},
+                {"role": "user", "content": "hello"},
+                {"role": "assistant", "content": "hi"},
+                {"role": "user", "content": "say red"},
+            ],
+            "answer": "red",
+        }
+    ]
+    wanted = spec(
+        "grpo", rewards=(Reward(reward_type="spy"),), max_steps=1, max_completion_length=3
+    )
+    train(tiny_model, wanted, setting(), rows * 2)
+    assert len(seen) == 16
+    assert {(sample.prompt, sample.answer) for sample in seen} == {("say red", "red")}
+    assert {sample.truncated for sample in seen} == {True}
+    assert all(len(sample.completion) > 0 for sample in seen)
+
+
+def test_an_answer_that_ended_is_not_truncated(tiny_model, rewards):
+    tokenizer = load_tokenizer(tiny_model)
+    shown = []
+
+    def spy(samples):
+        shown.extend(samples)
+        return [0.0 for _ in samples]
+
+    rewards["toy"] = spy
+    policy = load_policy(tiny_model, trust_remote_code=False)
+    (function,) = judges((Reward(reward_type="toy"),), policy, tokenizer)
+    prompt = [{"role": "user", "content": "x"}]
+    answers = [[{"role": "assistant", "content": "y"}]] * 2
+    function(
+        prompts=[prompt] * 2,
+        completions=answers,
+        completion_ids=[[5, tokenizer.eos_token_id], [5, 6]],
+    )
+    assert [sample.truncated for sample in shown] == [False, True]
+    assert [sample.answer for sample in shown] == [None, None]
+
+
+def test_rewards_are_weighted_and_logged_apart(tiny_model, setting, rewards):
+    rewards["one"] = lambda samples: [1.0 for _ in samples]
+    rewards["one"].__name__ = "one"
+    both = (Reward(reward_type="one", weight=3.0), Reward(reward_type="one", weight=-1.0))
+    made = setting()
+    train(tiny_model, spec("grpo", rewards=both, max_steps=1), made)
+    assert curve(made) == [2.0]
+    assert curve(made, "train/rewards/one/mean") == [1.0]
+    assert curve(made, "train/rewards/one-2/mean") == [1.0]
+
+
+@pytest.mark.parametrize("algo", ["ppo", "grpo"])
+def test_what_no_reward_can_judge_teaches_nothing(tiny_model, setting, rewards, algo):
+    rewards["silent"] = lambda samples: [None for _ in samples]
+    wanted = spec(algo, rewards=(Reward(reward_type="silent"),), max_steps=2, weight_decay=0.0)
+    extra = wanted.train.model_copy(update={"beta": 0.0} if algo == "grpo" else {})
+    trainer = train(tiny_model, wanted.model_copy(update={"train": extra}), setting())
+    before = load_file(tiny_model / "model.safetensors")
+    after = trainer.model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_long_prompts_are_left_out_and_said(tiny_model, setting, caplog):
+    long = {"prompt": [{"role": "user", "content": "red " * 130}], "answer": "", "source": ""}
+    trainer = train(tiny_model, spec("grpo", max_steps=1), setting(), [*ROWS, *ROWS, long])
+    assert len(trainer.train_dataset) == 32
+    assert "1 of 33 rows do not fit in 120 tokens" in caplog.text
+
+
+def test_too_many_long_prompts_are_an_error(tiny_model, setting):
+    long = {"prompt": [{"role": "user", "content": "red " * 130}], "answer": "", "source": ""}
+    with pytest.raises(DataError, match=r"2 of 18 .* raise train.max_prompt_length"):
+        train(tiny_model, spec("grpo", max_steps=1), setting(), [*ROWS, long, long])
+
+
+def test_too_few_prompts_for_one_rollout_are_an_error_and_not_0_steps(tiny_model, setting):
+    with pytest.raises(DataError, match=r"needs 16 prompts, and 15 of 15 have at most 120 tokens"):
+        build(tiny_model, spec("ppo"), setting(), ROWS[:15])
+
+
+def test_the_reward_of_held_out_prompts_is_measured(tiny_model, setting):
+    made = setting()
+    wanted = spec("ppo", max_steps=4).model_copy(update={"eval_steps": 2})
+    train(tiny_model, wanted, made, heldout=ROWS[:3])
+    assert len(curve(made, "eval/reward")) == 2
+
+
+def test_a_missing_end_costs(tiny_model, setting):
+    returns = []
+    for penalty in (0.0, 5.0):
+        made = setting(f"penalty{penalty}")
+        wanted = spec("ppo", max_steps=1, missing_eos_penalty=penalty, max_completion_length=2)
+        train(tiny_model, wanted, made)
+        cut = curve(made, "train/completions/clipped_ratio")[0]
+        returns.append(curve(made, "train/value/return")[0])
+    assert cut > 0.9
+    assert returns[0] - returns[1] > 3
