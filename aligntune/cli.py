@@ -4,8 +4,9 @@ Only click is imported here. Everything else is imported by the command that nee
 `--help`, `validate` and `plan` answer at once.
 """
 
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,66 @@ import click
 
 Command = Callable[..., None]
 
+FLAGS = {
+    "--model": ("model.name_or_path", "The model to start from."),
+    "--max-samples": ("datasets.*.max_samples", "At most this many rows of each dataset."),
+    "--max-steps": ("train.max_steps", "Optimizer steps."),
+    "--learning-rate": ("train.learning_rate", "Peak learning rate; --lr is the same."),
+    "--batch-size": ("train.per_device_batch_size", "Rows per device and forward pass."),
+    "--output-dir": ("logging.output_dir", "Where the run writes."),
+    "--run-name": ("logging.run_name", "What the run is called."),
+    "--seed": ("seed", "Seed of every stage."),
+}
+"""Everyday overrides, each short for a `--set`."""
+
 
 def _config_options(command: Command) -> Command:
-    for option in (
-        click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Override one setting: train.learning_rate=1e-5, datasets.0.max_samples=100.",
-        ),
-        click.option(
-            "--config",
-            "-c",
-            "paths",
-            multiple=True,
-            required=True,
-            type=click.Path(path_type=Path),
-            help="Run config, YAML. Several are merged from left to right.",
-        ),
-    ):
+    for flag, (key, says) in reversed(FLAGS.items()):
+        names = (flag, "--lr") if flag == "--learning-rate" else (flag,)
+        option = click.option(
+            *names,
+            key,
+            callback=_as_override(flag, key),
+            expose_value=False,
+            metavar="VALUE",
+            help=f"{says}  [{key}]",
+        )
         command = option(command)
-    return command
+    command = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_with_flags,
+        help="Override one setting: train.beta=0.2, datasets.0.split=test.",
+    )(command)
+    return click.option(
+        "--config",
+        "-c",
+        "paths",
+        multiple=True,
+        required=True,
+        type=click.Path(path_type=Path),
+        help="Run config, YAML. Several are merged from left to right.",
+    )(command)
+
+
+def _as_override(flag: str, key: str) -> Callable[..., None]:
+    def note(context: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            context.ensure_object(dict).setdefault("flags", []).append(f"{flag} {key}={value}")
+
+    return note
+
+
+def _with_flags(
+    context: click.Context, _: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    # The parameter comes last, so every flag has been seen; a flag beats a --set.
+    return (*value, *context.ensure_object(dict).get("flags", ()))
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and no table.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,16 +87,16 @@ def app() -> None:
 @_config_options
 def train(paths: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Run every stage in this process. The same command again resumes or reuses."""
-    from aligntune.config.load import load
     from aligntune.direct import post_train
 
-    post_train(load(paths, overrides), _command("train", paths, overrides))
+    post_train(_checked(paths, overrides), _command("train", paths, overrides))
 
 
 @app.command()
 @_config_options
 def flow(paths: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Run every stage as a task of a Prefect flow."""
+    _checked(paths, overrides)
     from flows.post_train import run
 
     run(paths, overrides, _command("flow", paths, overrides))
@@ -65,33 +104,159 @@ def flow(paths: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
 
 @app.command()
 @_config_options
-def plan(paths: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
+@_json
+def plan(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Show what a run would do: which stages, reused or run, and why."""
-    from aligntune.config.load import load
     from aligntune.plan import plan as make_plan
-    from aligntune.show import show_plan
+    from aligntune.show import plan_record, show_plan
 
-    show_plan(make_plan(load(paths, overrides)))
+    made = make_plan(_checked(paths, overrides))
+    if as_json:
+        _print_json(plan_record(made))
+    else:
+        show_plan(made)
 
 
 @app.command()
 @_config_options
-def validate(paths: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
-    """Check a config without running it."""
-    from aligntune.config.load import load
+@_json
+@click.option("--fix", is_flag=True, help="Write what was repaired back to the files.")
+def validate(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool, fix: bool) -> None:
+    """Check a config without running it: every setting, and the files and packages it needs."""
+    from aligntune.check import check
+    from aligntune.errors import ConfigError
 
-    config = load(paths, overrides)
+    if fix:
+        _fix(paths)
+    try:
+        found = check(paths, overrides)
+    except ConfigError as error:
+        if as_json:
+            _print_json({"ok": False, "problems": str(error).splitlines()})
+        raise
+    if as_json:
+        _print_json({"ok": True} | found.record())
+        return
+    _say(found.notes)
+    config = found.config
     click.echo(f"{', '.join(map(str, paths))}: ok ({config.algo}, {config.logging.run_name})")
 
 
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a config, for editors."""
+    from aligntune.config.run import json_schema
+
+    _print_json(json_schema())
+
+
+@app.command()
+@click.argument("algo")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="File to write.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+def init(algo: str, output: Path | None, force: bool) -> None:
+    """Write a config for an algorithm, with every setting explained."""
+    from aligntune.errors import ConfigError
+    from aligntune.initial import initial
+
+    text = initial(algo, output or Path("run.yaml"))
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    if output.exists() and not force:
+        raise ConfigError(f"{output} exists already; name another file, or give --force")
+    output.write_text(text, encoding="utf-8")
+    click.echo(f"{output}: written; `aligntune validate --config {output}` checks it")
+
+
+@app.command()
+@click.argument("name", required=False)
+@click.option("--rewards", is_flag=True, help="List the built-in rewards instead.")
+@_json
+def configs(name: str | None, rewards: bool, as_json: bool) -> None:
+    """List the configs that come with aligntune, or print one."""
+    from aligntune import shipped
+
+    if name:
+        click.echo(shipped.text(name), nl=False)
+        return
+    rows = shipped.rewards() if rewards else shipped.summaries()
+    if as_json:
+        _print_json(rows)
+        return
+    width = max(map(len, rows))
+    for known, says in rows.items():
+        click.echo(f"{known:<{width}}  {says}")
+
+
+@app.command()
+@_json
+def doctor(as_json: bool) -> None:
+    """Look at this machine: versions, devices, precision, servers, credentials."""
+    from aligntune.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json([finding._asdict() for finding in findings])
+        return
+    for finding in findings:
+        click.echo(f"{finding.state:<8} {finding.what:<16} {finding.says}")
+
+
+@app.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that completes commands and options; source it from the shell's start-up."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(app, {}, "aligntune", "_ALIGNTUNE_COMPLETE").source())
+
+
+def _checked(paths: Sequence[Path], overrides: Sequence[str]) -> Any:
+    """The config, after the same checks as `validate`."""
+    from aligntune.check import check
+
+    found = check(paths, overrides)
+    _say(found.notes)
+    return found.config
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        click.echo(note, err=True)
+
+
+def _fix(paths: Sequence[Path]) -> None:
+    from aligntune.artifacts import write_atomic
+    from aligntune.config.document import fixed
+
+    for path in paths:
+        text, repairs = fixed(path)
+        if repairs:
+            write_atomic(path, text)
+            lines = ", ".join(str(repair.line) for repair in repairs)
+            click.echo(f"{path}: indented lines {lines}", err=True)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
 def _command(verb: str, paths: tuple[Path, ...], overrides: tuple[str, ...]) -> str:
+    """What was typed, as one line that a shell would read the same way."""
     import shlex
 
     parts = ["aligntune", verb]
     for path in paths:
         parts += ["--config", str(path)]
     for override in overrides:
-        parts += ["--set", override]
+        flag, _, rest = override.partition(" ")
+        if override.startswith("--"):
+            parts += [flag, rest.partition("=")[2]]
+        else:
+            parts += ["--set", override]
     return shlex.join(parts)
 
 

@@ -2,23 +2,29 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from aligntune.artifacts import Artifact
+from aligntune.config.algo import ONLINE
 from aligntune.console import screen, table
 from aligntune.paths import tracking_identity
 from aligntune.plan import Plan
 from aligntune.run import Done
 from aligntune.session import Session
 
-SHOWN = {
+SHOWN: dict[str, tuple[str, ...]] = {
     "model": (),
     "data": ("rows_train", "rows_heldout"),
     "sft": ("train_loss", "final_loss", "rows"),
     "dpo": ("final_loss", "final_rewards/accuracies", "final_rewards/margins"),
-    "evaluate": ("exact_match", "exact_match/vs_base", "preference_accuracy", "nll"),
+    **dict.fromkeys(ONLINE, ("first_reward", "final_reward", "rows")),
+    "evaluate": (
+        *("exact_match", "exact_match/vs_base", "preference_accuracy", "nll", "reward"),
+        "reward/vs_base",
+    ),
     "register": (),
     "push": (),
 }
@@ -39,6 +45,24 @@ def show_plan(plan: Plan) -> None:
     console.print(f"\n{to_run} of {len(plan.stages)} stages to run")
     for name, where in (("artifacts", plan.paths.stages), ("run", plan.paths.run)):
         console.print(f"{name:<10} {_from_here(where)}", highlight=False, soft_wrap=True)
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON values."""
+    return {
+        "run_name": plan.config.logging.run_name,
+        "config": plan.config.model_dump(mode="json"),
+        "stages": [
+            {
+                "label": planned.stage.label,
+                "artifact": planned.stage.name,
+                "reuse": planned.artifact is not None,
+                "why": planned.why,
+                "inputs": dict(planned.stage.inputs),
+            }
+            for planned in plan.stages
+        ],
+    }
 
 
 def done_line(done: Done, artifact: Artifact) -> Text:

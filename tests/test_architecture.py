@@ -20,7 +20,7 @@ LAYERS = [
     {"rewards"},
     {"train", "evaluate"},
     {"track", "registry", "card", "publish", "report"},
-    {"stages", "paths", "checks"},
+    {"stages", "paths", "needs", "check", "shipped", "initial", "doctor"},
     {"pipeline", "plan"},
     {"run", "session", "summary", "console", "show", "launch", "worker"},
     {"direct"},

@@ -92,8 +92,9 @@ def parse_value(text: str, source: str) -> tuple[Any, Mapping[KeyPath, str]]:
         reader = Reader(Script(source, text, inline=True))
         return reader.read(), reader.references
     try:
-        if refers(text):
-            return filled(text, quoted=False, room=MAX_BYTES), {(): text}
-        return plain(text), {}
+        if "${" not in text:
+            return plain(text), {}
+        value = filled(text, quoted=False, room=MAX_BYTES)
+        return value, {(): text} if refers(text) else {}
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from None

@@ -16,7 +16,7 @@ _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{).)*))?", re.DOTA
 
 
 def refers(text: str) -> bool:
-    """Whether `text` holds a reference, well formed or not."""
+    """Whether `text` holds a reference and not only an escaped `$${`."""
     return any(found["inside"] is not None for found in _REFERENCE.finditer(text))
 
 

@@ -74,7 +74,7 @@ class Reader:
         """The values that hold references to the environment, as they are written."""
         self._script = script
         self._room = MAX_BYTES
-        self._events = self._counted()
+        self._events = self._unaliased()
 
     def read(self) -> Any:
         """The document's value. ConfigError for whatever else the script is."""
@@ -93,7 +93,7 @@ class Reader:
 
     def _value(self, event: yaml.Event, path: KeyPath) -> Any:
         if isinstance(event, yaml.ScalarEvent):
-            return self._filled(event, path) if refers(event.value) else self._scalar(event)
+            return self._filled(event, path) if "${" in event.value else self._scalar(event)
         if len(path) >= MAX_DEPTH:
             self._fail(event.start_mark, f"nested deeper than {MAX_DEPTH} levels; flatten it")
         if isinstance(event, yaml.SequenceStartEvent):
@@ -156,17 +156,13 @@ class Reader:
             where = f"{dotted(path)}: " if path else ""
             self._fail(event.start_mark, where + str(error))
         self._room -= len(str(value))
-        self.references[path] = event.value
+        if refers(event.value):
+            self.references[path] = event.value
         return value
 
-    def _counted(self) -> Iterator[yaml.Event]:
-        for count, event in enumerate(self._unaliased()):
-            if count > MAX_ITEMS:
-                self._fail(event.start_mark, f"more than {MAX_ITEMS:,} items; shorten the file")
-            yield event
-
     def _unaliased(self) -> Iterator[yaml.Event]:
-        """The events, with those of its anchor in place of each alias."""
+        """The events, with those of its anchor in place of each alias, and not too many of them."""
+        count = 0
         known: dict[str, list[yaml.Event]] = {}
         recording: list[_Anchored] = []
         for event in self._untagged():
@@ -178,6 +174,9 @@ class Reader:
                     name = short(event.anchor)
                     self._fail(event.start_mark, f"a second anchor {name}; choose another name")
                 recording.append(_Anchored(event.anchor))
+            count += len(events)
+            if count > MAX_ITEMS:
+                self._fail(event.start_mark, f"more than {MAX_ITEMS:,} items; shorten the file")
             for each in events:
                 for anchored in recording:
                     anchored.events.append(each)

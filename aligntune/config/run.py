@@ -1,5 +1,7 @@
 """A whole run."""
 
+from typing import Any
+
 from pydantic import Field
 
 from aligntune.config.algo import AlgoField
@@ -34,3 +36,11 @@ class RunConfig(Strict):
     sample_logging: SampleLogging | None = None
     seed: int = Field(42, ge=0, lt=2**32)
     """Seeds sampling, shuffling, initialisation and dropout of every stage."""
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a config file, with the docstrings as descriptions."""
+    schema = RunConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "aligntune"} | {
+        key: value for key, value in schema.items() if key != "title"
+    }

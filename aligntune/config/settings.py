@@ -31,14 +31,24 @@ class Settings:
         return self._replaced(_over(self.values, document.values), gone, new)
 
     def overridden(self, override: str, index: int) -> "Settings":
-        """With one `section.key=value`. ConfigError where there is no such place."""
-        source = f"--set {printable(override[:80])}"
-        name, equals, text = override.partition("=")
+        """With one `section.key=value`; `*` in the place of an index is every item of the list.
+
+        `--flag section.key=value` is the same with another name in messages. ConfigError where
+        there is no such place.
+        """
+        source, setting = _named(override)
+        name, equals, text = setting.partition("=")
         keys = name.strip().split(".")
         if not equals:
             raise ConfigError(f"{source}: there is no '='; write section.key=value")
         if not all(keys) or len(keys) > MAX_DEPTH:
             raise ConfigError(f"{source}: {name[:80]!r} is no key; write section.key=value")
+        changed = self
+        for each in _spread(keys, self.values):
+            changed = changed._set(each, text, source, index)
+        return changed
+
+    def _set(self, keys: Sequence[str], text: str, source: str, index: int) -> "Settings":
         value, references = parse_value(text, source)
         values, path = _put(self.values, keys, value, (), source)
         place = Place(index, 0, 0, source)
@@ -58,6 +68,26 @@ class Settings:
             if not any(path[:size] in gone for size in range(1, len(path) + 1))
         }
         return Settings(values, kept | dict(new))
+
+
+def _named(override: str) -> tuple[str, str]:
+    """(what the user typed, `section.key=value`)."""
+    if not override.startswith("--"):
+        return f"--set {printable(override[:80])}", override
+    flag, _, setting = override.partition(" ")
+    return f"{flag} {printable(setting.partition('=')[2][:80])}", setting
+
+
+def _spread(keys: Sequence[str], values: Any) -> Iterator[list[str]]:
+    """`keys` for every item of the list that stands where they say `*`."""
+    if "*" not in keys:
+        yield list(keys)
+        return
+    at = keys.index("*")
+    for key in keys[:at]:
+        values = values.get(key) if isinstance(values, dict) else None
+    for number in range(len(values) if isinstance(values, list) else 0):
+        yield [*keys[:at], str(number), *keys[at + 1 :]]
 
 
 def _over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

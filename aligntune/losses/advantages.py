@@ -61,5 +61,5 @@ def whiten(
     mean = total / count.clamp(min=1)
     centred = (values - mean) * mask
     variance = reduce((centred**2).sum()) / count.clamp(min=1)
-    scaled = centred * torch.rsqrt(variance + 1e-8)
+    scaled: Tensor = centred * torch.rsqrt(variance + 1e-8)
     return scaled + mean * mask if keep_mean else scaled

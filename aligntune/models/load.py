@@ -15,10 +15,17 @@ from transformers import (
 
 from aligntune.errors import AlignTuneError, ConfigError
 
+REMEDY = "use a causal language model that transformers knows, with all its files"
 
-def load_policy(path: Path, *, trust_remote_code: bool) -> PreTrainedModel:
-    """The causal language model in `path` with fp32 weights on the CPU."""
-    with reading(f"model {path}"):
+
+def load_policy(path: Path, *, trust_remote_code: bool, **options: Any) -> PreTrainedModel:
+    """The causal language model in `path` with fp32 weights on the CPU.
+
+    `options` go to `from_pretrained`: an attention kernel, or how to quantize the weights.
+    """
+    kernel = options.get("attn_implementation")
+    remedy = f"{REMEDY}, or another model.attn_implementation than {kernel}" if kernel else REMEDY
+    with reading(f"model {path}", remedy):
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.float32,
@@ -26,6 +33,7 @@ def load_policy(path: Path, *, trust_remote_code: bool) -> PreTrainedModel:
             local_files_only=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            **options,
         )
     check_whole(report, f"model {path}")
     return cast(PreTrainedModel, model)
@@ -50,7 +58,7 @@ def check_whole(report: Mapping[str, Any], what: str) -> None:
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
+def reading(what: str, remedy: str = REMEDY) -> Iterator[None]:
     """Turns whatever transformers makes of files that it cannot read into a ConfigError.
 
     Broad, because tokenizers raises plain `Exception` and a wrong number in a config can raise
@@ -64,6 +72,5 @@ def reading(what: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ConfigError(
-            f"{what} cannot be loaded: {type(error).__name__}: {error}; use a causal language "
-            "model that transformers knows, with all its files"
+            f"{what} cannot be loaded: {type(error).__name__}: {error}; {remedy}"
         ) from error

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.errors import Diverged, ResourceError
 from aligntune.models.intake import read_json
+from aligntune.models.load import check_whole, reading
 
 ADAPTER = "default"
 """What peft calls the adapter that is trained; TRL may keep a frozen copy beside it."""
@@ -78,6 +79,9 @@ def _save_adapter(model: PeftModel, folder: Path) -> None:
 
 
 def _merged(model: PeftModel, adapter: Path) -> PreTrainedModel:
+    base = model.get_base_model()
+    if not _whole(base):
+        model = PeftModel.from_pretrained(_reloaded(base), str(adapter), adapter_name=ADAPTER)
     try:
         merged: PreTrainedModel = model.merge_and_unload(safe_merge=True, adapter_names=[ADAPTER])
     except ValueError as error:
@@ -86,6 +90,27 @@ def _merged(model: PeftModel, adapter: Path) -> PreTrainedModel:
             f"the adapter cannot be merged into its base: {error}; lower train.learning_rate"
         ) from error
     return merged
+
+
+def _whole(base: PreTrainedModel) -> bool:
+    """Whether the base's weights are as they are on the disk, and not rounded to fewer bits."""
+    frozen = (p for name, p in base.named_parameters() if "lora_" not in name)
+    return all(parameter.dtype == torch.float32 for parameter in frozen)
+
+
+def _reloaded(base: PreTrainedModel) -> PreTrainedModel:
+    """The base again, with fp32 weights: merging into rounded ones would round the adapter too."""
+    path = base.config.name_or_path
+    with reading(f"model {path}"):
+        model, report = type(base).from_pretrained(
+            path,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    check_whole(report, f"model {path}")
+    return cast(PreTrainedModel, model)
 
 
 def _check_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:

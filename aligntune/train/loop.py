@@ -1,7 +1,7 @@
 """From a trainer to finished weights: resume, train, refuse what is not finite, save."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,13 @@ LOG = logging.getLogger(__name__)
 MAX_DROPPED = 0.05
 """Share of training rows that may be lost to `max_length` before that is an error."""
 
-FINAL = ("train/loss", "train/rewards/accuracies", "train/rewards/margins", "train/kl")
+FINAL = (
+    "train/loss",
+    "train/rewards/accuracies",
+    "train/rewards/margins",
+    "train/reward",
+    "train/kl",
+)
 """Curves whose last point is in the summary."""
 
 
@@ -190,10 +196,10 @@ def _summary(trainer: Any, journal: Path, clock: Clock, kept: int, rows: int) ->
         "rows_dropped": float(max(rows - kept, 0)),
         "step_seconds": clock.seconds,
     }
-    last: Mapping[str, float] = next(m for m in reversed(history) if "train/loss" in m)
     for name in FINAL:
-        if name in last:
-            summary[f"final_{name.removeprefix('train/')}"] = last[name]
+        points = [metrics[name] for metrics in history if name in metrics]
+        if points:
+            summary[f"final_{name.removeprefix('train/')}"] = points[-1]
     tokens = [m["train/num_tokens"] for m in history if "train/num_tokens" in m]
     if tokens:
         summary["tokens"] = max(tokens)

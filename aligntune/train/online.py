@@ -77,6 +77,8 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
     """GRPO as TRL has it. Subclasses are the other methods; both hooks are for training only, in
     evaluation there is nothing to learn."""
 
+    beta: float
+
     def __init__(self, settings: Train, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.settings = settings
@@ -192,6 +194,10 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         extra = self.extra_loss(inputs) if self.model.training else None
         self.logps = None
         return loss if extra is None else loss + extra
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        # Without an advantage the loss on held-out prompts says nothing.
+        super().log({k: v for k, v in logs.items() if k != "eval_loss"}, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -44,7 +44,8 @@ class Critic:
     def values(self) -> Iterator[list[Tensor]]:
         """Collects, from each forward pass of the policy within, the value (B, L) of the state
         after each of its tokens."""
-        self._listening = heard = []
+        heard: list[Tensor] = []
+        self._listening = heard
         try:
             yield heard
         finally:

@@ -223,3 +223,35 @@ def test_a_file_name_cannot_speak_to_the_terminal(tmp_path):
     with pytest.raises(ConfigError) as caught:
         read_document(tmp_path / "\x1b[2J\n.yaml")
     assert str(caught.value).isprintable()
+
+
+def test_an_alias_stands_for_a_copy_of_what_its_anchor_names():
+    text = "a: &a {x: [1, &n no], y: ~}\nb: *a\nc: [*a, *n, &k key]\n*k : {z: *n}\n"
+    document = parse_document(text.encode(), "run.yaml")
+    a = {"x": [1, "no"], "y": None}
+    assert document.values == {"a": a, "b": a, "c": [a, "no", "key"], "key": {"z": "no"}}
+    assert document.values["b"] is not document.values["a"]
+    marks = document.marks
+    assert (marks["b",], marks["b", "x"], marks["b", "x", 1]) == ((2, 1), (1, 8), (1, 15))
+    assert (marks["c", 0], marks["c", 0, "y"], marks["c", 1]) == ((3, 5), (1, 23), (3, 9))
+    assert (marks["key",], marks["key", "z"]) == ((4, 1), (4, 7))
+
+
+def test_a_config_can_share_a_section(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "algo: dpo\nmodel: {name_or_path: a}\ndatasets: &data\n  - name: b\n    max_samples: 0\n"
+        "sft: {datasets: *data}\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load([path])
+    assert [line.removeprefix(f"{path}:")[:30] for line in str(caught.value).splitlines()] == [
+        "5:5: datasets.0.max_samples: g",
+        "5:5: sft.datasets.0.max_sample",
+    ]
+    assert load([path], ["datasets.0.max_samples=1", "sft=null"]).datasets[0].name == "b"
+
+
+def test_aliases_count_as_what_they_stand_for():
+    text = "a: &a [" + "1," * 9_000 + "]\nb: [" + "*a," * {} + "]\n"
+    assert len(parse_document(text.format().encode(), "x").values["b"]) == 4

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from aligntune.config.load import load
+from aligntune.config.load import load, read
 from aligntune.errors import ConfigError
 
 BASE = """\
@@ -149,7 +149,7 @@ def test_a_problem_that_an_override_repairs_is_none(write):
 
 def test_all_problems_come_at_once_in_the_order_of_the_file(write):
     text = """\
-algo: dppo
+algo: dpx
 learning_rate: 5e-5
 model:
   precision: bf17
@@ -169,7 +169,8 @@ logging: {run_name: a b, level: null}
 extra: 1
 """
     assert problems([write(text)]) == [
-        "run.yaml:1:1: algo: got 'dppo'; must be 'sft' or 'dpo'; did you mean 'dpo'?",
+        "run.yaml:1:1: algo: got 'dpx'; must be 'sft', 'dpo', 'ppo', 'grpo', 'gspo', 'dapo', "
+        "'dr-grpo', 'gbmpo', 'counterfactual-grpo' or 'bolt'; did you mean 'dpo'?",
         "run.yaml:2:1: learning_rate: unknown key; it belongs at 'train.learning_rate'",
         "run.yaml:3:1: model.name_or_path: required, and not given; must be text that is not empty",
         "run.yaml:4:3: model.precision: got 'bf17'; must be 'auto', 'bf16', 'fp16' or 'fp32'; "
@@ -177,7 +178,7 @@ extra: 1
         "run.yaml:6:5: datasets.0.nam: unknown key; did you mean 'name'?",
         "run.yaml:7:5: datasets.0.name: got 7; must be text that is not empty; put it in quotes",
         "run.yaml:8:5: datasets.1: got 'words'; must be a section of `key: value` lines",
-        "run.yaml:10:3: train.packing: got 'maybe'; must be true or false",
+        "run.yaml:10:3: train.packing: got 'maybe'; must be true or false, or null",
         "run.yaml:11:3: train.num_epochs: got true; must be a number > 0",
         "run.yaml:12:3: train.weight_decay: got 'inf'; must be a number >= 0",
         "run.yaml:13:28: peft.target_modules.1: got 1; must be text; put it in quotes",
@@ -191,8 +192,8 @@ extra: 1
         "'_' or '-', the first a letter or digit, or null",
         "run.yaml:17:26: logging.level: got null; must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'; "
         "without the line it has its default",
-        "run.yaml:18:1: extra: unknown key; choose from algo, model, datasets, train, peft, sft, "
-        "evaluation, registry, launch, logging, seed",
+        "run.yaml:18:1: extra: unknown key; choose from algo, model, datasets, train, peft, "
+        "rewards, sft, evaluation, registry, launch, logging, sample_logging, seed",
     ]
 
 
@@ -244,11 +245,43 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(write, line, messag
 
 
 def test_contradictions_come_together_in_the_order_of_the_files(write):
-    mine = write(
-        "logging:\n  push_to_hub: true\nsft: {datasets: [{name: a}]}\nalgo: sft\n", "b.yaml"
-    )
-    hub, twice = problems([write(BASE + "model: {quantization: 4bit}\n".replace("model", "peft"))])
-    assert (hub, twice) == ("", "")
+    mine = "logging:\n  push_to_hub: true\nsft: {datasets: [{name: a}]}\nalgo: sft\n"
+    base = BASE.replace("{name_or_path: tiny}", "{name_or_path: tiny, quantization: 4bit}")
+    found = problems([write(base), write(mine, "mine.yaml")], ["train.loss_type=aot"])
+    assert [line.split(": ")[:2] for line in found] == [
+        ["run.yaml:2:29", "model.quantization"],
+        ["mine.yaml:2:3", "logging.push_to_hub"],
+        ["mine.yaml:3:1", "sft"],
+        ["--set train.loss_type=aot", "train.loss_type"],
+    ]
+    assert found[1].endswith(": `push_to_hub: true` needs `hub_model_id: owner/name` beside it")
+
+
+def test_a_contradiction_with_a_default_stands_at_the_section(write):
+    text = BASE.replace("dpo", "grpo") + "  per_device_batch_size: 3\nrewards: [{reward_type: a}]\n"
+    (line,) = problems([write(text)])
+    assert line.startswith("run.yaml:7:1: train.num_generations: ")
+
+
+def test_reading_gives_the_places_and_the_repairs_too(write):
+    base = write("algo: dpo\nmodel: {name_or_path: a}\ndatasets:\n - name: b\n split: c\n")
+    loaded = read([base, write("seed: 3\n", "mine.yaml")], ["train.max_steps=3"])
+    assert loaded.config == load([base, base.with_name("mine.yaml")], ["train.max_steps=3"])
+    assert [str(each).split(": ")[0] for each in loaded.repairs] == ["run.yaml:5"]
+    labels = {path: place.label for path, place in loaded.places.items()}
+    assert labels == {
+        (): "mine.yaml:1:1",
+        ("algo",): "run.yaml:1:1",
+        ("model",): "run.yaml:2:1",
+        ("model", "name_or_path"): "run.yaml:2:9",
+        ("datasets",): "run.yaml:3:1",
+        ("datasets", 0): "run.yaml:4:4",
+        ("datasets", 0, "name"): "run.yaml:4:4",
+        ("datasets", 0, "split"): "run.yaml:5:2",
+        ("seed",): "mine.yaml:1:1",
+        ("train",): "--set train.max_steps=3",
+        ("train", "max_steps"): "--set train.max_steps=3",
+    }
 
 
 def test_a_missing_top_level_key_points_at_the_top(write):

@@ -33,7 +33,7 @@ datasets: # data
    - x: y
    z: 1
 
-     
+    \x20
  weight: 2
 # Training
 train:
@@ -64,7 +64,7 @@ datasets: # data
      - x: y
      z: 1
 
-       
+      \x20
    weight: 2
 # Training
 train:

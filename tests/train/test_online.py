@@ -11,6 +11,7 @@ from aligntune.errors import DataError, Interrupted
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.models.save import save_policy
 from aligntune.train.judge import judges
+from aligntune.train.loop import fit
 from aligntune.train.policy import TRAINERS
 
 EAGER = {"num_ppo_epochs": 2, "kl_coef": 0.01}
@@ -55,8 +56,11 @@ def train(path, spec, setting, rows=ROWS, heldout=None):
 )
 def test_the_reward_rises(tiny_model, setting, algo, changes):
     made = setting()
-    train(tiny_model, spec(algo, **changes), made)
+    wanted = spec(algo, **changes)
+    trainer = make(TRAINERS[algo], tiny_model, wanted, made)
+    summary = fit(trainer, wanted, made, rows=len(ROWS))
     assert gain(made) > 0.2
+    assert summary["final_reward"] == curve(made)[-1]
 
 
 @pytest.mark.parametrize(
@@ -280,6 +284,7 @@ def test_the_reward_of_held_out_prompts_is_measured(tiny_model, setting):
     wanted = spec("ppo", max_steps=4).model_copy(update={"eval_steps": 2})
     train(tiny_model, wanted, made, heldout=ROWS[:3])
     assert len(curve(made, "eval/reward")) == 2
+    assert curve(made, "eval/loss") == []
 
 
 def test_a_missing_end_costs(tiny_model, setting):
