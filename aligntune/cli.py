@@ -7,6 +7,7 @@ Only click is imported here. Everything else is imported by the command that nee
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +29,27 @@ FLAGS = {
 
 
 def _config_options(command: Command) -> Command:
+    """Give `command` its `paths` and `overrides`; a flag beats a `--set`, wherever it stands."""
+
+    @wraps(command)
+    def with_flags(overrides: tuple[str, ...], **options: Any) -> None:
+        given = {flag: options.pop(_parameter(flag)) for flag in FLAGS}
+        short = [
+            f"{flag} {FLAGS[flag][0]}={value}" for flag, value in given.items() if value is not None
+        ]
+        command(overrides=(*overrides, *short), **options)
+
     for flag, (key, says) in reversed(FLAGS.items()):
         names = (flag, "--lr") if flag == "--learning-rate" else (flag,)
-        option = click.option(
-            *names,
-            key,
-            callback=_as_override(flag, key),
-            expose_value=False,
-            metavar="VALUE",
-            help=f"{says}  [{key}]",
-        )
-        command = option(command)
-    command = click.option(
+        option = click.option(*names, _parameter(flag), metavar="VALUE", help=f"{says}  [{key}]")
+        with_flags = option(with_flags)
+    with_flags = click.option(
         "--set",
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        callback=_with_flags,
         help="Override one setting: train.beta=0.2, datasets.0.split=test.",
-    )(command)
+    )(with_flags)
     return click.option(
         "--config",
         "-c",
@@ -55,22 +58,11 @@ def _config_options(command: Command) -> Command:
         required=True,
         type=click.Path(path_type=Path),
         help="Run config, YAML. Several are merged from left to right.",
-    )(command)
+    )(with_flags)
 
 
-def _as_override(flag: str, key: str) -> Callable[..., None]:
-    def note(context: click.Context, _: click.Parameter, value: str | None) -> None:
-        if value is not None:
-            context.ensure_object(dict).setdefault("flags", []).append(f"{flag} {key}={value}")
-
-    return note
-
-
-def _with_flags(
-    context: click.Context, _: click.Parameter, value: tuple[str, ...]
-) -> tuple[str, ...]:
-    # The parameter comes last, so every flag has been seen; a flag beats a --set.
-    return (*value, *context.ensure_object(dict).get("flags", ()))
+def _parameter(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON and no table.")

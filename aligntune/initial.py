@@ -22,7 +22,7 @@ _NOTHING: frozenset[str] = frozenset()
 
 
 def initial(algo: str, file: Path) -> str:
-    """YAML that runs `algo` as it stands; every other setting is a comment with its default.
+    """YAML that runs `algo` as it stands; every other setting is there as `#key: default`.
 
     Raises ConfigError for an unknown algorithm.
     """
@@ -86,7 +86,7 @@ def _settings(
             words, 96 - len(indent), initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
         )
         value = live.get(key, defaults.get(key))
-        yield f"{indent}{'' if key in live else '# '}{key}: {_inline(value)}"
+        yield f"{indent}{'' if key in live else '#'}{key}: {_inline(value)}"
 
 
 def _inline(value: Any) -> str:

@@ -38,5 +38,5 @@ def dpo_trainer(
         train_dataset=train.select_columns(columns),
         eval_dataset=heldout.select_columns(columns) if heldout else None,
         processing_class=tokenizer,
-        peft_config=lora(spec.peft),
+        peft_config=lora(spec.peft, model),
     )

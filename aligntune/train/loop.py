@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from transformers import PrinterCallback
 from aligntune.config.algo import ONLINE
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import ConfigError, DataError, Diverged, Interrupted
+from aligntune.evaluate.forward import Messages, longest_sequence
 from aligntune.journal import FILE, Journal, read
-from aligntune.train import checkpoints
+from aligntune.train import checkpoints, loggers
 from aligntune.train.callbacks import (
     Clock,
     CommitCheckpoints,
@@ -23,6 +25,7 @@ from aligntune.train.callbacks import (
     StopWhenAsked,
     WriteJournal,
 )
+from aligntune.train.samples import log_samples
 
 LOG = logging.getLogger(__name__)
 
@@ -77,6 +80,11 @@ def arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[st
     """The arguments that every TRL config shares, from ours."""
     train = spec.train
     cpu = not torch.cuda.is_available()
+    if "8bit" in train.optimizer and (cpu or find_spec("bitsandbytes") is None):
+        raise ConfigError(
+            f"train.optimizer: {train.optimizer} needs a GPU and bitsandbytes (`pip install "
+            "bitsandbytes`); use adamw_torch"
+        )
     if spec.precision == "fp16" and cpu:
         raise ConfigError("model.precision: fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if spec.precision == "bf16" and not cpu and not torch.cuda.is_bf16_supported():
@@ -92,6 +100,7 @@ def arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[st
         "lr_scheduler_type": train.lr_scheduler_type,
         "warmup_steps": train.warmup_steps,
         "weight_decay": train.weight_decay,
+        "optim": train.optimizer,
         "max_grad_norm": train.max_grad_norm,
         "max_length": train.max_length,
         "bf16": spec.precision == "bf16",
@@ -107,16 +116,40 @@ def arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[st
         "save_steps": spec.save_steps,
         "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": spec.eval_steps if evaluates else None,
-        "report_to": "none",
+        "report_to": "none",  # `loggers` knows where they write
         "disable_tqdm": True,
         "push_to_hub": False,
     }
 
 
-def fit(trainer: Any, spec: TrainSlice, setting: Setting, rows: int) -> dict[str, float]:
+def within(spec: TrainSlice, model: Any) -> TrainSlice:
+    """`spec` with lengths that fit into the model's positions."""
+    train, positions = spec.train, longest_sequence(model, None)
+    if positions is None or (train.max_length or 0) <= positions:
+        return spec
+    LOG.warning(
+        "train.max_length is %s, but the model has %d positions: it is trained on %d tokens",
+        train.max_length, positions, positions,
+    )  # fmt: skip
+    lengths = {"max_length": positions}
+    if train.max_completion_length:
+        answer = min(train.max_completion_length, positions // 2)
+        prompt = min(train.max_prompt_length or positions, positions - answer)
+        lengths |= {"max_completion_length": answer, "max_prompt_length": prompt}
+    return spec.model_copy(update={"train": train.model_copy(update=lengths)})
+
+
+def fit(
+    trainer: Any,
+    spec: TrainSlice,
+    setting: Setting,
+    rows: int,
+    prompts: Sequence[Messages] = (),
+) -> dict[str, float]:
     """Train to the end, from the newest good checkpoint on, and return the summary metrics.
 
     `rows` is how many training rows the trainer was given; it drops those that do not fit.
+    `prompts` are answered for `sample_logging` where that names none itself.
     """
     kept = _check_rows(trainer, rows, spec)
     journal = Journal(setting.out / FILE)
@@ -129,13 +162,14 @@ def fit(trainer: Any, spec: TrainSlice, setting: Setting, rows: int) -> dict[str
         ShowProgress(setting.progress),
         stop,
         clock,
+        *log_samples(spec, prompts, trainer.processing_class, setting.out),
     ):
         trainer.add_callback(callback)
     resume = checkpoints.newest(folder, key=setting.key)
     if resume:
         LOG.info("continuing from checkpoint %s", resume.name)
     try:
-        with _memory():
+        with loggers.open_for(trainer, spec, setting, resume), _memory():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         journal.close()

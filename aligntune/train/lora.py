@@ -1,13 +1,16 @@
 """LoRA adapters, configured as peft wants them."""
 
-from peft import LoraConfig
+from typing import Any
+
+from peft import LoraConfig, PeftModel
 
 from aligntune.config.train import Peft
 
 
-def lora(peft: Peft | None) -> LoraConfig | None:
-    """peft's config for a causal language model; None trains all weights."""
-    if peft is None:
+def lora(peft: Peft | None, model: Any = None) -> LoraConfig | None:
+    """peft's config for a causal language model; None trains all weights, or the adapter that
+    `model` already has."""
+    if peft is None or isinstance(model, PeftModel):
         return None
     targets = peft.target_modules
     return LoraConfig(

@@ -1,0 +1,263 @@
+"""The commands that run nothing: what they print, and how they end."""
+
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
+
+from aligntune import shipped
+from aligntune.cli import FLAGS, app, main
+from aligntune.config.algo import ALGOS
+from aligntune.config.load import load
+from aligntune.config.run import RunConfig
+
+CONFIG = """
+algo: dpo
+model: {name_or_path: owner/model}
+datasets: [{name: "arithmetic:"}]
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """(exit code, standard output, standard error) of a command, as a shell would see it."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["aligntune", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_every_command_explains_itself():
+    for name in app.commands:
+        done = CliRunner().invoke(app, [name, "--help"])
+        assert done.exit_code == 0
+        assert app.commands[name].help in done.output.replace("\n  ", " ") or done.output
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_every_shipped_config_is_valid_and_says_how_to_run_it(run, name):
+    code, out, _ = run("validate", "--config", shipped.FOLDER / f"{name}.yaml")
+    assert (code, f"{name}.yaml: ok" in out) == (0, True)
+    first, second, *_ = shipped.text(name).splitlines()
+    assert first == f"# aligntune train --config configs/{name}.yaml"
+    assert second.startswith("# ")
+
+
+def test_there_is_a_config_for_every_algorithm():
+    assert set(ALGOS) <= set(shipped.names())
+    for algo in ALGOS:
+        assert load([shipped.FOLDER / f"{algo}.yaml"]).algo == algo
+
+
+@pytest.mark.parametrize("algo", [*ALGOS, "DR_GRPO", "pace"])
+def test_init_writes_a_config_that_is_valid_with_and_without_its_comments(run, tmp_path, algo):
+    file = tmp_path / "new.yaml"
+    assert run("init", algo, "-o", file)[0] == 0
+    whole = load([file])
+    settings = re.sub(r"^( *)#([a-z_]+: )", r"\1\2", file.read_text(), flags=re.MULTILINE)
+    assert settings != file.read_text()
+    file.write_text(settings)
+    spelled_out = load([file])
+    assert spelled_out.model == whole.model
+    assert spelled_out.datasets == whole.datasets
+    assert spelled_out.evaluation == whole.evaluation
+
+
+def test_init_replaces_nothing_unasked(run, config):
+    code, _, err = run("init", "sft", "-o", config)
+    assert (code, "exists already" in err) == (78, True)
+    assert config.read_text() == CONFIG
+    assert run("init", "sft", "-o", config, "--force")[0] == 0
+    assert load([config]).algo == "sft"
+
+
+def test_init_knows_what_was_meant(run):
+    code, _, err = run("init", "grppo")
+    assert (code, "did you mean 'grpo'" in err) == (78, True)
+
+
+def test_the_schema_accepts_what_loads_and_refuses_what_does_not(run):
+    code, out, _ = run("schema")
+    schema = json.loads(out)
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    for name in shipped.names():
+        resolved = load([shipped.FOLDER / f"{name}.yaml"]).model_dump(mode="json")
+        assert validator.is_valid(resolved), name
+    assert not validator.is_valid({"algo": "dpo"})
+    assert not validator.is_valid(resolved | {"extra": 1})
+    assert code == 0
+
+
+def test_every_setting_in_the_schema_is_described(run):
+    schema = json.loads(run("schema")[1])
+    for kind in schema["$defs"].values():
+        for name, setting in kind.get("properties", {}).items():
+            assert setting.get("description"), f"{kind['title']}.{name}"
+
+
+def test_configs_lists_and_prints(run):
+    assert run("configs", "quickstart")[1] == shipped.text("quickstart")
+    listed = run("configs")[1]
+    assert all(name in listed for name in shipped.names())
+    assert json.loads(run("configs", "--json")[1]).keys() == set(shipped.names())
+    assert "sentiment" in run("configs", "--rewards")[1]
+    code, _, err = run("configs", "quikstart")
+    assert (code, "did you mean 'quickstart'" in err) == (78, True)
+
+
+def test_doctor_shows_no_secret(run, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:hidden@127.0.0.1:9")
+    code, out, err = run("doctor")
+    assert code == 0
+    assert "verysecret" not in out + err
+    assert "hidden" not in out + err
+    assert re.search(r"^ok +HF_TOKEN +set", out, re.MULTILINE)
+    assert re.search(r"^missing +mlflow +http://127.0.0.1:9 does not answer", out, re.MULTILINE)
+    found = {row["what"]: row for row in json.loads(run("doctor", "--json")[1])}
+    assert found["torch"]["state"] == "ok"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(run, shell):
+    code, out, _ = run("completion", shell)
+    assert (code, "_ALIGNTUNE_COMPLETE" in out) == (0, True)
+
+
+VALUES = {
+    "--model": ("owner/other", lambda c: c.model.name_or_path),
+    "--max-samples": (7, lambda c: c.datasets[0].max_samples),
+    "--max-steps": (2000, lambda c: c.train.max_steps),
+    "--learning-rate": (1e-5, lambda c: c.train.learning_rate),
+    "--batch-size": (3, lambda c: c.train.per_device_batch_size),
+    "--output-dir": ("./else", lambda c: c.logging.output_dir),
+    "--run-name": ("mine", lambda c: c.logging.run_name),
+    "--seed": (7, lambda c: c.seed),
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_flag_beats_the_file_and_a_set_wherever_it_stands(run, config, flag, first):
+    value, read = VALUES[flag]
+    other = ["--set", f"{FLAGS[flag][0].replace('*', '0')}=1"]
+    mine = [flag, value]
+    arguments = [*mine, *other] if first else [*other, *mine]
+    code, out, err = run("validate", "--config", config, "--json", *arguments)
+    assert code == 0, err
+    assert read(RunConfig.model_validate(json.loads(out)["config"])) == value
+
+
+def test_lr_is_short_for_learning_rate(run, config):
+    out = run("validate", "-c", config, "--json", "--lr", "3e-6")[1]
+    assert json.loads(out)["config"]["train"]["learning_rate"] == 3e-6
+
+
+def test_mistakes_of_flags_and_files_come_together(run, config):
+    config.write_text(CONFIG + "sead: 1\n")
+    code, _, err = run(
+        "validate", "-c", config, "--max-steps", "ten", "--set", "train.beta=x", "--lr", "7"
+    )
+    assert code == 78
+    assert f"{config}:5:1: sead: unknown key; did you mean 'seed'?" in err
+    assert "--max-steps ten: train.max_steps: got 'ten'" in err
+    assert "--set train.beta=x: train.beta: got 'x'" in err
+    assert "--learning-rate 7: train.learning_rate: got 7" in err
+
+
+BROKEN = "algo: dpo\nmodel: {name_or_path: o/m}\ndatasets:\n - name: o/d # here\n max_samples: 5\n"
+
+
+def test_validate_says_what_it_repaired_and_fixes_it_on_request(run, config):
+    config.write_text(BROKEN)
+    code, _, err = run("validate", "-c", config)
+    assert (code, f"{config}:5: 'max_samples' was read as part" in err) == (0, True)
+    assert config.read_text() == BROKEN
+    code, _, err = run("validate", "-c", config, "--fix")
+    assert (code, "indented lines 5" in err) == (0, True)
+    assert config.read_text() == BROKEN.replace("\n max", "\n   max")
+    assert run("validate", "-c", config)[2] == ""
+
+
+def test_validate_warns_of_what_does_nothing(run, config):
+    config.write_text(CONFIG + "train: {cliprange: 0.2}\n")
+    code, _, err = run("validate", "-c", config)
+    assert code == 0
+    assert f"WARNING {config}:5:9: train.cliprange: dpo does not use it; it is for ppo" in err
+    (warning,) = json.loads(run("validate", "-c", config, "--json")[1])["warnings"]
+    assert warning["key"] == "train.cliprange"
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr("aligntune.needs.has_gpu", lambda: False)
+
+
+MISSING = [
+    ("datasets: [{name: ./no.jsonl}]", "datasets.0.name", "does not exist"),
+    ("datasets: [{name: 'arithmetik:'}]", "datasets.0.name", "did you mean 'arithmetic'"),
+    ("model: {name_or_path: ./no/model}", "model.name_or_path", "does not exist"),
+    ("model: {name_or_path: 'package://nothing_like_it/x'}", "model.name_or_path", "not installed"),
+    ("rewards: [{reward_type: lenght}]", "rewards.0.reward_type", "did you mean 'length'"),
+    ("rewards: [{reward_type: length, params: {n: 1}}]", "rewards.0.reward_type", "param"),
+    ("logging: {loggers: [wandb]}", "logging.loggers", "pip install wandb"),
+    (
+        "model: {name_or_path: o/m, use_unsloth: true}",
+        "model.use_unsloth",
+        "pip install unsloth",
+    ),
+    ("model: {name_or_path: o/m, precision: fp16}", "model.precision", "needs a GPU"),
+    ("train: {optimizer: adamw_8bit}", "train.optimizer", "bitsandbytes"),
+]
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize(("lines", "key", "words"), MISSING)
+def test_validate_sees_what_this_machine_lacks(
+    run, config, tmp_path, monkeypatch, lines, key, words
+):
+    monkeypatch.setattr("aligntune.needs.has_gpu", lambda: False)
+    extra = tmp_path / "extra.yaml"
+    extra.write_text(lines + "\n")
+    code, _, err = run("validate", "-c", config, "-c", extra)
+    assert code == 78
+    assert f"{extra}:1:" in err
+    assert f": {key}: " in err
+    assert words in err
+
+
+def test_a_failing_validation_is_json_too(run, config):
+    code, out, err = run("validate", "-c", config, "--json", "--seed", "-1")
+    assert code == 78
+    assert json.loads(out)["ok"] is False
+    assert "seed" in json.loads(out)["problems"][0]
+    assert err.startswith("ERROR 78 ")
+
+
+def test_a_plan_is_json_too(run, config, tmp_path, tiny_model):
+    arguments = ("--model", tiny_model, "--output-dir", tmp_path / "out")
+    code, out, err = run("plan", "-c", config, "--json", *arguments)
+    assert code == 0, err
+    planned = json.loads(out)
+    labels = [stage["label"] for stage in planned["stages"]]
+    assert labels == ["model", "data", "dpo", "evaluate-base", "evaluate-dpo", "register"]
+    assert not any(stage["reuse"] for stage in planned["stages"])
