@@ -71,6 +71,38 @@ def build_tiny_model(
     return path
 
 
+def build_tiny_gpt2(path: Path, *, context: int = 64, seed: int = 0) -> Path:
+    """`path`, now a model directory as GPT-2's and DialoGPT's are: Conv1D layers, positions that are
+    learned, one special token that is start, end and unknown, no padding token, no chat template.
+    """
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    end = "<|endoftext|>"
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=build_tokenizer(vocab_size=400, context=context).backend_tokenizer,
+        bos_token=end,
+        eos_token=end,
+        unk_token=end,
+        model_max_length=context,
+    )
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=context,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = GPT2LMHeadModel(config)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
 def build_tokenizer(*, vocab_size: int, context: int) -> "PreTrainedTokenizerFast":
     """The tokenizer alone, as an object."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

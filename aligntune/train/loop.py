@@ -1,7 +1,7 @@
 """From a trainer to finished weights: resume, train, refuse what is not finite, save."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -109,6 +109,7 @@ def arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[st
         "use_cpu": cpu,
         "dataloader_pin_memory": not cpu,
         "seed": spec.seed,
+        "trust_remote_code": spec.trust_remote_code,  # for DPO's reference
         # Every step, so that a curve does not depend on where a run was resumed.
         "logging_steps": 1,
         "logging_nan_inf_filter": False,

@@ -10,15 +10,17 @@ from transformers import set_seed
 
 from aligntune.config.algo import GROUP
 from aligntune.config.slices import TrainSlice
-from aligntune.models.load import load_policy, load_tokenizer
+from aligntune.models.load import load_tokenizer
 from aligntune.models.save import save_policy
+from aligntune.models.trainable import load_trainable
 from aligntune.train.bolt import bolt_trainer
 from aligntune.train.counterfactual import counterfactual_trainer
 from aligntune.train.dpo import dpo_trainer
 from aligntune.train.gbmpo import gbmpo_trainer
-from aligntune.train.loop import Setting, fit
+from aligntune.train.loop import Setting, fit, within
 from aligntune.train.online import online_trainer
 from aligntune.train.ppo import ppo_trainer
+from aligntune.train.samples import first_prompts
 from aligntune.train.sft import imitation_rows, sft_trainer
 
 TRAINERS: dict[str, Callable[..., Any]] = dict.fromkeys(GROUP, online_trainer) | {
@@ -48,12 +50,15 @@ def train_policy(
     set_seed(spec.seed)
     shape = ROWS.get(spec.algo, _unchanged)
     train = shape(_rows(data / "train.parquet"))
-    heldout = data / "heldout.parquet"
-    measured = shape(_rows(heldout)) if spec.eval_steps and heldout.exists() else None
-    policy = load_policy(model, trust_remote_code=spec.trust_remote_code)
+    file = data / "heldout.parquet"
+    heldout = shape(_rows(file)) if file.exists() else None
+    policy = load_trainable(model, spec)
+    spec = within(spec, policy)
     tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
+    measured = heldout if spec.eval_steps and heldout else None
     trainer = TRAINERS[spec.algo](policy, tokenizer, train, measured, spec, setting)
-    metrics = fit(trainer, spec, setting, rows=len(train))
+    prompts = first_prompts(spec.sample_logging, heldout, train)
+    metrics = fit(trainer, spec, setting, rows=len(train), prompts=prompts)
     save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, setting.out)
     return metrics
 

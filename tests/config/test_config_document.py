@@ -253,5 +253,7 @@ def test_a_config_can_share_a_section(tmp_path):
 
 
 def test_aliases_count_as_what_they_stand_for():
-    text = "a: &a [" + "1," * 9_000 + "]\nb: [" + "*a," * {} + "]\n"
-    assert len(parse_document(text.format().encode(), "x").values["b"]) == 4
+    shared = "a: &a [" + "1," * 9_000 + "]\nb: ["
+    assert len(parse_document(f"{shared}*a,*a,*a,*a]".encode(), "x").values["b"]) == 4
+    with pytest.raises(ConfigError, match=r"^x:2:17: more than 50,000 items"):
+        parse_document(f"{shared}*a,*a,*a,*a,*a]".encode(), "x")

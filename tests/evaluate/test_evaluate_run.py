@@ -17,6 +17,7 @@ from aligntune.models.load import load_policy
 SPEC = EvaluateSlice(
     split="heldout",
     max_samples=100,
+    rewards=(),
     metrics=(),
     max_new_tokens=4,
     batch_size=4,

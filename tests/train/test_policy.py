@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from aligntune.config.presets import resolved
 from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Peft, Train
 from aligntune.errors import DataError, Diverged, Interrupted
@@ -45,14 +46,21 @@ def spec(algo="sft", peft=None, **train):
     } | train
     return TrainSlice(
         algo=algo,
-        train=Train(**settings),
+        train=resolved(Train(**settings), algo, peft, 96),
+        rewards=(),
         peft=peft,
         precision="fp32",
         gradient_checkpointing=False,
+        attn_implementation=None,
+        quantization=None,
+        use_unsloth=False,
         trust_remote_code=False,
         seed=1,
+        load_best=None,
         save_steps=2,
         eval_steps=None,
+        loggers=(),
+        sample_logging=None,
     )
 
 

@@ -1,0 +1,90 @@
+"""SFT and DPO in a test: rows, a spec, a trainer, and what comes of it."""
+
+from pathlib import Path
+
+from datasets import Dataset
+
+from aligntune.config.presets import resolved
+from aligntune.config.slices import TrainSlice
+from aligntune.config.train import Train
+from aligntune.models.load import load_tokenizer
+from aligntune.models.trainable import load_trainable
+from aligntune.train.dpo import dpo_trainer
+from aligntune.train.loop import Setting, fit, within
+from aligntune.train.sft import imitation_rows, sft_trainer
+
+WORDS = ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
+ROWS = {
+    "sft": [
+        {
+            "messages": [
+                {"role": "user", "content": f"say {word}"},
+                {"role": "assistant", "content": f"{word} it is"},
+            ]
+        }
+        for word in WORDS
+    ],
+    "dpo": [
+        {
+            "prompt": [{"role": "user", "content": f"say {word}"}],
+            "chosen": [{"role": "assistant", "content": f"{word} yes"}],
+            "rejected": [{"role": "assistant", "content": f"{word} no"}],
+        }
+        for word in WORDS
+    ],
+}
+BUILD = {"sft": sft_trainer, "dpo": dpo_trainer}
+
+
+def spec(algo="sft", peft=None, **changes):
+    """A TrainSlice: `changes` are of its own fields, or else of `train`."""
+    own = {
+        "rewards": (),
+        "peft": peft,
+        "precision": "fp32",
+        "gradient_checkpointing": False,
+        "attn_implementation": None,
+        "quantization": None,
+        "use_unsloth": False,
+        "trust_remote_code": False,
+        "seed": 1,
+        "load_best": None,
+        "save_steps": 2,
+        "eval_steps": None,
+        "loggers": (),
+        "sample_logging": None,
+    }
+    settings = {
+        "per_device_batch_size": 2,
+        "max_steps": 6,
+        "learning_rate": 1e-3,
+        "max_length": 64,
+    } | {name: value for name, value in changes.items() if name not in own}
+    own |= {name: value for name, value in changes.items() if name in own}
+    train = resolved(Train(**settings), algo, peft, 64)
+    return TrainSlice(algo=algo, train=train, **own)
+
+
+def place(folder: Path, stopping=lambda: False) -> Setting:
+    (folder / "work").mkdir(parents=True, exist_ok=True)
+    return Setting(folder, folder / "work", "key", lambda *shown: None, stopping)
+
+
+def rows_of(algo, rows=None):
+    canonical = Dataset.from_list(rows or ROWS[algo])
+    return imitation_rows(canonical) if algo == "sft" else canonical
+
+
+def make(path, chosen, setting, rows=None):
+    policy = load_trainable(path, chosen)
+    data = rows_of(chosen.algo, rows)
+    chosen = within(chosen, policy)
+    return BUILD[chosen.algo](policy, load_tokenizer(path), data, None, chosen, setting)
+
+
+def run(path, chosen, setting, rows=None):
+    """The trainer, trained; the prompts of its rows are there to be answered."""
+    trainer = make(path, chosen, setting, rows)
+    data = rows_of(chosen.algo, rows)
+    fit(trainer, chosen, setting, len(data), [row["prompt"] for row in data])
+    return trainer

@@ -1,0 +1,180 @@
+"""Samples show what the model says, and training does not notice."""
+
+import json
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from offline import WORDS, make, place, run, spec
+
+from aligntune.config.logging import SampleLogging
+from aligntune.config.train import Peft
+from aligntune.errors import Interrupted
+from aligntune.train.samples import LogSamples, _random, first_prompts, log_samples
+
+EVERY_2 = SampleLogging(num_samples=2, max_new_tokens=5, interval_steps=2)
+DROPOUT = Peft(r=4, alpha=8, dropout=0.3)
+
+
+def samples(setting):
+    file = setting.out / "samples.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def steps(setting):
+    return [row["step"] for row in samples(setting)]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("algo", "peft"), [("sft", None), ("sft", DROPOUT), ("dpo", DROPOUT)])
+def test_weights_are_the_same_bits_with_and_without(
+    tiny_model, tmp_path, algo, peft, precision, checkpointing
+):
+    after = []
+    for name, logging_ in (("without", None), ("with", EVERY_2)):
+        chosen = spec(algo, peft, sample_logging=logging_, max_steps=3, precision=precision,
+                      gradient_checkpointing=checkpointing)  # fmt: skip
+        after.append(run(tiny_model, chosen, place(tmp_path / name)))
+    assert not (tmp_path / "without" / "samples.jsonl").exists()
+    assert len(samples(place(tmp_path / "with"))) == 4
+    plain, looked = (trainer.model.state_dict() for trainer in after)
+    assert all(torch.equal(plain[name], looked[name]) for name in plain)
+    tokenizers = [trainer.processing_class.backend_tokenizer.to_str() for trainer in after]
+    assert tokenizers[0] == tokenizers[1]
+
+
+def test_every_random_state_goes_on_where_it_was():
+    def draw():
+        return torch.rand(()).item(), np.random.rand(), random.random()
+
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    expected = draw()
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    with _random(9):
+        torch.rand(3), np.random.rand(3), random.random()
+    assert draw() == expected
+
+
+def test_the_mode_of_every_module_is_left_alone(tiny_model, tmp_path):
+    chosen = spec(sample_logging=EVERY_2)
+    trainer = make(tiny_model, chosen, place(tmp_path))
+    (callback,) = log_samples(
+        chosen, [[{"role": "user", "content": "x"}]], trainer.processing_class, tmp_path
+    )
+    model = trainer.model.train()
+    model.model.norm.eval()
+    generation = model.generation_config
+    trainer.state.global_step, trainer.state.max_steps = 2, 9
+    callback.on_step_end(trainer.args, trainer.state, trainer.control, model=model)
+    assert len(samples(place(tmp_path))) == 1
+    assert model.training
+    assert not model.model.norm.training
+    assert model.generation_config is generation
+
+
+@pytest.mark.parametrize(
+    ("interval", "share", "expected"),
+    [(2, 0.5, [2, 4, 5]), (None, 0.5, [2, 4, 5]), (None, 0.01, [1, 2, 3, 4, 5]), (None, 1, [5]),
+     (9, 0.5, [5])],
+)  # fmt: skip
+def test_when(tiny_model, tmp_path, interval, share, expected):
+    wanted = SampleLogging(
+        num_samples=1, max_new_tokens=2, interval_steps=interval, percent_of_max_steps=share
+    )
+    run(tiny_model, spec(sample_logging=wanted, max_steps=5), place(tmp_path))
+    assert steps(place(tmp_path)) == expected
+
+
+def test_the_configs_prompts_come_before_those_of_the_rows(tiny_model, tmp_path):
+    asked = SampleLogging(num_samples=2, max_new_tokens=3, prompts=("hello", "you?", "third"))
+    run(tiny_model, spec(sample_logging=asked, max_steps=1), place(tmp_path / "own"))
+    assert [row["prompt"] for row in samples(place(tmp_path / "own"))] == ["hello", "you?"]
+    run(tiny_model, spec(sample_logging=EVERY_2, max_steps=1), place(tmp_path / "rows"))
+    assert [row["prompt"] for row in samples(place(tmp_path / "rows"))] == ["say red", "say blue"]
+
+
+def test_the_prompts_of_rows_are_those_of_the_first_split_that_has_any():
+    def split(name):
+        turn = [{"role": "user", "content": name}]
+        return Dataset.from_list([{"prompt": turn, "completion": turn}] * 3)
+
+    assert len(first_prompts(EVERY_2, split("held"), split("train"))) == 2
+    assert first_prompts(EVERY_2, split("held"), split("train"))[0][0]["content"] == "held"
+    for empty in (None, split("x").select([])):
+        assert first_prompts(EVERY_2, empty, split("train"))[0][0]["content"] == "train"
+    assert first_prompts(None, None, split("train")) == []
+
+
+def test_samples_show_what_was_learned(tiny_model, tmp_path, caplog):
+    wanted = SampleLogging(num_samples=1, max_new_tokens=8, temperature=0, percent_of_max_steps=0.5)
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": "say red"},
+                {"role": "assistant", "content": "red it is"},
+            ]
+        }
+    ] * 4
+    chosen = spec(sample_logging=wanted, max_steps=40, learning_rate=1e-2)
+    with caplog.at_level(logging.INFO, "aligntune"):
+        run(tiny_model, chosen, place(tmp_path), rows)
+    assert samples(place(tmp_path))[-1] == {
+        "step": 40,
+        "prompt": "say red",
+        "completion": "red it is",
+    }
+    assert "samples after step 40\n  say red | red it is" in caplog.text
+
+
+def test_an_interrupted_run_goes_on_without_duplicates(tiny_model, tmp_path):
+    chosen = spec(sample_logging=EVERY_2.model_copy(update={"interval_steps": 1}), save_steps=2)
+    whole = place(tmp_path / "whole")
+    run(tiny_model, chosen, whole)
+    calls = []
+
+    def stopping():
+        calls.append(1)
+        return len(calls) == 3
+
+    halved = place(tmp_path / "halved", stopping)
+    with pytest.raises(Interrupted):
+        run(tiny_model, chosen, halved)
+    # As after a crash: what was written after the last checkpoint, with a torn line.
+    with (halved.out / "samples.jsonl").open("a") as file:
+        file.write('{"step": 4, "prompt": "x", "completion": "y"}\n{"step": 4, "pro')
+    run(tiny_model, chosen, place(tmp_path / "halved"))
+    assert steps(halved) == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    assert samples(halved) == samples(whole)
+
+
+def test_being_stopped_is_not_the_end_of_training(tiny_model, tmp_path):
+    last = spec(sample_logging=EVERY_2.model_copy(update={"interval_steps": 100}))
+    with pytest.raises(Interrupted):
+        run(tiny_model, last, place(tmp_path, lambda: True))
+    assert not (tmp_path / "samples.jsonl").exists()
+
+
+def test_a_prompt_longer_than_the_model_is_cut_from_its_start(tiny_model, tmp_path):
+    asked = SampleLogging(max_new_tokens=10, prompts=(" ".join(WORDS) * 100,), interval_steps=1)
+    run(tiny_model, spec(sample_logging=asked, max_steps=1), place(tmp_path))
+    assert steps(place(tmp_path)) == [1]
+
+
+def test_weights_that_overflow_are_not_a_crash_of_the_samples(tiny_model, tmp_path):
+    chosen = spec(sample_logging=EVERY_2)
+    trainer = make(tiny_model, chosen, place(tmp_path))
+    trainer.model.lm_head.weight.data.fill_(float("nan"))
+    prompt = [[{"role": "user", "content": "x"}]]
+    tokenizer = trainer.processing_class
+    callback = LogSamples(EVERY_2, prompt, tokenizer, tmp_path / "samples.jsonl", "fp32", 0)
+    trainer.state.global_step, trainer.state.max_steps = 2, 2
+    callback.on_step_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
+    assert steps(place(tmp_path)) == [2]
