@@ -72,8 +72,10 @@ def build_tiny_model(
 
 
 def build_tiny_gpt2(path: Path, *, context: int = 64, seed: int = 0) -> Path:
-    """`path`, now a model directory as GPT-2's and DialoGPT's are: Conv1D layers, positions that are
-    learned, one special token that is start, end and unknown, no padding token, no chat template.
+    """`path`, now a model directory like GPT-2's and DialoGPT's.
+
+    Conv1D layers, learned positions, one special token that is start, end and unknown, no padding
+    token, no chat template.
     """
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast

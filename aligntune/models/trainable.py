@@ -41,7 +41,9 @@ def _check_attention(spec: TrainSlice) -> None:
     if not torch.cuda.is_available():
         raise ConfigError(f"{what} needs a GPU, and there is none here; use sdpa or eager")
     if spec.precision == "fp32":
-        raise ConfigError(f"{what} cannot compute in fp32; set model.precision to bf16, or use sdpa")
+        raise ConfigError(
+            f"{what} cannot compute in fp32; set model.precision to bf16, or use sdpa"
+        )
     if not any(find_spec(name) for name in ("flash_attn", "flash_attn_interface", "kernels")):
         raise ConfigError(f"{what} needs its kernels; `pip install {package}`, or use sdpa")
 

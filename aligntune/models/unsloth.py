@@ -25,6 +25,8 @@ def load_fast(path: Path, spec: TrainSlice) -> PreTrainedModel | PeftModel:
     # Read when a model is called: without it there is a loss but no logits, which TRL measures.
     os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
     fast: Any = import_module("unsloth").FastLanguageModel
+    named = spec.attn_implementation
+    kernel = {"attn_implementation": named} if named else {}
     with reading(f"model {path}"):
         model, _ = fast.from_pretrained(
             model_name=str(path),
@@ -32,14 +34,14 @@ def load_fast(path: Path, spec: TrainSlice) -> PreTrainedModel | PeftModel:
             local_files_only=True,
             trust_remote_code=spec.trust_remote_code,
             max_seq_length=spec.train.max_length,
-            dtype=None if spec.precision == "fp32" else quantization.DTYPES[spec.precision],
+            dtype=quantization.DTYPES[spec.precision],
             load_in_4bit=spec.quantization == "4bit",
             load_in_8bit=spec.quantization == "8bit",
             full_finetuning=spec.peft is None,
             float32_mixed_precision=True if spec.peft is None else None,
             use_gradient_checkpointing=spec.gradient_checkpointing,
             random_state=spec.seed,
-            **({"attn_implementation": spec.attn_implementation} if spec.attn_implementation else {}),
+            **kernel,
         )
     if spec.peft is None:
         return cast(PreTrainedModel, model)

@@ -39,7 +39,8 @@ def open_for(
     """
     if absent := missing(spec.loggers):
         raise ConfigError(
-            f"logging.loggers: {absent[0]} is not installed; `pip install {absent[0]}`, or remove it"
+            f"logging.loggers: {absent[0]} is not installed; `pip install {absent[0]}`, or remove "
+            "it"
         )
     closing = []
     try:

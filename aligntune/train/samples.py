@@ -1,7 +1,7 @@
 """Answers of the model in training, to look at: `samples.jsonl` and the log.
 
-One JSON object per line: {"step": 10, "prompt": "...", "completion": "..."}. Looking changes nothing:
-weights, random states and modes are the same with it and without.
+One JSON object per line: {"step": 10, "prompt": "...", "completion": "..."}. Looking changes
+nothing: weights, random states and modes are the same with it and without.
 """
 
 import json
@@ -57,7 +57,7 @@ def log_samples(
     samples = spec.sample_logging
     if samples is None:
         return []
-    given = [[{"role": "user", "content": text}] for text in samples.prompts or ()]
+    given: list[Messages] = [[{"role": "user", "content": text}] for text in samples.prompts or ()]
     asked = (given or list(prompts))[: samples.num_samples]
     file = out / FILE
     return [LogSamples(samples, asked, tokenizer, file, spec.precision, spec.seed)] if asked else []

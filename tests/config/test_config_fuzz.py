@@ -194,8 +194,7 @@ def test_any_bytes_are_a_config_or_an_explained_error(path, data):
 WORDS = [
     "${FUZZ_N}", "${FUZZ_T}", "'${FUZZ_X}'", "${FUZZ_E:-1}", "${FUZZ_NONE}", "$${", "${", "${FUZZ_",
     "&a 1", "&b [x, {y: z}]", "*a", "*b", "<<", "null", "~", "true", "no", "0", "-1", "1e400",
-    ".nan",
-    "1e-300", "0x7fffffffffffffff", "9" * 30, "''", "'a b'", '"\\ud800"', "!!int 1", "[]", "{}",
+    ".nan", "1e-300", "0x7fffffffffffffff", "9" * 30, "''", "'a b'", '"\\ud800"', "!!int 1", "[]", "{}",
     "[1, 2]", "{a: 1}", "|", ">+2", "- x", "x" * 2000, "\u202e", "@", "a: b", "%", "1:30", "5e-5",
 ]  # fmt: skip
 
@@ -275,7 +274,9 @@ def encoded(rng, text):
         case 0:
             return text.encode(rng.choice(["utf-16", "utf-32", "utf-7", "utf-8-sig"]), "replace")
         case 1:
-            return re.sub("\n", rng.choice(["\r\n", "\r", "\x85", "\u2028"]), text).encode()
+            return re.sub("\n", rng.choice(["\r\n", "\r", "\x85", "\u2028"]), text).encode(
+                "utf-8", "replace"
+            )
         case 2:
             return text.encode("latin-1", "replace")
     data = bytearray(text.encode("utf-8", "replace") or b"x")

@@ -8,6 +8,8 @@ import time
 import pytest
 
 from aligntune.config.load import load, read
+from aligntune.config.problems import together
+from aligntune.config.rules import Problem
 from aligntune.errors import ConfigError
 
 BASE = """\
@@ -258,9 +260,16 @@ def test_contradictions_come_together_in_the_order_of_the_files(write):
 
 
 def test_a_contradiction_with_a_default_stands_at_the_section(write):
-    text = BASE.replace("dpo", "grpo") + "  per_device_batch_size: 3\nrewards: [{reward_type: a}]\n"
-    (line,) = problems([write(text)])
-    assert line.startswith("run.yaml:7:1: train.num_generations: ")
+    places = read([write(BASE)]).places
+    found = [Problem(("train", "max_steps"), "b; c"), Problem(("train", "beta"), "a; b")]
+    found += [Problem(("seed",), "d; e"), Problem((), "f; g")]
+    assert str(together(found, places)).splitlines() == [
+        "run.yaml:1:1: seed: d; e",
+        "run.yaml:1:1: f; g",
+        "run.yaml:7:1: train.beta: a; b",
+        "run.yaml:9:3: train.max_steps: b; c",
+    ]
+    assert str(together(found * 10, places)).splitlines()[-1] == "... and 20 more"
 
 
 def test_reading_gives_the_places_and_the_repairs_too(write):

@@ -14,7 +14,7 @@ def hub_root(tmp_path_factory):
     """DialoGPT is a GPT-2: no chat template, no padding token, 1024 learned positions."""
     root = tmp_path_factory.mktemp("guide-hub")
     for seed, size in enumerate(("small", "medium")):
-        build_tiny_gpt2(root / "models" / "microsoft" / f"DialoGPT-{size}", seed=seed)
+        build_tiny_gpt2(root / "models" / "microsoft" / f"DialoGPT-{size}", context=1024, seed=seed)
     pairs = [
         {"chosen": FIRST.format(i) + f" {i} is nice.", "rejected": FIRST.format(i) + " No."}
         for i in range(1200)

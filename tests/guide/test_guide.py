@@ -90,7 +90,7 @@ def test_every_complete_example_trains(run, tmp_path, name):
     assert record["metrics"]["steps"] == 2
     section = re.search(r"^train:\n(?: .*\n)+", (HERE / f"{name}.yaml").read_text(), re.MULTILINE)
     written = yaml.safe_load(section[0])["train"]
-    used = record["config"]["train"]
+    used = record["identity"]["config"]["train"]
     for key in written.keys() - {"max_steps"}:
         assert used[key] == pytest.approx(float(written[key])), key
     assert (output / "runs" / f"{name}_experiment" / "model" / "config.json").exists()

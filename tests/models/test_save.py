@@ -115,6 +115,27 @@ def test_a_second_adapter_kept_as_reference_is_neither_saved_nor_merged(lora, to
     torch.testing.assert_close(merged, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_a_base_in_fewer_bits_is_merged_from_the_weights_on_the_disk(
+    tiny_model, tokenizer, tmp_path
+):
+    """So that the adapter is added to what the base is, and is not rounded with it."""
+    rounded = load_policy(tiny_model, trust_remote_code=False).to(torch.bfloat16)
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["down_proj"])
+    model = get_peft_model(rounded, config)
+    torch.manual_seed(0)
+    weights = dict(model.named_parameters())
+    layer = "base_model.model.model.layers.0.mlp.down_proj"
+    torch.nn.init.normal_(weights[f"{layer}.lora_B.default.weight"], std=0.1)
+    a, b = (weights[f"{layer}.lora_{x}.default.weight"].detach().float() for x in "AB")
+    save_policy(model, tokenizer, tmp_path)
+    merged = load_policy(tmp_path / "model", trust_remote_code=False).state_dict()
+    base = load_policy(tiny_model, trust_remote_code=False).state_dict()
+    name = "model.layers.0.mlp.down_proj.weight"
+    expected = base[name] + config.lora_alpha / config.r * b @ a
+    torch.testing.assert_close(merged.pop(name), expected)
+    assert all(torch.equal(weight, base[name]) for name, weight in merged.items())
+
+
 def test_training_does_not_turn_the_cache_off_for_good(policy, tokenizer, tmp_path):
     policy.config.use_cache = False
     save_policy(policy, tokenizer, tmp_path)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from offline import ROWS, make, place, run, spec
+from offline import make, place, run, spec
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny import build_tiny_gpt2
@@ -104,7 +104,3 @@ def test_the_end_is_learned_in_fact(gpt2, tmp_path):
     out = trainer.model.eval().generate(**asked, max_new_tokens=20, do_sample=False)
     said = tokenizer.decode(out[0, asked["input_ids"].shape[1] :])
     assert said == f" the red cat{tokenizer.eos_token}"
-
-
-def test_rows_come_with_the_fixture():
-    assert all(len(rows) == 8 for rows in ROWS.values())

@@ -1,5 +1,7 @@
 """Curves go where the config says, each point once."""
 
+import importlib
+import json
 import sys
 
 import pytest
@@ -17,7 +19,7 @@ class errors:
 class Config(dict):
     def update(self, values, allow_val_change=False): dict.update(self, values)
 class Run:
-    name = id = "x"
+    name = id = url = "x"
     def __init__(self): self.summary = {}
     def _label(self, code): pass
     def finish(self): _note({"finish": True}); globals().update(run=None)
@@ -37,8 +39,6 @@ def define_metric(*_, **__): pass
 @pytest.fixture
 def wandb(tmp_path, monkeypatch):
     """A package that notes down what transformers and we do with it; reads the notes."""
-    import json
-
     package = tmp_path / "site" / "wandb"
     (package / "sdk" / "lib").mkdir(parents=True)
     (package / "__init__.py").write_text(WANDB)
@@ -49,6 +49,9 @@ def wandb(tmp_path, monkeypatch):
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
     for name in ("WANDB_DIR", "WANDB_PROJECT", "WANDB_LOG_MODEL", "WANDB_WATCH"):
         monkeypatch.delenv(name, raising=False)
+    # TRL has imported it if it was there.
+    made = importlib.import_module("wandb")
+    monkeypatch.setattr("trl.trainer.base_trainer.wandb", made, raising=False)
     yield lambda: [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
     for name in [name for name in sys.modules if name.split(".")[0] == "wandb"]:
         del sys.modules[name]

@@ -6,13 +6,17 @@ import random
 
 import numpy as np
 import pytest
+import rollouts
 import torch
 from datasets import Dataset
 from offline import WORDS, make, place, run, spec
 
 from aligntune.config.logging import SampleLogging
+from aligntune.config.rewards import Reward
 from aligntune.config.train import Peft
 from aligntune.errors import Interrupted
+from aligntune.train.online import online_trainer
+from aligntune.train.ppo import ppo_trainer
 from aligntune.train.samples import LogSamples, _random, first_prompts, log_samples
 
 EVERY_2 = SampleLogging(num_samples=2, max_new_tokens=5, interval_steps=2)
@@ -45,6 +49,19 @@ def test_weights_are_the_same_bits_with_and_without(
     assert all(torch.equal(plain[name], looked[name]) for name in plain)
     tokenizers = [trainer.processing_class.backend_tokenizer.to_str() for trainer in after]
     assert tokenizers[0] == tokenizers[1]
+
+
+@pytest.mark.parametrize(("algo", "build"), [("grpo", online_trainer), ("ppo", ppo_trainer)])
+def test_online_training_does_not_notice_either(tiny_model, tmp_path, algo, build):
+    asked = SampleLogging(num_samples=1, max_new_tokens=4, prompts=("say red",), interval_steps=1)
+    after = []
+    for name, logging_ in (("without", None), ("with", asked)):
+        changes = {"sample_logging": logging_, "rewards": (Reward(reward_type="repetition"),)}
+        chosen = rollouts.spec(algo, max_steps=3).model_copy(update=changes)
+        trained = rollouts.run(build, tiny_model, chosen, rollouts.place(tmp_path / name))
+        after.append(trained.model.state_dict())
+    assert steps(place(tmp_path / "with")) == [1, 2, 3]
+    assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
 
 
 def test_every_random_state_goes_on_where_it_was():
