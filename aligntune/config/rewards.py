@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from aligntune.config.base import Strict
+from aligntune.config.base import NeutralField, Strict
 
 
 class Reward(Strict):
@@ -17,5 +17,5 @@ class Reward(Strict):
     """Settings of the reward."""
     model_name: str | None = Field(None, min_length=1)
     """The model that judges, for rewards that use one: a hub id or a directory."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")
+    device: NeutralField[str] = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")
     """Where that model runs. `auto` is the GPU where there is one, else the CPU."""

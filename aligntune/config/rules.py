@@ -172,6 +172,11 @@ def _online(at: KeyPath, algo: Algo, train: Train) -> Iterator[Problem]:
         )
     if train.bolt and train.bolt.rho_min > train.bolt.rho_max:
         yield Problem((*at, "bolt", "rho_min"), "must not be more than `rho_max`")
+    if algo == "bolt" and train.scale_rewards == "group":
+        yield Problem(
+            (*at, "scale_rewards"),
+            "bolt compares with a prompt's history and not with its group; use batch or none",
+        )
 
 
 def _unused(

@@ -194,7 +194,8 @@ def test_any_bytes_are_a_config_or_an_explained_error(path, data):
 WORDS = [
     "${FUZZ_N}", "${FUZZ_T}", "'${FUZZ_X}'", "${FUZZ_E:-1}", "${FUZZ_NONE}", "$${", "${", "${FUZZ_",
     "&a 1", "&b [x, {y: z}]", "*a", "*b", "<<", "null", "~", "true", "no", "0", "-1", "1e400",
-    ".nan", "1e-300", "0x7fffffffffffffff", "9" * 30, "''", "'a b'", '"\\ud800"', "!!int 1", "[]", "{}",
+    ".nan", "1e-300",
+    "0x7fffffffffffffff", "9" * 30, "''", "'a b'", '"\\ud800"', "!!int 1", "[]", "{}",
     "[1, 2]", "{a: 1}", "|", ">+2", "- x", "x" * 2000, "\u202e", "@", "a: b", "%", "1:30", "5e-5",
 ]  # fmt: skip
 

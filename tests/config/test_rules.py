@@ -96,6 +96,7 @@ CONTRADICTIONS = [
         "train.bolt.rho_min",
         "rho_max",
     ),
+    ("bolt", {"train": {"scale_rewards": "group"}}, "train.scale_rewards", "use batch or none"),
     (
         "dpo",
         {"sft": {"datasets": [{"name": "x"}], "train": {"loss_type": "ipo"}}},

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 HERE = Path(__file__).parent
 GUIDE = HERE.parents[2] / "shared" / "design" / "cli-configuration-guide.md"
@@ -97,9 +98,20 @@ def test_every_complete_example_trains(run, tmp_path, name):
 
 
 def test_flags_override_the_file_and_are_recorded(run, tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text((HERE / "sft.yaml").read_text())
-    done = run("plan", "--config", config, "--max-steps", 2000, "--learning-rate", "1e-5", "--json")
+    flags = ("--max-steps", 3, "--learning-rate", "1e-5", "--max-samples", 40)
+    done = run("train", "--config", HERE / "sft.yaml", *FEW_STEPS, *flags)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["config"]["train"]["max_steps"] == 2000
-    assert json.loads(done.stdout)["config"]["train"]["learning_rate"] == 1e-5
+    output = tmp_path / "output" / "sft_training"
+    resolved = output / "runs" / "sft_experiment" / "config.yaml"
+    train = yaml.safe_load(resolved.read_text())["train"]
+    assert (train["max_steps"], float(train["learning_rate"])) == (3, 1e-5)
+    client = MlflowClient(f"sqlite:///{output}/mlflow.db")
+    (experiment,) = (e for e in client.search_experiments() if e.name != "Default")
+    runs = client.search_runs([experiment.experiment_id])
+    logged = [dict(found.data.params) for found in runs if "train.max_steps" in found.data.params]
+    assert len(logged) == 2, "the run, and its sft stage"
+    for params in logged:
+        assert (params["train.max_steps"], float(params["train.learning_rate"])) == ("3", 1e-5)
+    again = run("train", "--config", resolved)
+    assert again.returncode == 0, again.stderr
+    assert "everything was reused" in again.stdout + again.stderr

@@ -1,0 +1,176 @@
+"""Every setting outside `train` changes what is planned, and no setting is forgotten here.
+
+That each hyper-parameter reaches its trainer is in train/test_every_key.py.
+"""
+
+import copy
+from functools import reduce
+
+import pytest
+from pydantic import BaseModel
+
+from aligntune.config.base import identity
+from aligntune.config.run import RunConfig
+from aligntune.config.train import Train
+from aligntune.pipeline import steps
+
+BASE = {
+    "algo": "ppo",
+    "model": {"name_or_path": "owner/model", "precision": "fp32"},
+    "datasets": [{"name": "owner/data"}],
+    "rewards": [{"reward_type": "length"}],
+    "peft": {"r": 16},
+    "sft": {"datasets": [{"name": "owner/chats"}]},
+    "sample_logging": {},
+}
+TRAINED = ("ppo", "sft")
+MEASURED = ("evaluate-base", "evaluate-sft", "evaluate-ppo")
+NEUTRAL = "neutral"
+EFFECTS = {
+    "algo": ("dpo", ("dpo",), "algo"),
+    "seed": (7, ("sft-data", "data", *TRAINED, *MEASURED), "seed"),
+    "model.name_or_path": ("owner/other", ("model",), "name_or_path"),
+    "model.sft_path": ("./tuned", ("model",), "name_or_path"),
+    "model.revision": ("v2", ("model",), "revision"),
+    "model.chat_template": ("{{ messages }}", ("model",), "chat_template"),
+    "model.trust_remote_code": (True, ("model", *TRAINED, *MEASURED), "trust_remote_code"),
+    "model.precision": ("bf16", (*TRAINED, *MEASURED), "precision"),
+    "model.max_seq_length": (99, TRAINED, "train.max_length"),
+    "model.gradient_checkpointing": (False, TRAINED, "gradient_checkpointing"),
+    "model.attn_implementation": ("eager", TRAINED, "attn_implementation"),
+    "model.quantization": ("4bit", TRAINED, "quantization"),
+    "model.use_unsloth": (True, TRAINED, "use_unsloth"),
+    "model.reward_path": ("owner/judge", ("ppo", *MEASURED), "rewards.1.model_name"),
+    "datasets.0.name": ("owner/else", ("data",), "datasets.0.name"),
+    "datasets.0.subset": ("main", ("data",), "datasets.0.subset"),
+    "datasets.0.split": ("test", ("data",), "datasets.0.split"),
+    "datasets.0.revision": ("v2", ("data",), "datasets.0.revision"),
+    "datasets.0.percent": (50.0, ("data",), "datasets.0.percent"),
+    "datasets.0.max_samples": (5, ("data",), "datasets.0.max_samples"),
+    "datasets.0.task_type": ("prompt", ("data",), "datasets.0.task_type"),
+    "datasets.0.columns": ({"prompt": "text"}, ("data",), "datasets.0.columns"),
+    "datasets.0.weight": (2.0, ("data",), "datasets.0.weight"),
+    "datasets.0.params": ({"count": 3}, ("data",), "datasets.0.params"),
+    "rewards.0.reward_type": ("safety", ("ppo", *MEASURED), "rewards.0.reward_type"),
+    "rewards.0.weight": (2.0, ("ppo", *MEASURED), "rewards.0.weight"),
+    "rewards.0.params": ({"min_length": 1}, ("ppo", *MEASURED), "rewards.0.params"),
+    "rewards.0.model_name": ("owner/judge", ("ppo", *MEASURED), "rewards.0.model_name"),
+    "rewards.0.device": ("cpu", ("ppo", *MEASURED), NEUTRAL),
+    "peft.r": (4, TRAINED, "peft.r"),
+    "peft.alpha": (4, TRAINED, "peft.alpha"),
+    "peft.dropout": (0.1, TRAINED, "peft.dropout"),
+    "peft.target_modules": (("q_proj",), TRAINED, "peft.target_modules"),
+    "peft.merge": (False, TRAINED, "peft.merge"),
+    "sft.datasets": ([{"name": "owner/more"}], ("sft-data",), "datasets.0.name"),
+    "sft.train": ({"max_steps": 3}, ("sft",), "train.max_steps"),
+    "sft.peft": ({"r": 3}, ("sft",), "peft.r"),
+    "evaluation.datasets": ([{"name": "owner/test"}], ("eval-data",), "datasets.0.name"),
+    "evaluation.heldout_fraction": (0.3, ("sft-data", "data"), "heldout_fraction"),
+    "evaluation.max_samples": (3, MEASURED, "max_samples"),
+    "evaluation.metrics": (("nll",), MEASURED, "metrics"),
+    "evaluation.max_new_tokens": (3, MEASURED, "max_new_tokens"),
+    "evaluation.batch_size": (3, MEASURED, "batch_size"),
+    "evaluation.confidence": (0.9, MEASURED, "confidence"),
+    "evaluation.resamples": (300, MEASURED, "resamples"),
+    "registry.name": ("mine", ("register",), "name"),
+    "logging.push_to_hub": (True, ("push",), "hub_model_id"),
+    "logging.hub_model_id": ("me/it", ("push",), "hub_model_id"),
+    "logging.hub_private": (False, ("push",), "private"),
+    "logging.hub_license": ("mit", ("push",), "license"),
+    "logging.save_steps": (7, TRAINED, NEUTRAL),
+    "logging.eval_steps": (7, TRAINED, NEUTRAL),
+    "logging.loggers": (("wandb",), TRAINED, NEUTRAL),
+    "logging.report_to": (("wandb",), TRAINED, NEUTRAL),
+    **{
+        f"sample_logging.{name}": (value, TRAINED, NEUTRAL)
+        for name, value in {
+            "enabled": False, "num_samples": 1, "max_new_tokens": 3, "interval_steps": 3,
+            "percent_of_max_steps": 0.1, "prompts": ("Hi",), "temperature": 0.0, "top_p": 0.5,
+        }.items()
+    },
+}  # fmt: skip
+"""setting -> (another value, the stages whose config it changes, where it is there)."""
+ELSEWHERE = {
+    "logging.output_dir",  # paths: test_paths.py
+    "logging.run_name",
+    "logging.level",  # integration/test_cli.py
+    "logging.load_best",  # train/test_policy.py; not for online algorithms
+    "launch.mode",  # integration/test_cli.py
+    "evaluation.sample_count",  # the report: test_report.py
+    *(f"train.{name}" for name in Train.model_fields),
+}
+
+
+def leaves(kind, path=""):
+    for name, field in kind.model_fields.items():
+        inner = _section(field.annotation)
+        listed = "tuple" in str(field.annotation)
+        if inner and not listed and inner.__name__ != "Train" and name not in ("sft",):
+            yield from leaves(inner, f"{path}{name}.")
+        elif inner and listed and not path:
+            yield from leaves(inner, f"{path}{name}.0.")
+        elif name == "sft":
+            yield from (f"sft.{key}" for key in inner.model_fields)
+        elif name == "train":
+            yield from (f"train.{key}" for key in inner.model_fields)
+        else:
+            yield path + name
+
+
+def _section(annotation):
+    found = [annotation, *getattr(annotation, "__args__", ())]
+    return next((k for k in found if isinstance(k, type) and issubclass(k, BaseModel)), None)
+
+
+def changed(key, value):
+    settings = copy.deepcopy(BASE)
+    at = settings
+    *path, last = key.split(".")
+    for step in path:
+        at = at[int(step)] if isinstance(at, list) else at.setdefault(step, {})
+    at[last] = value
+    return settings
+
+
+def planned(settings):
+    if settings.get("logging", {}).keys() & {"push_to_hub", "hub_private", "hub_license"}:
+        settings["logging"] |= {"push_to_hub": True}
+        settings["logging"].setdefault("hub_model_id", "me/model")
+    if settings.get("logging", {}).get("hub_model_id"):
+        settings["logging"]["push_to_hub"] = True
+    config = RunConfig.model_validate(settings)
+    made = steps(config, tracking_uri="local", hub_endpoint="https://hub")
+    return {step.label: step.config for step in made}
+
+
+def at(config, path):
+    return reduce(
+        lambda value, step: value[int(step)] if step.isdecimal() else getattr(value, step),
+        path.split("."),
+        config,
+    )
+
+
+def test_no_setting_is_forgotten():
+    assert set(leaves(RunConfig)) == EFFECTS.keys() | ELSEWHERE
+
+
+@pytest.mark.parametrize("key", EFFECTS)
+def test_a_setting_changes_the_stages_that_it_is_for(key):
+    value, labels, where = EFFECTS[key]
+    before, after = planned(copy.deepcopy(BASE)), planned(changed(key, value))
+    for label in labels:
+        if where == NEUTRAL:
+            assert after[label] != before[label]
+            assert identity(after[label]) == identity(before[label]), "it changes no result"
+        else:
+            assert at(after[label], where) == _frozen(value, at(after[label], where))
+            assert label not in before or after[label] != before[label]
+
+
+def _frozen(value, like):
+    """`value` where the stage holds the whole of it, else what stands for it there."""
+    inside = isinstance(value, list | dict) and not isinstance(like, dict)
+    if inside:
+        (value,) = (value[0] if isinstance(value, list) else value).values()
+    return like if value is True and isinstance(like, str) else value
