@@ -36,8 +36,7 @@ def filled(text: str, *, quoted: bool, room: int) -> Scalar:
         parts += [text[end : found.start()], part]
         end = found.end()
     whole = "".join([*parts, text[end:]])
-    single = _REFERENCE.fullmatch(text)
-    if quoted or single is None or single["inside"] is None:
+    if quoted or not _REFERENCE.fullmatch(text):
         return whole
     try:
         return plain(whole.strip())

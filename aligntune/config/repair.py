@@ -188,9 +188,7 @@ def _owned(stray: _Stray, lines: Sequence[str]) -> Iterator[int]:
         end -= 1
     for number in range(first, end):
         # Less indented are comments, and later lines of a quoted value, where it does not matter.
-        # A line of spaces alone can be part of a text block.
-        indent = _indent(lines[number])
-        if indent > stray.column or (indent == stray.column and lines[number].strip()):
+        if _indent(lines[number]) >= stray.column:
             yield number
 
 

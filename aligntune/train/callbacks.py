@@ -65,7 +65,16 @@ class CommitCheckpoints(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             self.journal.sync()
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            checkpoints.commit(written, self.folder, step=state.global_step, key=self.key)
+            step = state.global_step
+            measured = [log for log in state.log_history if log["step"] == step]
+            losses = [log["eval_loss"] for log in measured if "eval_loss" in log]
+            checkpoints.commit(
+                written,
+                self.folder,
+                step=step,
+                key=self.key,
+                eval_loss=losses[-1] if losses else None,
+            )
 
 
 class ShowProgress(TrainerCallback):  # type: ignore[misc]
@@ -82,8 +91,9 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if "loss" in logs:
             shown = {"loss": float(logs["loss"])}
-            if "rewards/accuracies" in logs:
-                shown["accuracy"] = float(logs["rewards/accuracies"])
+            for key, name in (("rewards/accuracies", "accuracy"), ("reward", "reward")):
+                if key in logs:
+                    shown[name] = float(logs[key])
             self.progress(state.global_step, state.max_steps, shown)
 
 

@@ -82,14 +82,15 @@ def newest(folder: Path, *, key: str) -> Path | None:
 
 def steps(folder: Path) -> list[int]:
     """Steps that have a committed checkpoint, ascending, unverified."""
-    return [_step(path) for path in _by_step(folder)]
+    return [step_of(path) for path in _by_step(folder)]
 
 
 def _by_step(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("step-*") if path.is_dir()), key=_step)
+    return sorted((path for path in folder.glob("step-*") if path.is_dir()), key=step_of)
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step of a committed checkpoint."""
     number = path.name.removeprefix("step-")
     return int(number) if number.isdecimal() else -1
 

@@ -175,7 +175,8 @@ def fit(
     finally:
         journal.close()
     _check_steps(trainer, stop, resume)
-    return _summary(trainer, setting.out / FILE, clock, kept, rows)
+    best = _load_best(trainer, folder) if spec.load_best else {}
+    return _summary(trainer, setting.out / FILE, clock, kept, rows) | best
 
 
 @contextmanager
@@ -219,6 +220,23 @@ def _check_steps(trainer: Any, stop: StopWhenAsked, resume: Path | None) -> None
             f"{done} of {planned} planned optimizer steps were taken; there are fewer rows than "
             "one step needs: lower train.per_device_batch_size or add data"
         )
+
+
+def _load_best(trainer: Any, folder: Path) -> dict[str, float]:
+    """Go back to the weights of the checkpoint with the lowest held-out loss.
+
+    Raises DataError if none was measured.
+    """
+    best = checkpoints.best(folder)
+    if best is None:
+        raise DataError(
+            "logging.load_best: no checkpoint was measured; there are no held-out rows, or fewer "
+            "steps than logging.save_steps"
+        )
+    trainer._load_from_checkpoint(str(best))
+    step = checkpoints.step_of(best)
+    LOG.info("kept the weights of step %d, which has the lowest held-out loss", step)
+    return {"best_step": float(step)}
 
 
 def _summary(trainer: Any, journal: Path, clock: Clock, kept: int, rows: int) -> dict[str, float]:

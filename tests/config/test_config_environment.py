@@ -13,6 +13,7 @@ SECRET = "hf-s3cr3t"
 @pytest.fixture(autouse=True)
 def _variables(monkeypatch):
     values = {"STEPS": "20", "RATE": "5e-5", "ON": "true", "EMPTY": "", "NAME": "no", "KEY": SECRET}
+    values["WIDE"] = " 7\n"
     values |= {"FLOW": "[a, b]", "LINES": "a: 1\nb: 2", "AGAIN": "${NAME}", "HUGE": "9" * 30}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -33,6 +34,8 @@ def write(tmp_path, monkeypatch):
 VALUES = [
     ("${STEPS}", 20),
     ("${RATE}", 5e-5),
+    ("${WIDE}", 7),
+    ("'${WIDE}'", " 7\n"),
     ("${ON}", True),
     ("${EMPTY}", None),
     ("${NAME}", "no"),

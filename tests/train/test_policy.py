@@ -247,3 +247,27 @@ def test_a_signal_asks_to_stop_once_and_the_handler_goes_away():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopping()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_best_checkpoint_is_kept_and_not_the_last(tiny_model, data, setting):
+    """What is learned is wrong on the held-out rows, more so with every step."""
+    other = {"role": "assistant", "content": "one two three four five six"}
+    folder = data([{"messages": [row["messages"][0], other]} for row in ROWS])
+    (folder / "train.parquet").rename(folder / "heldout.parquet")
+    data(ROWS)
+    ruinous = spec(max_steps=6, learning_rate=5e-2, lr_scheduler_type="constant")
+    wanted = {"save_steps": 1, "eval_steps": 1, "load_best": 1}
+    made = setting()
+    metrics = train_policy(ruinous.model_copy(update=wanted), tiny_model, folder, made)
+    rows = [row for row in read(made.out / "metrics.jsonl") if "eval/loss" in row.metrics]
+    best = min(rows, key=lambda row: row.metrics["eval/loss"]).step
+    assert best != 6
+    assert metrics["best_step"] == best
+    kept = load_file(made.out / "model" / "model.safetensors")
+    saved = load_file(made.work / "checkpoints" / f"step-{best:06d}" / "model.safetensors")
+    assert all(torch.equal(kept[name], tensor) for name, tensor in saved.items())
+
+
+def test_without_a_measured_checkpoint_there_is_no_best(tiny_model, data, setting):
+    with pytest.raises(DataError, match="no checkpoint was measured"):
+        train_policy(spec().model_copy(update={"load_best": 2}), tiny_model, data(ROWS), setting())

@@ -10,16 +10,21 @@ import rollouts
 import torch
 from datasets import Dataset
 from offline import WORDS, make, place, run, spec
+from tiny import build_tiny_gpt2
 
 from aligntune.config.logging import SampleLogging
 from aligntune.config.rewards import Reward
 from aligntune.config.train import Peft
 from aligntune.errors import Interrupted
+from aligntune.models.load import load_tokenizer
+from aligntune.models.prepare import prepare
+from aligntune.models.source import locate
 from aligntune.train.online import online_trainer
 from aligntune.train.ppo import ppo_trainer
 from aligntune.train.samples import LogSamples, _random, first_prompts, log_samples
 
 EVERY_2 = SampleLogging(num_samples=2, max_new_tokens=5, interval_steps=2)
+ASKED = [{"role": "user", "content": "x"}]
 DROPOUT = Peft(r=4, alpha=8, dropout=0.3)
 
 
@@ -83,9 +88,7 @@ def test_every_random_state_goes_on_where_it_was():
 def test_the_mode_of_every_module_is_left_alone(tiny_model, tmp_path):
     chosen = spec(sample_logging=EVERY_2)
     trainer = make(tiny_model, chosen, place(tmp_path))
-    (callback,) = log_samples(
-        chosen, [[{"role": "user", "content": "x"}]], trainer.processing_class, tmp_path
-    )
+    (callback,) = log_samples(chosen, [ASKED], trainer.processing_class, tmp_path)
     model = trainer.model.train()
     model.model.norm.eval()
     generation = model.generation_config
@@ -179,9 +182,21 @@ def test_being_stopped_is_not_the_end_of_training(tiny_model, tmp_path):
     assert not (tmp_path / "samples.jsonl").exists()
 
 
-def test_a_prompt_longer_than_the_model_is_cut_from_its_start(tiny_model, tmp_path):
+def test_the_tokenizer_keeps_the_settings_that_are_saved_with_it(tiny_model, tmp_path):
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer(["red", "blue moon"], padding=True)
+    before = tokenizer.backend_tokenizer.to_str()
+    log_samples(spec(sample_logging=EVERY_2), [ASKED], tokenizer, tmp_path)
+    assert tokenizer.backend_tokenizer.to_str() == before
+
+
+def test_a_prompt_longer_than_the_model_is_cut_from_its_start(tmp_path):
+    """One position more, and GPT-2 has no embedding for it."""
+    source = build_tiny_gpt2(tmp_path / "source")
+    gpt2 = tmp_path / "model"
+    prepare(locate(str(source)), gpt2, chat_template=None, trust_remote_code=False)
     asked = SampleLogging(max_new_tokens=10, prompts=(" ".join(WORDS) * 100,), interval_steps=1)
-    run(tiny_model, spec(sample_logging=asked, max_steps=1), place(tmp_path))
+    run(gpt2, spec(sample_logging=asked, max_steps=1), place(tmp_path))
     assert steps(place(tmp_path)) == [1]
 
 
@@ -189,9 +204,8 @@ def test_weights_that_overflow_are_not_a_crash_of_the_samples(tiny_model, tmp_pa
     chosen = spec(sample_logging=EVERY_2)
     trainer = make(tiny_model, chosen, place(tmp_path))
     trainer.model.lm_head.weight.data.fill_(float("nan"))
-    prompt = [[{"role": "user", "content": "x"}]]
     tokenizer = trainer.processing_class
-    callback = LogSamples(EVERY_2, prompt, tokenizer, tmp_path / "samples.jsonl", "fp32", 0)
+    callback = LogSamples(EVERY_2, [ASKED], tokenizer, tmp_path / "samples.jsonl", "fp32", 0)
     trainer.state.global_step, trainer.state.max_steps = 2, 2
     callback.on_step_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
     assert steps(place(tmp_path)) == [2]
