@@ -20,6 +20,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from aligntune.digest import sha256
+
 MANIFEST = "manifest.json"
 WORK = "work"
 _POLL = 0.5
@@ -27,7 +29,7 @@ _POLL = 0.5
 
 
 class FileRecord(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     sha256: str
     size: int
@@ -37,7 +39,7 @@ class FileRecord(BaseModel):
 class Manifest(BaseModel):
     """What an artifact is, where it came from, and the digest of every file in it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     format: int = 1
     kind: str
@@ -184,15 +186,10 @@ def records(folder: Path) -> dict[str, FileRecord]:
     }
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_atomic(path: Path, text: str) -> None:
     """Replace `path` by `text`: after a crash it holds either the old or the new content."""
     staging = path.with_name(f".{path.name}.{os.getpid()}")
-    staging.write_text(text, encoding="utf-8")
+    staging.write_text(text, encoding="utf-8", newline="")
     fsync(staging)
     staging.replace(path)
     fsync(path.parent)

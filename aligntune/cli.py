@@ -5,6 +5,7 @@ Only click is imported here. Everything else is imported by the command that nee
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -256,6 +257,8 @@ def main() -> None:
     """Entry point: a mistake is one message and an exit code, a bug a file with its traceback."""
     from aligntune.errors import AlignTuneError
 
+    # Else pydantic looks through every installed package for plugins that validate differently.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app(standalone_mode=False)
     except AlignTuneError as error:

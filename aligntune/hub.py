@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from aligntune.artifacts import sha256
+from aligntune.digest import sha256
 from aligntune.errors import ConfigError, DataError, ResourceError, ServiceError
 from aligntune.hub_retry import BUDGET_SECONDS, Client, budget_of, retried, timeout
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from aligntune.config.algo import ALGOS, ONLINE, named
+from aligntune.config.base import descriptions
 from aligntune.config.presets import resolved, used
 from aligntune.config.run import RunConfig
 from aligntune.config.train import Peft, Train
@@ -78,12 +79,15 @@ def _live(section: str, algo: Any) -> dict[str, Any]:
 def _settings(
     kind: type[BaseModel], live: Mapping[str, Any], defaults: Mapping[str, Any], indent: str
 ) -> Iterator[str]:
-    for key, field in kind.model_fields.items():
+    said = descriptions(kind)
+    for key in kind.model_fields:
         if key not in live and key not in defaults:
             continue
-        words = " ".join((field.description or "").split())
         yield from textwrap.wrap(
-            words, 96 - len(indent), initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+            said[key],
+            96 - len(indent),
+            initial_indent=f"{indent}# ",
+            subsequent_indent=f"{indent}# ",
         )
         value = live.get(key, defaults.get(key))
         yield f"{indent}{'' if key in live else '#'}{key}: {_inline(value)}"

@@ -17,7 +17,6 @@ from aligntune.data import sources
 from aligntune.errors import ConfigError
 from aligntune.models.precision import has_gpu
 from aligntune.models.source import locate
-from aligntune.rewards import check as check_reward
 
 LOGGERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """Logger -> the package it needs; MLflow is always there."""
@@ -61,6 +60,10 @@ def _models(config: RunConfig) -> Iterator[Problem]:
 
 
 def _rewards(config: RunConfig) -> Iterator[Problem]:
+    if not config.rewards:
+        return
+    from aligntune.rewards import check as check_reward
+
     for index, reward in enumerate(config.rewards):
         judged = partial(check_reward, reward.reward_type, reward.params, reward.model_name)
         yield from _tried(("rewards", index, "reward_type"), judged)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligntune.artifacts import Artifact, find, write_atomic
-from aligntune.config.load import dump
+from aligntune.config.dump import dump
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.paths import tracking_identity, tracking_uri
 from aligntune.pipeline import final

@@ -150,7 +150,7 @@ def _push(work: Work) -> Outcome:
 
 
 def _model_sources(config: ModelSlice) -> dict[str, str]:
-    from aligntune.artifacts import sha256
+    from aligntune.digest import sha256
     from aligntune.models.source import fingerprint, locate
 
     sources = {"model": fingerprint(locate(config.name_or_path, config.revision))}

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aligntune.artifacts import Artifact
-from aligntune.config.load import dump
+from aligntune.config.dump import dump
 from aligntune.journal import FILE, read
 from aligntune.report.page import write
 from aligntune.report.types import (

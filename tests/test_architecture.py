@@ -13,7 +13,7 @@ import flows
 PACKAGE = Path(aligntune.__file__).parent
 FLOWS = Path(flows.__file__).parent
 LAYERS = [
-    {"errors"},
+    {"errors", "digest"},
     {"config"},
     {"artifacts", "journal", "interrupt", "hub", "hub_retry"},
     {"data", "models", "losses"},

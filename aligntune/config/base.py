@@ -1,9 +1,36 @@
 """What every config section is made of."""
 
+import ast
+import inspect
+import textwrap
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
+
+
+def descriptions(section: type[BaseModel]) -> dict[str, str]:
+    """Setting -> the text below it in the source, in one line.
+
+    Pydantic can do the same, but would read the source of every section whenever it is imported.
+    """
+    (found,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(found, ast.ClassDef)
+    return {
+        setting.target.id: " ".join(below.value.value.split())
+        for setting, below in pairwise(found.body)
+        if isinstance(setting, ast.AnnAssign)
+        and isinstance(setting.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
+
+
+def _describe(schema: dict[str, Any], section: type[BaseModel]) -> None:
+    for name, words in descriptions(section).items():
+        schema["properties"][name]["description"] = words
 
 
 class Strict(BaseModel):
@@ -12,9 +39,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
+        json_schema_extra=_describe,
         validate_default=True,
         allow_inf_nan=False,
+        # Sections are built once, as parts of what is validated.
+        defer_build=True,
     )
 
     @field_validator("*", mode="before")

@@ -1,4 +1,4 @@
-"""YAML in, `RunConfig` out, and back. The only place that reads a config file or an override.
+"""YAML in, `RunConfig` out. The only place that reads a config file or an override.
 
 Local paths in a config stay as they are written: like the paths on a command line they are
 relative to the directory that the command runs in, not to the config file.
@@ -8,14 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from aligntune.config import rules, scalar
+from aligntune.config import rules
 from aligntune.config.document import read_document
-from aligntune.config.environment import escaped
 from aligntune.config.naming import KeyPath
 from aligntune.config.problems import Place, explain, together
 from aligntune.config.repair import Repair
@@ -59,17 +56,6 @@ def read(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Loaded:
     return Loaded(config, tuple(repairs), settings.places)
 
 
-def dump(config: RunConfig) -> str:
-    """`config` with all its defaults as YAML that loads to an equal config."""
-    return yaml.dump(
-        _escaped(config.model_dump(mode="json")),
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=float("inf"),
-    )
-
-
 def _validated(settings: Settings) -> RunConfig:
     try:
         config = RunConfig.model_validate(settings.values)
@@ -86,39 +72,3 @@ def _named(config: RunConfig, stem: str) -> RunConfig:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")[:64] or "run"
     logging = config.logging.model_copy(update={"run_name": name})
     return config.model_copy(update={"logging": logging})
-
-
-def _escaped(value: Any) -> Any:
-    """`value` with the texts in it, but not the keys, as a file has to have them."""
-    if isinstance(value, dict):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_escaped(item) for item in value]
-    return escaped(value) if isinstance(value, str) else value
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes scalars so that readers of YAML 1.1 and 1.2 agree on them."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # Readers turn these line breaks into "\n" unless they are written as escapes.
-    foreign = any(c in text for c in "\r\x85\u2028\u2029")
-    style = '"' if foreign else "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-def _write_float(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:float", repr(number))
-
-
-_Dumper.add_representer(str, _write_text)
-_Dumper.add_representer(float, _write_float)
-# Beside the words and numbers of YAML 1.1, which are there already: `5e-5` as text needs quotes.
-for _tag, _pattern in {"int": scalar.INT, "float": scalar.FLOAT}.items():
-    _Dumper.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern.pattern})\Z"), None
-    )

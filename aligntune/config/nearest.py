@@ -1,7 +1,6 @@
 """The name that was meant."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 SIMILAR = 0.62
 """difflib's ratio: `batch_size` finds `per_device_batch_size`, `extra` does not find `train`."""
@@ -16,6 +15,8 @@ def one_edit_from(name: str, known: Iterable[str]) -> str | None:
 
 def similar(name: str, known: Iterable[str]) -> str | None:
     """The known name that looks most like `name` in small letters, or None if none does."""
+    from difflib import get_close_matches
+
     return next(iter(get_close_matches(name.lower(), list(known), n=1, cutoff=SIMILAR)), None)
 
 

@@ -75,10 +75,10 @@ PRESETS: dict[Algo, dict[str, Any]] = {
     },
     # Khandoga et al. 2026, arXiv:2602.09331: DAPO's loss with token weights
     "counterfactual-grpo": _GROUP
-    | {"loss_type": "dapo", "beta": 0.005, "counterfactual": Counterfactual()},
+    | {"loss_type": "dapo", "beta": 0.005, "counterfactual": Counterfactual},
     # Xu & Ding 2025, arXiv:2509.13232, with groups
     "bolt": _GROUP
-    | {"loss_type": "dapo", "epsilon_high": 0.28, "scale_rewards": "batch", "bolt": Bolt()},
+    | {"loss_type": "dapo", "epsilon_high": 0.28, "scale_rewards": "batch", "bolt": Bolt},
 }
 LEARNING_RATE: Mapping[Algo, float] = dict.fromkeys(ALGOS, 1e-6) | {"sft": 2e-5, "ppo": 3e-6}
 """TRL's defaults for full fine-tuning; with an adapter ten times as much is usual."""
@@ -109,7 +109,7 @@ def resolved(train: Train, algo: Algo, peft: Peft | None, max_seq_length: int) -
     values = {name: getattr(train, name) for name in used(algo)}
     for name, default in PRESETS[algo].items():
         if values[name] is None:
-            values[name] = default
+            values[name] = default() if isinstance(default, type) else default
     if values["learning_rate"] is None:
         values["learning_rate"] = LEARNING_RATE[algo] * (10 if peft else 1)
     values["max_length"] = train.max_length or max_seq_length

@@ -20,7 +20,7 @@ class RunConfig(Strict):
     model: Model
     datasets: tuple[Dataset, ...] = Field(min_length=1)
     """Data of the `algo` stage."""
-    train: Train = Train()
+    train: Train = Field(default_factory=Train)
     """Hyper-parameters of the `algo` stage."""
     peft: Peft | None = None
     """LoRA for every training stage; without it all weights are trained."""
@@ -29,10 +29,10 @@ class RunConfig(Strict):
     metrics."""
     sft: SftSection | None = None
     """Supervised fine-tuning before `algo`."""
-    evaluation: Evaluation = Evaluation()
-    registry: Registry = Registry()
-    launch: Launch = Launch()
-    logging: Logging = Logging()
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    registry: Registry = Field(default_factory=Registry)
+    launch: Launch = Field(default_factory=Launch)
+    logging: Logging = Field(default_factory=Logging)
     sample_logging: SampleLogging | None = None
     seed: int = Field(42, ge=0, lt=2**32)
     """Seeds sampling, shuffling, initialisation and dropout of every stage."""

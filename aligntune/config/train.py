@@ -196,7 +196,7 @@ class SftSection(Strict):
 
     datasets: tuple[Dataset, ...] = Field(min_length=1)
     """Its data."""
-    train: Train = Train()
+    train: Train = Field(default_factory=Train)
     """Its hyper-parameters; nothing is inherited from the run's `train`."""
     peft: Peft | None = None
     """Its adapter; default: the run's `peft`."""

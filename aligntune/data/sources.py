@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from aligntune.artifacts import sha256
 from aligntune.config.data import Dataset
-from aligntune.data import arithmetic, files, reasoning_gym
+from aligntune.data import files
 from aligntune.data.rows import Row, Rows
+from aligntune.digest import sha256
 from aligntune.errors import ConfigError, DataError, unknown
 
 Kind = Literal["file", "procedural", "hub"]
@@ -32,10 +33,11 @@ class Generator:
     """(what follows the colon, params, split) -> the rows."""
 
 
-GENERATORS: dict[str, Generator] = {
-    "arithmetic": Generator(arithmetic.identity, arithmetic.rows),
-    "reasoning_gym": Generator(reasoning_gym.identity, reasoning_gym.rows),
+GENERATORS = {
+    "arithmetic": "aligntune.data.arithmetic",
+    "reasoning_gym": "aligntune.data.reasoning_gym",
 }
+"""Scheme -> the module with its `identity` and `rows`."""
 
 
 def check(dataset: Dataset) -> Kind:
@@ -144,7 +146,8 @@ def _generator(name: str) -> tuple[Generator, str]:
     scheme, _, task = name.partition(":")
     if scheme not in GENERATORS:
         raise ConfigError(f"dataset {name!r}: " + unknown("generator", scheme, GENERATORS))
-    return GENERATORS[scheme], task
+    module = import_module(GENERATORS[scheme])
+    return Generator(module.identity, module.rows), task
 
 
 @contextmanager

@@ -1,16 +1,11 @@
 """The arithmetic that `precision: auto` stands for on this machine."""
 
-import logging
-import shutil
-import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from aligntune.config.model import Precision
-
-LOG = logging.getLogger(__name__)
 
 GPU = (Path("/dev/nvidia0"), Path("/dev/kfd"))
 """Device files of CUDA and ROCm."""
@@ -27,6 +22,9 @@ def has_gpu() -> bool:
 
 def capability() -> float | None:
     """The compute capability of the first NVIDIA GPU; None where its driver cannot be asked."""
+    import shutil
+    import subprocess
+
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -73,7 +71,9 @@ def _auto(
 
 @cache
 def _say(chosen: Precision, reason: str) -> None:
-    LOG.info("precision: auto is %s here: %s", chosen, reason)
+    import logging
+
+    logging.getLogger(__name__).info("precision: auto is %s here: %s", chosen, reason)
 
 
 def _flags(cpuinfo: Path) -> set[str]:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from aligntune.artifacts import sha256
+from aligntune.digest import sha256
 from aligntune.errors import ConfigError
 from aligntune.models import intake
 

@@ -4,8 +4,8 @@ import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
-from aligntune.artifacts import sha256
 from aligntune.config.rewards import Reward
+from aligntune.digest import sha256
 from aligntune.errors import ConfigError
 from aligntune.models.source import fingerprint as model_fingerprint
 from aligntune.models.source import locate

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from aligntune.artifacts import MANIFEST, FileRecord, fsync, records, seal, sha256
+from aligntune.artifacts import MANIFEST, FileRecord, fsync, records, seal
+from aligntune.digest import sha256
 
 LOG = logging.getLogger(__name__)
 

@@ -267,7 +267,7 @@ def online_trainer(
         train_dataset=prompts,
         eval_dataset=measured or None,
         processing_class=tokenizer,
-        peft_config=lora(spec.peft),
+        peft_config=lora(spec.peft, model),
     )
 
 

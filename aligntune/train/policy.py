@@ -33,9 +33,6 @@ TRAINERS: dict[str, Callable[..., Any]] = dict.fromkeys(GROUP, online_trainer) |
 }
 """Algorithm -> (model, tokenizer, train rows, held-out rows or None, spec, setting) -> trainer."""
 
-ROWS: dict[str, Callable[[Dataset], Dataset]] = {"sft": imitation_rows}
-"""Algorithm -> canonical rows as its trainer wants them, where that differs."""
-
 
 def train_policy(
     spec: TrainSlice, model: Path, data: Path, setting: Setting
@@ -48,10 +45,9 @@ def train_policy(
         Interrupted: asked to stop; a checkpoint was saved.
     """
     set_seed(spec.seed)
-    shape = ROWS.get(spec.algo, _unchanged)
-    train = shape(_rows(data / "train.parquet"))
+    train = _rows(data / "train.parquet", spec)
     file = data / "heldout.parquet"
-    heldout = shape(_rows(file)) if file.exists() else None
+    heldout = _rows(file, spec) if file.exists() else None
     policy = load_trainable(model, spec)
     spec = within(spec, policy)
     tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
@@ -63,9 +59,9 @@ def train_policy(
     return metrics
 
 
-def _rows(path: Path) -> Dataset:
-    return Dataset(pq.read_table(path))
-
-
-def _unchanged(rows: Dataset) -> Dataset:
+def _rows(path: Path, spec: TrainSlice) -> Dataset:
+    """Canonical rows, as the algorithm's trainer wants them."""
+    rows = Dataset(pq.read_table(path))
+    if spec.algo == "sft":
+        return imitation_rows(rows, prompts_too=not spec.train.completion_only_loss)
     return rows

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from aligntune.config.document import parse_document
-from aligntune.config.load import dump, load
+from aligntune.config.dump import dump
+from aligntune.config.load import load
 from aligntune.config.run import RunConfig
 
 SCHEMA = RunConfig.model_json_schema()

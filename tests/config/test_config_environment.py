@@ -3,7 +3,8 @@
 import pytest
 
 from aligntune.config.document import parse_document, parse_value
-from aligntune.config.load import dump, load, read
+from aligntune.config.dump import dump
+from aligntune.config.load import load, read
 from aligntune.errors import ConfigError
 
 BASE = "algo: dpo\nmodel: {name_or_path: tiny}\ndatasets:\n  - name: pairs.jsonl\n"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from aligntune.config import rules
 from aligntune.config.document import parse_document
-from aligntune.config.load import dump, load, read
+from aligntune.config.dump import dump
+from aligntune.config.load import load, read
 from aligntune.config.repair import repaired
 from aligntune.config.run import RunConfig
 from aligntune.errors import ConfigError

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from aligntune.artifacts import find, sha256
+from aligntune.artifacts import find
 from aligntune.config.load import load
+from aligntune.digest import sha256
 from aligntune.direct import post_train
 from aligntune.plan import plan
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aligntune.artifacts import sha256
+from aligntune.digest import sha256
 
 OK, RESUMABLE = 0, 75
 
