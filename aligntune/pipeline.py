@@ -181,6 +181,7 @@ def _push(config: RunConfig, hub_endpoint: str) -> PushSlice:
         raise AssertionError("RunConfig requires hub_model_id for a push")
     return PushSlice(
         hub_model_id=logging.hub_model_id,
+        adapter_of=None if not config.peft or config.peft.merge else config.model.start,
         private=logging.hub_private,
         license=logging.hub_license,
         endpoint=hub_endpoint,

@@ -25,7 +25,10 @@ def publish(config: PushSlice, inputs: Mapping[str, Artifact], out: Path) -> dic
     card = model_card(_facts(config, policy, inputs["evaluation"]))
     folder = out / WORK / "upload"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(policy.path / "model", folder, copy_function=os.link)
+    if config.adapter_of:
+        _copy_adapter(policy, config.adapter_of, folder)
+    else:
+        shutil.copytree(policy.path / "model", folder, copy_function=os.link)
     (folder / "README.md").unlink(missing_ok=True)
     write_atomic(folder / "README.md", card)
     receipt = asdict(
@@ -34,6 +37,19 @@ def publish(config: PushSlice, inputs: Mapping[str, Artifact], out: Path) -> dic
     write_atomic(out / "README.md", card)
     write_atomic(out / "receipt.json", json.dumps(receipt, indent=2))
     return receipt
+
+
+def _copy_adapter(policy: Artifact, base: str, folder: Path) -> None:
+    """The adapter, with the name and commit of the hub model that it belongs on."""
+    shutil.copytree(policy.path / "adapter", folder)
+    line = ancestors(policy)
+    source = next(made for made in line if made.manifest.kind == "model").manifest.facts
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    revision = str(source["fingerprint"]).removeprefix("commit:")
+    write_atomic(
+        path, json.dumps(config | {"base_model_name_or_path": base, "revision": revision}, indent=2)
+    )
 
 
 def _facts(config: PushSlice, policy: Artifact, evaluation: Artifact) -> CardFacts:

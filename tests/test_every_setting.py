@@ -60,7 +60,7 @@ EFFECTS = {
     "peft.alpha": (4, TRAINED, "peft.alpha"),
     "peft.dropout": (0.1, TRAINED, "peft.dropout"),
     "peft.target_modules": (("q_proj",), TRAINED, "peft.target_modules"),
-    "peft.merge": (False, TRAINED, "peft.merge"),
+    "peft.merge": (False, ("push",), "adapter_of"),
     "sft.datasets": ([{"name": "owner/more"}], ("sft-data",), "datasets.0.name"),
     "sft.train": ({"max_steps": 3}, ("sft",), "train.max_steps"),
     "sft.peft": ({"r": 3}, ("sft",), "peft.r"),
@@ -97,6 +97,7 @@ SEEN = {
     "evaluation.datasets": "owner/test",
     "registry.name": "mine.policy",
     "logging.push_to_hub": "me/model",
+    "peft.merge": "owner/model",
 }
 """What the stage has where that is not the value itself."""
 ELSEWHERE = {
@@ -145,6 +146,8 @@ def planned(settings):
     if settings.get("logging", {}).keys() & {"push_to_hub", "hub_private", "hub_license"}:
         settings["logging"] |= {"push_to_hub": True}
         settings["logging"].setdefault("hub_model_id", "me/model")
+    if not settings["peft"].get("merge", True):
+        settings["logging"] = {"hub_model_id": "me/model"}
     if settings.get("logging", {}).get("hub_model_id"):
         settings["logging"]["push_to_hub"] = True
     config = RunConfig.model_validate(settings)

@@ -87,6 +87,8 @@ def _logging(config: RunConfig) -> Iterator[Problem]:
             ("logging", "push_to_hub"),
             "`push_to_hub: true` needs `hub_model_id: owner/name` beside it",
         )
+    if logging.push_to_hub and config.peft and not config.peft.merge:
+        yield from _adapter_alone(config)
     both = logging.loggers is not None and logging.report_to is not None
     if both and set(logging.loggers or ()) != set(logging.report_to or ()):
         yield Problem(
@@ -105,6 +107,21 @@ def _logging(config: RunConfig) -> Iterator[Problem]:
             place,
             f"only a checkpoint that is measured can be the best; make `save_steps` "
             f"({logging.save_steps}) a multiple of `eval_steps` ({logging.eval_steps})",
+        )
+
+
+def _adapter_alone(config: RunConfig) -> Iterator[Problem]:
+    start = config.model.start
+    if config.sft:
+        yield Problem(
+            ("peft", "merge"),
+            "the adapter is for the model after `sft`, which is not on the hub; push it merged",
+        )
+    elif start.startswith((".", "/", "~", "package://")) or start.endswith(".gguf"):
+        yield Problem(
+            ("peft", "merge"),
+            "the adapter is for a model that is not on the hub; push it merged, or start from a "
+            "hub model",
         )
 
 

@@ -81,6 +81,8 @@ class RegisterSlice(Strict):
 
 class PushSlice(Strict):
     hub_model_id: str
+    adapter_of: str | None
+    """The hub model that the pushed adapter is for; None pushes the whole model."""
     private: bool
     license: str | None
     endpoint: str

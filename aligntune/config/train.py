@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from aligntune.config.base import Strict
+from aligntune.config.base import NeutralField, Strict
 from aligntune.config.data import Dataset
 
 Scheduler = Literal[
@@ -186,9 +186,9 @@ class Peft(Strict):
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Names of the layers that get an adapter. `all-linear` is every one but the head, on any
     architecture."""
-    merge: bool = True
-    """Save the merged model beside the adapter, so that everything that reads a model can use it
-    alone."""
+    merge: NeutralField[bool] = True
+    """Push the model with the adapter merged in. false pushes the adapter alone, for a hub model
+    that it was trained on directly. A run always keeps both on disk."""
 
 
 class SftSection(Strict):

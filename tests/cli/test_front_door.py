@@ -11,7 +11,7 @@ from aligntune import shipped
 
 RUNS = 5
 HELP, VALIDATE = 0.25, 1.0
-"""Shares of the CPU time of `trl --help`. Half of `validate` is importing pydantic, click and yaml."""
+"""Shares of the CPU time of `trl --help`; most of `validate` is importing pydantic and click."""
 
 
 def seconds(*command):

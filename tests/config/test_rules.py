@@ -47,6 +47,16 @@ CONTRADICTIONS = [
     ("sft", {"sft": {"datasets": [{"name": "x"}]}}, "sft", "twice"),
     ("ppo", {"rewards": []}, "algo", "needs something to optimise"),
     ("grpo", {"rewards": [{"reward_type": "length", "weight": 0}]}, "rewards", "weight is 0"),
+    (
+        "dpo",
+        {
+            "model": {"name_or_path": "./here"},
+            "peft": {"merge": False},
+            "logging": {"push_to_hub": True, "hub_model_id": "me/it"},
+        },
+        "peft.merge",
+        "not on the hub",
+    ),
     ("dpo", {"logging": {"push_to_hub": True}}, "logging.push_to_hub", "hub_model_id"),
     (
         "dpo",

@@ -39,3 +39,24 @@ def test_the_trained_model_is_pushed_once_with_its_card_and_loads_from_there(
     for path in output.rglob("*"):
         if path.is_file() and path.stat().st_size < 5_000_000:
             assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_an_adapter_alone_is_pushed_with_the_name_of_its_base(hub, tiny_model, aligntune, tmp_path):
+    files = {path.name: path for path in tiny_model.iterdir()}
+    commit = hub.commit("model", "me/base", files)
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "algo: sft\nmodel: {name_or_path: me/base, precision: fp32, max_seq_length: 96}\n"
+        'datasets: [{name: "arithmetic:", params: {count: 24}}]\n'
+        "train: {max_steps: 2}\npeft: {r: 4, merge: false}\n"
+        "evaluation: {heldout_fraction: 0.2, max_new_tokens: 4, resamples: 100}\n"
+        f"logging: {{output_dir: {tmp_path}/out, push_to_hub: true, hub_model_id: me/adapter}}\n"
+    )
+    process = aligntune("train", "--config", config, **hub.env(tmp_path))
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    pushed = hub.files("model", "me/adapter")
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= pushed.keys()
+    assert "model.safetensors" not in pushed
+    settings = json.loads(pushed["adapter_config.json"])
+    assert (settings["base_model_name_or_path"], settings["revision"]) == ("me/base", commit)
