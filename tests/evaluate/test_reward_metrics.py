@@ -1,0 +1,67 @@
+"""The run's rewards as metrics of every model."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from aligntune.config.rewards import Reward
+from aligntune.config.slices import EvaluateSlice
+from aligntune.evaluate.run import evaluate
+from aligntune.rewards import Sample, scorer
+
+ROWS = [{"prompt": [{"role": "user", "content": f"What is {n} + 1?"}]} for n in range(6)]
+LENGTH = Reward(reward_type="length", weight=2.0, params={"min_length": 1})
+SAFETY = Reward(reward_type="safety")
+MATH = Reward(reward_type="math")
+
+
+@pytest.fixture
+def measure(tiny_model, tmp_path):
+    def measure(rewards, rows=ROWS):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "heldout.parquet")
+        spec = EvaluateSlice(
+            split="heldout",
+            max_samples=100,
+            metrics=(),
+            rewards=rewards,
+            max_new_tokens=6,
+            batch_size=4,
+            max_length=128,
+            confidence=0.95,
+            resamples=200,
+            precision="fp32",
+            trust_remote_code=False,
+            seed=1,
+        )
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        found = evaluate(spec, tiny_model, tmp_path, out, {}, lambda *_: None)
+        return found.metrics, pq.read_table(out / "predictions.parquet").to_pylist()
+
+    return measure
+
+
+def test_each_reward_is_a_metric_of_what_the_model_answers(measure):
+    metrics, predictions = measure((LENGTH,))
+    answers = [Sample("", row["completion"]) for row in predictions]
+    assert metrics["rewards/length"] == pytest.approx(sum(scorer(LENGTH)(answers)) / len(answers))
+    assert metrics["rewards/length/count"] == 6
+    assert "reward" not in metrics, "one reward is its own sum, but for the weight"
+
+
+def test_the_weighted_sum_is_a_metric_of_its_own(measure):
+    metrics, _ = measure((LENGTH, SAFETY))
+    expected = 2 * metrics["rewards/length"] + metrics["rewards/safety"]
+    assert metrics["reward"] == pytest.approx(expected)
+
+
+def test_a_reward_counts_only_what_it_can_judge(measure):
+    answered = [row | {"answer": "3"} for row in ROWS[:2]]
+    metrics, _ = measure((MATH, SAFETY), [*answered, *(row | {"answer": None} for row in ROWS[2:])])
+    assert metrics["rewards/math/count"] == 2
+    assert metrics["reward/count"] == 6
+
+
+def test_the_same_reward_twice_gets_two_names(measure):
+    metrics, _ = measure((LENGTH, LENGTH.model_copy(update={"params": {"max_length": 1}})))
+    assert {"rewards/length", "rewards/length-2"} <= metrics.keys()
