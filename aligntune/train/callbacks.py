@@ -92,7 +92,7 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             shown = {"loss": float(logs["loss"])}
             for key, name in (("rewards/accuracies", "accuracy"), ("reward", "reward")):
-                if key in logs:
+                if logs.get(key) is not None:  # where nothing could be judged there is no reward
                     shown[name] = float(logs[key])
             self.progress(state.global_step, state.max_steps, shown)
 

@@ -31,6 +31,8 @@ LOG = logging.getLogger(__name__)
 
 MAX_DROPPED = 0.05
 """Share of training rows that may be lost to `max_length` before that is an error."""
+MAX_FILTERED = 0.5
+"""The same of prompts for sampling and `max_prompt_length`: to keep the short ones is usual."""
 
 FINAL = (
     "train/loss",
@@ -197,11 +199,12 @@ def _check_rows(trainer: Any, rows: int, spec: TrainSlice) -> int:
     packed = spec.algo == "sft" and spec.train.packing
     dropped = 0 if packed else rows - kept
     limit = "max_prompt_length" if spec.algo in ONLINE else "max_length"
+    most = MAX_FILTERED if spec.algo in ONLINE else MAX_DROPPED
     longest = getattr(spec.train, limit)
-    if kept == 0 or dropped > MAX_DROPPED * rows:
+    if kept == 0 or dropped > most * rows:
         raise DataError(
             f"{dropped} of {rows} training rows have nothing left to learn from within "
-            f"{longest} tokens (at most {MAX_DROPPED:.0%} may); raise train.{limit}, or shorten or "
+            f"{longest} tokens (at most {most:.0%} may); raise train.{limit}, or shorten or "
             "filter the rows"
         )
     if dropped:

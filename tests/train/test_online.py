@@ -270,8 +270,8 @@ def test_long_prompts_are_left_out_and_said(tiny_model, setting, caplog):
 
 def test_too_many_long_prompts_are_an_error(tiny_model, setting):
     long = {"prompt": [{"role": "user", "content": "red " * 130}], "answer": "", "source": ""}
-    with pytest.raises(DataError, match=r"2 of 18 .* raise train.max_prompt_length"):
-        train(tiny_model, spec("grpo", max_steps=1), setting(), [*ROWS, long, long])
+    with pytest.raises(DataError, match=r"17 of 33 .* raise train.max_prompt_length"):
+        train(tiny_model, spec("grpo", max_steps=1), setting(), [*ROWS, *[long] * 17])
 
 
 def test_too_few_prompts_for_one_rollout_are_an_error_and_not_0_steps(tiny_model, setting):

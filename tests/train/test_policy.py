@@ -123,10 +123,10 @@ def test_only_the_assistants_words_are_learned(tiny_model, data, setting):
 
     from aligntune.models.load import load_policy
     from aligntune.train.policy import _rows
-    from aligntune.train.sft import imitation_rows, sft_trainer
+    from aligntune.train.sft import sft_trainer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    rows = imitation_rows(_rows(data(ROWS) / "train.parquet"))
+    rows = _rows(data(ROWS) / "train.parquet", spec())
     policy = load_policy(tiny_model, trust_remote_code=False)
     trainer = sft_trainer(policy, tokenizer, rows, None, spec(), setting())
     batch = next(iter(trainer.get_train_dataloader()))
@@ -173,9 +173,9 @@ def test_a_gradient_that_is_not_finite_stops_although_the_loss_is(tiny_model, da
     from aligntune.models.load import load_policy
     from aligntune.train.loop import fit
     from aligntune.train.policy import _rows
-    from aligntune.train.sft import imitation_rows, sft_trainer
+    from aligntune.train.sft import sft_trainer
 
-    rows = imitation_rows(_rows(data(ROWS) / "train.parquet"))
+    rows = _rows(data(ROWS) / "train.parquet", spec())
     policy = load_policy(tiny_model, trust_remote_code=False)
     weight = policy.get_input_embeddings().weight
     weight.register_hook(lambda gradient: gradient * float("inf"))
