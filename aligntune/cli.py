@@ -78,11 +78,13 @@ def app() -> None:
 
 @app.command()
 @_config_options
-def train(paths: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
+@_json
+def train(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Run every stage in this process. The same command again resumes or reuses."""
     from aligntune.direct import post_train
 
-    post_train(_checked(paths, overrides), _command("train", paths, overrides))
+    command = _command("train", paths, overrides)
+    post_train(_checked(paths, overrides), command, as_json=as_json)
 
 
 @app.command()

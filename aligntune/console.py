@@ -53,10 +53,10 @@ def configure(level: str, console: Console) -> None:
     LOG.setLevel(level)
 
 
-def screen() -> Console:
+def screen(*, stderr: bool = False) -> Console:
     """Where a person reads; as wide as its tables need where it is not a terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=160)
 
 
 @contextmanager

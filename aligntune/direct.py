@@ -1,6 +1,8 @@
 """The pipeline in this process, with a terminal to watch: no Prefect, nothing to start."""
 
+import json
 import logging
+import sys
 
 from rich.console import Console
 
@@ -11,19 +13,21 @@ from aligntune.launch import execute_in_child
 from aligntune.plan import Stage, plan
 from aligntune.run import Done, execute
 from aligntune.session import Session, opened
-from aligntune.show import done_line, show_result
+from aligntune.show import done_line, result_record, show_result
 from aligntune.stages import KINDS
 
 LOG = logging.getLogger("aligntune.direct")
 
 
-def post_train(config: RunConfig, command: str) -> None:
+def post_train(config: RunConfig, command: str, *, as_json: bool = False) -> None:
     """Run every stage of `config` that does not exist yet, and print what came of it.
+
+    With `as_json` the result is JSON on standard output, and everything else goes to the other.
 
     Raises:
         AlignTuneError: a stage failed or was asked to stop; finished stages are kept.
     """
-    console = screen()
+    console = screen(stderr=as_json)
     configure(config.logging.level, console)
     planned = plan(config)
     with stop_on_signals() as stopping, opened(planned, command) as session:
@@ -35,7 +39,10 @@ def post_train(config: RunConfig, command: str) -> None:
                     done = execute(entry.stage, session.context, show, stopping)
             session.add(done)
             _say(console, session, done)
-    show_result(console, session)
+    if as_json:
+        sys.stdout.write(json.dumps(result_record(session), indent=2) + "\n")
+    else:
+        show_result(console, session)
 
 
 def _separate(config: RunConfig, stage: Stage) -> bool:

@@ -147,8 +147,9 @@ def download_model(
     ]
     if not any(file.name.endswith(".safetensors") for file in files):
         raise ConfigError(
-            f"{_what(repo_id, 'model')} has no *.safetensors at its top level; "
-            "choose a model that is published in that format"
+            f"{_what(repo_id, 'model')} has no *.safetensors at its top level, and other formats "
+            "can run code; where a pull request there has a conversion, name it with "
+            "model.revision: refs/pr/<number>, or choose another model"
         )
     for file in files:
         _place(_verified(repo_id, "model", commit, file), into / file.name)

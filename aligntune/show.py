@@ -104,6 +104,27 @@ def show_result(console: Console, session: Session) -> None:
         console.print(f"{name:<8} {where}", highlight=False, soft_wrap=True)
 
 
+def result_record(session: Session) -> dict[str, Any]:
+    """The same as JSON values, with every metric."""
+    stages = [
+        {
+            "label": label,
+            "artifact": session.artifact(label).name,
+            "reused": done.reused,
+            "seconds": done.seconds,
+            "metrics": dict(session.artifact(label).manifest.metrics),
+            "mlflow_run": done.mlflow_run,
+        }
+        for label, done in session.done.items()
+    ]
+    return {
+        "stages": stages,
+        "model": str(session.folder / "model"),
+        "report": str(session.report),
+        "versions": session.artifact("register").manifest.facts["versions"],
+    }
+
+
 def _from_here(path: Path) -> str:
     """Relative where it is below the working directory."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

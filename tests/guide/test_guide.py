@@ -112,6 +112,7 @@ def test_flags_override_the_file_and_are_recorded(run, tmp_path):
     assert len(logged) == 2, "the run, and its sft stage"
     for params in logged:
         assert (params["train.max_steps"], float(params["train.learning_rate"])) == ("3", 1e-5)
-    again = run("train", "--config", resolved)
+    again = run("train", "--config", resolved, "--json")
     assert again.returncode == 0, again.stderr
-    assert "everything was reused" in again.stdout + again.stderr
+    stages = json.loads(again.stdout)["stages"]
+    assert [stage["label"] for stage in stages if not stage["reused"]] == []
