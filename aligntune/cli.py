@@ -1,18 +1,21 @@
 """`aligntune`: one command per verb, each a few lines over a library function.
 
-Only click is imported here. Everything else is imported by the command that needs it, so that
-`--help`, `validate` and `plan` answer at once.
+Only click is imported here. Everything else, down to pathlib and json, is imported by the command
+that needs it, so that `--help`, `validate` and `plan` answer at once.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Command = Callable[..., None]
 
@@ -33,12 +36,14 @@ def _config_options(command: Command) -> Command:
     """Give `command` its `paths` and `overrides`; a flag beats a `--set`, wherever it stands."""
 
     @wraps(command)
-    def with_flags(overrides: tuple[str, ...], **options: Any) -> None:
+    def with_flags(paths: tuple[str, ...], overrides: tuple[str, ...], **options: Any) -> None:
+        from pathlib import Path
+
         given = {flag: options.pop(_parameter(flag)) for flag in FLAGS}
         short = [
             f"{flag} {FLAGS[flag][0]}={value}" for flag, value in given.items() if value is not None
         ]
-        command(overrides=(*overrides, *short), **options)
+        command(paths=tuple(map(Path, paths)), overrides=(*overrides, *short), **options)
 
     for flag, (key, says) in reversed(FLAGS.items()):
         names = (flag, "--lr") if flag == "--learning-rate" else (flag,)
@@ -57,7 +62,7 @@ def _config_options(command: Command) -> Command:
         "paths",
         multiple=True,
         required=True,
-        type=click.Path(path_type=Path),
+        type=click.Path(),
         help="Run config, YAML. Several are merged from left to right.",
     )(with_flags)
 
@@ -147,20 +152,23 @@ def schema() -> None:
 
 @app.command()
 @click.argument("algo")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="File to write.")
+@click.option("--output", "-o", "name", type=click.Path(), help="File to write.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
-def init(algo: str, output: Path | None, force: bool) -> None:
+def init(algo: str, name: str | None, force: bool) -> None:
     """Write a config for an algorithm, with every setting explained."""
+    from pathlib import Path
+
     from aligntune.errors import ConfigError
     from aligntune.initial import initial
 
-    text = initial(algo, output or Path("run.yaml"))
-    if output is None:
+    output = Path(name or "run.yaml")
+    text = initial(algo, output)
+    if name is None:
         click.echo(text, nl=False)
         return
     if output.exists() and not force:
         raise ConfigError(f"{output} exists already; name another file, or give --force")
-    output.write_text(text, encoding="utf-8")
+    _write(output, text)
     click.echo(f"{output}: written; `aligntune validate --config {output}` checks it")
 
 
@@ -173,7 +181,11 @@ def configs(name: str | None, rewards: bool, as_json: bool) -> None:
     from aligntune import shipped
 
     if name:
-        click.echo(shipped.text(name), nl=False)
+        text = shipped.text(name)
+        if as_json:
+            _print_json({name: text})
+        else:
+            click.echo(text, nl=False)
         return
     rows = shipped.rewards() if rewards else shipped.summaries()
     if as_json:
@@ -185,12 +197,15 @@ def configs(name: str | None, rewards: bool, as_json: bool) -> None:
 
 
 @app.command()
+@click.option("--output-dir", type=click.Path(), help="Where runs would write.")
 @_json
-def doctor(as_json: bool) -> None:
+def doctor(output_dir: str | None, as_json: bool) -> None:
     """Look at this machine: versions, devices, precision, servers, credentials."""
+    from pathlib import Path
+
     from aligntune.doctor import examine
 
-    findings = examine()
+    findings = examine(Path(output_dir) if output_dir else None)
     if as_json:
         _print_json([finding._asdict() for finding in findings])
         return
@@ -224,18 +239,46 @@ def _say(notes: Sequence[str]) -> None:
 
 
 def _fix(paths: Sequence[Path]) -> None:
-    from aligntune.artifacts import write_atomic
     from aligntune.config.document import fixed
 
     for path in paths:
         text, repairs = fixed(path)
         if repairs:
-            write_atomic(path, text)
+            _write(path, text)
             lines = ", ".join(str(repair.line) for repair in repairs)
             click.echo(f"{path}: indented lines {lines}", err=True)
 
 
+def _write(path: Path, text: str) -> None:
+    """Put `text` where `path` leads, through links, and keep the permissions of what it replaces.
+
+    Raises:
+        ConfigError: there can be no such file.
+        ResourceError: it may not be written, or the disk is full.
+    """
+    from aligntune.artifacts import write_atomic
+    from aligntune.errors import ConfigError, ResourceError
+
+    target = path.resolve()
+    try:
+        mode = target.stat().st_mode & 0o777 if target.exists() else None
+        write_atomic(target, text)
+        if mode is not None:
+            target.chmod(mode)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise ConfigError(
+            f"{path}: cannot be written; name a file in a directory that exists"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ResourceError(
+            f"{path}: cannot be written: {reason}; make room or change its permissions"
+        ) from None
+
+
 def _print_json(value: Any) -> None:
+    import json
+
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 

@@ -2,10 +2,15 @@
 
 import os
 import shutil
+from base64 import b64encode
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request
+
+from aligntune.config.logging import Logging
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "prefect", "mlflow")
 OPTIONAL = ("bitsandbytes", "unsloth", "wandb", "vllm")
@@ -29,9 +34,13 @@ class Finding(NamedTuple):
     says: str
 
 
-def examine() -> list[Finding]:
-    """Everything there is to say about this machine. Asks servers, but never shows a secret."""
-    return [*_libraries(), *_devices(), *_room(), *_servers(), *_credentials()]
+def examine(output_dir: Path | None = None) -> list[Finding]:
+    """Everything there is to say about this machine. Asks servers, but never shows a secret.
+
+    Free disk space is that below `output_dir`, by default where a config writes.
+    """
+    room = _room(output_dir or Path(Logging.model_fields["output_dir"].default))
+    return [*_libraries(), *_devices(), *room, *_servers(), *_credentials()]
 
 
 def _libraries() -> Iterator[Finding]:
@@ -58,17 +67,22 @@ def _devices() -> Iterator[Finding]:
         yield Finding("ok", f"cuda:{index}", f"{found.name}, {_gib(found.total_memory)}, {bf16}")
     if not torch.cuda.is_available():
         yield Finding("note", "gpu", "none; training runs on the CPU")
-    native = "native" if resolve("auto") == "bf16" else "emulated and slow"
-    yield Finding("ok", "cpu", f"{torch.get_num_threads()} threads, bf16 is {native} here")
+    native = "native" if resolve("auto", gpus=()) == "bf16" else "emulated and slow"
+    vectors = torch.backends.cpu.get_cpu_capability()
+    vectors = "no AVX" if vectors in ("DEFAULT", "NO AVX") else vectors
+    cpu = f"{torch.get_num_threads()} threads, {vectors}, bf16 is {native} here"
+    yield Finding("ok", "cpu", cpu)
     yield Finding("ok", "precision: auto", f"means {resolve('auto')}")
 
 
-def _room() -> Iterator[Finding]:
+def _room(output_dir: Path) -> Iterator[Finding]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     yield Finding("ok", "memory", _gib(pages))
-    free = shutil.disk_usage(Path.cwd()).free
+    wanted = output_dir.expanduser().absolute()
+    there = next(path for path in (wanted, *wanted.parents) if path.exists())
+    free = shutil.disk_usage(there).free
     enough = free > ROOM * 2**30
-    yield Finding("ok" if enough else "note", "disk", f"{_gib(free)} free in this directory")
+    yield Finding("ok" if enough else "note", "disk", f"{_gib(free)} free for {output_dir}")
 
 
 def _servers() -> Iterator[Finding]:
@@ -91,20 +105,43 @@ def _servers() -> Iterator[Finding]:
 
 
 def _answers(what: str, url: str, path: str) -> Finding:
+    from http.client import HTTPException
     from urllib.error import HTTPError
-    from urllib.parse import urlsplit
     from urllib.request import urlopen
 
-    parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
     try:
-        with urlopen(url.rstrip("/") + path, timeout=SECONDS):
+        shown, request = _request(url, path)
+    except ValueError:
+        # Its text may hold a part of the password, and so may any message about it.
+        return Finding("missing", what, "the address is not valid; `%`-encode the password in it")
+    try:
+        with urlopen(request, timeout=SECONDS):
             return Finding("ok", what, f"{shown} answers")
     except HTTPError as error:
         return Finding("note", what, f"{shown} answers with status {error.code}")
-    except (OSError, ValueError) as error:
+    except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         return Finding("missing", what, f"{shown} does not answer ({type(reason).__name__})")
+
+
+def _request(url: str, path: str) -> tuple[str, Request]:
+    """The server as it may be shown, and a request to it with the user and password of `url`.
+
+    ValueError where it is not certain which part is the password.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname
+    rest = parts.path + parts.query + parts.fragment
+    if not host or parts.scheme not in ("http", "https") or "@" in rest:
+        raise ValueError("not an address")
+    host = f"[{host}]" if ":" in host else host
+    netloc = host if parts.port is None else f"{host}:{parts.port}"
+    request = Request(f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}{path}")
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        basic = f"Basic {b64encode(pair.encode()).decode()}"
+        request.add_unredirected_header("Authorization", basic)  # for this server alone
+    return f"{parts.scheme}://{netloc}", request
 
 
 def _credentials() -> Iterator[Finding]:

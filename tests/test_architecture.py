@@ -128,3 +128,31 @@ def test_planning_a_whole_run_loads_nothing_heavy(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert not HEAVY & set(done.stderr.split())
+
+
+QUICK = [
+    ("--help",),
+    ("schema",),
+    ("init", "grpo"),
+    ("configs",),
+    ("configs", "--rewards"),
+    ("completion", "bash"),
+    ("validate", "--config", "{configs}/quickstart.yaml"),
+    ("validate", "--config", "{configs}/grpo.yaml", "--json"),
+]
+
+
+@pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
+def test_quick_commands_load_nothing_heavy(arguments):
+    filled = [argument.format(configs=PACKAGE.parent / "configs") for argument in arguments]
+    code = (
+        "import sys; sys.argv[0] = 'aligntune'\n"
+        "import atexit; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from aligntune.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *filled], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "click" in done.stderr.split()
+    assert not HEAVY & set(done.stderr.split())

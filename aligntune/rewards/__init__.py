@@ -5,7 +5,8 @@ run loads only the rewards that it names.
 """
 
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -38,8 +39,9 @@ REWARDS: dict[str, Known] = {
     "regex": Known(f"{_HERE}.text:matches", "1 where a pattern is found"),
     "think_format": Known(f"{_HERE}.text:think_format", "1 for <think>...</think> and an answer"),
     "overlong": Known(f"{_HERE}.text:overlong", "0, falling to -1 near a limit of words"),
-    "math": Known(f"{_HERE}.answers:math", "1 where the last number is the row's answer"),
+    "math": Known(f"{_HERE}.answers:math", "1 where the number it gives is the row's answer"),
     "exact_match": Known(f"{_HERE}.answers:exact_match", "1 where the text is the row's answer"),
+    "accuracy": Known(f"{_HERE}.answers:exact_match", "the same as exact_match"),
     "sentiment": Known(
         f"{_HERE}.tone:sentiment",
         "how positive the words are (VADER), or a classifier's probability",
@@ -64,7 +66,7 @@ def check(name: str, params: Mapping[str, Any], model_name: str | None) -> None:
     if ":" in name:
         if model_name:
             raise ConfigError(f"reward {name!r} is a function; remove `model_name`")
-        _importable(name)
+        _check_keys(name, _settings(_imported(name)), params)
         return
     if name not in REWARDS:
         raise ConfigError(unknown("reward", name, REWARDS))
@@ -73,7 +75,18 @@ def check(name: str, params: Mapping[str, Any], model_name: str | None) -> None:
         raise ConfigError(f"reward {name!r} needs `model_name`: a hub id or a directory")
     if model_name and known.label is None:
         raise ConfigError(f"reward {name!r} uses no model; remove `model_name`")
-    _check_params(name, _LEARNED if model_name else _settings(known.path), params)
+    if model_name:
+        _check_keys(name, _LEARNED, params)
+        _check_types(name, _LEARNED, params)
+        if params.get("batch_size", 1) < 1:
+            raise ConfigError(f"reward {name!r}: param 'batch_size' must be at least 1")
+        return
+    function = _function(known.path)
+    settings = _settings(function)
+    _check_keys(name, settings or {}, params)
+    _check_types(name, settings or {}, params)
+    if params:
+        function([], **params)  # which says what is wrong with their values
 
 
 def scorer(reward: Reward) -> Scorer:
@@ -96,8 +109,14 @@ def scorer(reward: Reward) -> Scorer:
     known = REWARDS.get(reward.reward_type)
     function = _function(known.path if known else reward.reward_type)
 
-    def score(samples: Any) -> list[float | None]:
-        return list(function(samples, **reward.params))
+    def score(samples: Sequence[Sample]) -> list[float | None]:
+        scores = list(function(samples, **reward.params))
+        if len(scores) != len(samples):
+            raise ConfigError(
+                f"reward {reward.reward_type!r} gave {len(scores)} scores for {len(samples)} "
+                "samples; return one for each, None for what it cannot judge"
+            )
+        return [_number(reward.reward_type, value) for value in scores]
 
     score.__name__ = reward.reward_type.rpartition(":")[2]
     return score
@@ -109,36 +128,62 @@ def _function(path: str) -> Function:
     return function
 
 
-def _importable(path: str) -> None:
+def _imported(path: str) -> Function:
     try:
         found = _function(path)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # importing runs the user's code, which may raise anything
         raise ConfigError(
-            f"reward {path!r} cannot be imported ({error}); write `package.module:function`"
-        ) from None
+            f"reward {path!r} cannot be imported ({type(error).__name__}: {error}); write "
+            "`package.module:function`, of a module that can be imported"
+        ) from error
     if not callable(found):
         raise ConfigError(f"reward {path!r} is not a function")
+    return found
 
 
-def _settings(path: str) -> dict[str, Any]:
-    """The settings of a reward function and their defaults; `empty` for one that has none."""
-    return {
-        key: parameter.default
-        for key, parameter in inspect.signature(_function(path)).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
+def _settings(function: Function) -> dict[str, Any] | None:
+    """The settings of a reward function and their defaults, `empty` for one that has none; None
+    where it takes whatever it is given, or does not say, as some that are written in C."""
+    try:
+        rest = list(inspect.signature(function).parameters.values())[1:]
+    except ValueError:
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in rest):
+        return None
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {p.name: p.default for p in rest if p.kind in named}
 
 
-def _check_params(name: str, known: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-    for key, value in params.items():
-        if key not in known and not known:
+def _check_keys(name: str, known: Mapping[str, Any] | None, params: Mapping[str, Any]) -> None:
+    if known is None:
+        return
+    for key in params:
+        if not known:
             raise ConfigError(f"reward {name!r} has no params; remove {key!r}")
         if key not in known:
             raise ConfigError(f"reward {name!r}: " + unknown("param", key, known))
-        wanted: Any = (int, float) if isinstance(known[key], int | float) else str
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            kind = "text" if wanted is str else "a number"
-            raise ConfigError(f"reward {name!r}: param {key!r} is {value!r}, and must be {kind}")
     for key, default in known.items():
         if default is inspect.Parameter.empty and key not in params:
             raise ConfigError(f"reward {name!r} needs `params: {{{key}: ...}}`")
+
+
+def _check_types(name: str, known: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    for key, value in params.items():
+        wanted, kind = (int, "a whole number") if isinstance(known[key], int) else (str, "text")
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ConfigError(f"reward {name!r}: param {key!r} is {value!r}, and must be {kind}")
+
+
+def _number(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(
+            f"reward {name!r} gave {value!r}; return a finite number, or None for what it cannot "
+            "judge"
+        )
+    return number

@@ -1,20 +1,18 @@
 """Rewards that compare an answer with the row's reference."""
 
-import re
 from collections.abc import Sequence
-from decimal import Decimal
 
 from aligntune.errors import DataError
+from aligntune.rewards.match import last_number
 from aligntune.rewards.types import Sample
-
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 def math(samples: Sequence[Sample]) -> list[float | None]:
-    """1 where the last number in the answer equals the reference's last number, else 0.
+    """1 where the answer's number equals the reference's, else 0.
 
-    Compared as decimals: "18" equals "18.0", and "1,800" equals "1800". None for a row without a
-    reference. Raises DataError for a reference without a number.
+    That number is what follows `####` or stands in `\\boxed{...}`, else the last one. Compared as
+    decimals: "18" equals "18.0", and "1,800" equals "1800". None for a row without a reference.
+    Raises DataError for a reference without a number.
     """
     return [_equal(sample) for sample in samples]
 
@@ -33,15 +31,10 @@ def exact_match(samples: Sequence[Sample]) -> list[float | None]:
 def _equal(sample: Sample) -> float | None:
     if sample.answer is None:
         return None
-    expected = _last_number(sample.answer)
+    expected = last_number(sample.answer)
     if expected is None:
         raise DataError(
             f"the reference {sample.answer[:60]!r} has no number for reward 'math'; use "
             "'exact_match', or other data"
         )
-    return float(_last_number(sample.completion) == expected)
-
-
-def _last_number(text: str) -> Decimal | None:
-    numbers = _NUMBER.findall(text)
-    return Decimal(numbers[-1].replace(",", "")) if numbers else None
+    return float(last_number(sample.completion) == expected)

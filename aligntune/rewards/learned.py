@@ -1,6 +1,7 @@
 """Rewards that a model gives: a reward model's score, or a classifier's probability of a label."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ LONGEST = 2048
 def judge(name: str, device: str, called: str, params: Mapping[str, Any]) -> Scorer:
     """A scorer, `called` so, with the model in the directory `name`, loaded at the first call.
 
-    A model with one output gives its raw score, others the probability of the label in `params`.
+    A model with one output gives its raw score, others the probability of the label in `params`:
+    by softmax, or by sigmoid where the model says that its labels do not exclude each other.
     The start of what is too long is cut off.
     """
     loaded: list[_Judge] = []
@@ -41,10 +43,9 @@ class _Judge:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         if self._model.config.pad_token_id is None:
             self._model.config.pad_token_id = self._tokenizer.pad_token_id
-        self._longest = min(
-            self._tokenizer.model_max_length,
-            getattr(config, "max_position_embeddings", None) or LONGEST,
-        )
+        several = config.problem_type == "multi_label_classification"
+        self._probabilities = torch.sigmoid if several else partial(torch.softmax, dim=-1)
+        self._longest = min(self._tokenizer.model_max_length, _positions(self._model))
 
     @torch.no_grad()
     def scores(self, samples: Sequence[Sample], batch_size: int) -> list[float | None]:
@@ -60,7 +61,9 @@ class _Judge:
                 add_special_tokens=self._tokenizer.chat_template is None,
             ).to(self._model.device)
             logits = self._model(**batch).logits.float()
-            rows = logits[:, 0] if self._label is None else logits.softmax(-1)[:, self._label]
+            rows = (
+                logits[:, 0] if self._label is None else self._probabilities(logits)[:, self._label]
+            )
             found += rows.tolist()
         return found
 
@@ -92,6 +95,19 @@ def _load(name: str) -> Any:
     return model
 
 
+def _positions(model: Any) -> int:
+    """The tokens that the model can tell apart by position."""
+    limit = int(getattr(model.config, "max_position_embeddings", None) or LONGEST)
+    for name, module in model.named_modules():
+        # RoBERTa and its kin start to count after the padding's index.
+        if (
+            name.endswith("position_embeddings")
+            and getattr(module, "padding_idx", None) is not None
+        ):
+            return limit - int(module.padding_idx) - 1
+    return limit
+
+
 def _index(config: Any, name: str, label: str) -> int | None:
     if config.num_labels == 1:
         return None
@@ -107,6 +123,9 @@ def _index(config: Any, name: str, label: str) -> int | None:
 def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"rewards.device is {device!r}, and there is no GPU here; use auto")
-    return torch.device(device)
+    chosen = torch.device(device)
+    here = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (chosen.index or 0) >= here.get(chosen.type, 1):
+        count = here[chosen.type] or "no"
+        raise ConfigError(f"rewards.device is {device!r}, and there is {count} GPU here; use auto")
+    return chosen

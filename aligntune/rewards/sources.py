@@ -32,10 +32,13 @@ def fingerprint(reward: Reward) -> str:
 
 
 def local(reward: Reward, pinned: str, into: Path) -> Reward:
-    """`reward` with a model of the hub, at the pinned commit, loaded into the directory `into`."""
-    commits = [part for part in pinned.split() if part.startswith(_COMMIT)]
-    if not reward.model_name or not commits:
+    """`reward` with the path of its model; one of the hub is loaded, at the pinned commit, into the
+    directory `into`."""
+    if not reward.model_name:
         return reward
+    commits = [part for part in pinned.split() if part.startswith(_COMMIT)]
+    if not commits:
+        return reward.model_copy(update={"model_name": locate(reward.model_name).location})
     from aligntune.hub import download_model
 
     commit = commits[0].removeprefix(_COMMIT)

@@ -15,7 +15,15 @@ _THINK = regex.compile(r"\s*<think>(?:(?!</?think>).)*</think>\s*\S(?:(?!</?thin
 def length(
     samples: Sequence[Sample], *, min_length: int = 10, max_length: int = 200
 ) -> list[float | None]:
-    """1 between `min_length` and `max_length` words; proportionally less outside, in [0, 1]."""
+    """1 between `min_length` and `max_length` words; proportionally less outside, in [0, 1].
+
+    Raises ConfigError for a range that is empty.
+    """
+    if not 0 <= min_length <= max_length or max_length == 0:
+        raise ConfigError(
+            f"reward 'length': no answer has {min_length} to {max_length} words; make min_length "
+            "smaller than max_length"
+        )
     counts = [len(sample.completion.split()) for sample in samples]
     return [
         min(count / max(min_length, 1), 1.0) * min(max_length / max(count, 1), 1.0)
@@ -25,7 +33,9 @@ def length(
 
 def repetition(samples: Sequence[Sample], *, n: int = 3) -> list[float | None]:
     """The share of an answer's word n-grams that are different, in (0, 1]; 1 where there is
-    none."""
+    none. Raises ConfigError for n below 1."""
+    if n < 1:
+        raise ConfigError(f"reward 'repetition': n is {n}, and must be at least 1")
     return [_new_share(sample.completion.split(), n) for sample in samples]
 
 

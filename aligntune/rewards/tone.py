@@ -16,16 +16,22 @@ from aligntune.rewards.types import Sample
 _HARM = re.compile(
     r"\b(kill|hurt|stab|shoot|poison|beat|harm)\w*\s+(yourself|himself|herself|themselves|him|her"
     r"|them|people|someone)\b"
-    r"|\b(make|build|buy|mix|plant)\w*\s+(a|an|the|some)?\s*(bomb|explosives?|weapon|poison|meth)\b"
-    r"|\b(you|they|women|men|he|she)(\s+are|'re|\s+is|'s)\s+(an?\s+)?(so\s+)?"
+    r"|\b(make|build|buy|mix|plant)\w*\s+(a|an|the|some)?\s*(bombs?|explosives?|weapons?|poison|meth)\b",
+    re.IGNORECASE,
+)
+_INSULT = re.compile(
+    r"\b(you|they|women|men|he|she)(\s+are|'re|\s+is|'s)\s+(an?\s+)?(so\s+)?"
     r"(idiots?|stupid|morons?|worthless|scum|trash|dumb|bitch|assholes?)\b"
     r"|\b(fuck|asshole|bitch|cunt|nigger|faggot|retard)\w*\b",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
-    r"\b(i('m| am) (sorry|unable|not able)|i (can(no|')t|won't|will not)|as an ai)\b",
+    r"\b(i('m| am) (sorry(?! to hear)|unable|not able)|as an ai"
+    r"|i (can(no|')t(?! (believe|wait))|won't|will not))\b",
     re.IGNORECASE,
 )
+_OPENING = 100
+"""Characters in which a refusal says that it is one."""
 _WORD = re.compile(r"[a-z0-9]{3,}")
 
 
@@ -47,12 +53,23 @@ def sentiment(samples: Sequence[Sample]) -> list[float | None]:
 
 
 def safety(samples: Sequence[Sample]) -> list[float | None]:
-    """0 where a pattern for insults or instructions to harm is found and nothing is refused,
-    else 1."""
-    return [
-        float(bool(_REFUSAL.search(s.completion)) or not _HARM.search(s.completion))
-        for s in samples
-    ]
+    """0 for an insult, and for words of harm in an answer that does not open with a refusal, by
+    a short list of English patterns; else 1."""
+    return [_harmless(_straight(sample.completion)) for sample in samples]
+
+
+def _harmless(text: str) -> float:
+    insults, harms = bool(_INSULT.search(text)), bool(_HARM.search(text))
+    return float(not insults and (not harms or _refuses(text)))
+
+
+def _refuses(text: str) -> bool:
+    return bool(_REFUSAL.search(text[:_OPENING]))
+
+
+def _straight(text: str) -> str:
+    """`text` with the apostrophes that the patterns have."""
+    return text.replace("\u2019", "'")
 
 
 def helpfulness(samples: Sequence[Sample]) -> list[float | None]:
@@ -64,7 +81,7 @@ def helpfulness(samples: Sequence[Sample]) -> list[float | None]:
 
 def _helps(sample: Sample, new: float) -> float:
     words = sample.completion.split()
-    if not words or _REFUSAL.search(sample.completion):
+    if not words or _refuses(_straight(sample.completion)):
         return 0.0
     asked = set(_WORD.findall(sample.prompt.lower()))
     said = set(_WORD.findall(sample.completion.lower()))

@@ -1,13 +1,18 @@
 """The commands that run nothing: what they print, and how they end."""
 
+import base64
+import errno
 import json
 import re
+import shutil
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
-from aligntune import shipped
+from aligntune import doctor, shipped
 from aligntune.cli import FLAGS, app, main
 from aligntune.config.algo import ALGOS
 from aligntune.config.load import load
@@ -88,6 +93,22 @@ def test_init_replaces_nothing_unasked(run, config):
     assert load([config]).algo == "sft"
 
 
+@pytest.mark.parametrize("file", ["no/such/folder/run.yaml", "."])
+def test_init_where_no_file_can_be_is_a_mistake_and_no_bug(run, tmp_path, file):
+    code, _, err = run("init", "sft", "-o", tmp_path / file, "--force")
+    assert code == 78
+    assert f"{tmp_path / file}: cannot be written; name a file in a directory" in err
+
+
+def test_init_on_a_full_disk_says_so(run, tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("aligntune.artifacts.write_atomic", full)
+    code, _, err = run("init", "sft", "-o", tmp_path / "run.yaml")
+    assert (code, "cannot be written: no space left on device" in err) == (74, True)
+
+
 def test_init_knows_what_was_meant(run):
     code, _, err = run("init", "grppo")
     assert (code, "did you mean 'grpo'" in err) == (78, True)
@@ -119,6 +140,7 @@ def test_configs_lists_and_prints(run):
     assert all(name in listed for name in shipped.names())
     assert json.loads(run("configs", "--json")[1]).keys() == set(shipped.names())
     assert "sentiment" in run("configs", "--rewards")[1]
+    assert json.loads(run("configs", "sft", "--json")[1]) == {"sft": shipped.text("sft")}
     code, _, err = run("configs", "quikstart")
     assert (code, "did you mean 'quickstart'" in err) == (78, True)
 
@@ -135,6 +157,74 @@ def test_doctor_shows_no_secret(run, monkeypatch):
     assert re.search(r"^missing +mlflow +http://127.0.0.1:9 does not answer", out, re.MULTILINE)
     found = {row["what"]: row for row in json.loads(run("doctor", "--json")[1])}
     assert found["torch"]["state"] == "ok"
+
+
+@pytest.fixture
+def server():
+    """The address of a server that lets in `user` with the password `se/cret`, and nobody else."""
+    wanted = "Basic " + base64.b64encode(b"user:se/cret").decode()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.headers.get("Authorization") == wanted else 401)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as served:
+        Thread(target=served.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+def finding(what):
+    (found,) = [each for each in doctor._servers() if each.what == what]
+    return found
+
+
+@pytest.mark.parametrize(("user", "says"), [("user:se%2Fcret@", "answers"), ("", "status 401")])
+def test_doctor_logs_in_where_the_address_says_how(monkeypatch, server, user, says):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{user}{server}")
+    assert finding("mlflow").says.startswith(f"http://{server} answers")
+    assert finding("mlflow").says.endswith(says)
+
+
+ODD = [
+    "http://user:hidden@127.0.0.1",
+    "http://user:hid/den@127.0.0.1",
+    "http://user:12/hidden@127.0.0.1",
+    "http://user:hidden@127.0.0.1:port",
+    "http://user:hidden@[127.0.0.1",
+    "http://user:hid#den@127.0.0.1:9",
+    "http://user:hid den@127.0.0.1:9",
+]
+
+
+@pytest.mark.parametrize("address", ODD)
+def test_no_odd_address_makes_doctor_fail_or_tell(monkeypatch, address):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    found = finding("mlflow")
+    assert found.state == "missing"
+    assert not any(part in found.says for part in ("hid", "den", "user", "12/", ":12"))
+
+
+DISK = shutil.disk_usage("/")._replace(free=0)
+
+
+def test_doctor_measures_the_disk_that_runs_would_fill(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda at: asked.append(at) or DISK)
+    state, _, says = list(doctor._room(tmp_path / "not" / "there"))[-1]
+    assert (asked, state, "0 GiB free" in says) == ([tmp_path], "note", True)
+
+
+def test_doctor_speaks_of_the_processor_whatever_else_there_is(monkeypatch, tmp_path):
+    monkeypatch.setattr("aligntune.models.precision.GPU", (tmp_path,))
+    (cpu,) = [found for found in doctor._devices() if found.what == "cpu"]
+    assert re.search(r"\d+ threads, (no )?[A-Z0-9]+, bf16 is (native|emulated)", cpu.says)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -196,6 +286,17 @@ def test_validate_says_what_it_repaired_and_fixes_it_on_request(run, config):
     assert (code, "indented lines 5" in err) == (0, True)
     assert config.read_text() == BROKEN.replace("\n max", "\n   max")
     assert run("validate", "-c", config)[2] == ""
+
+
+def test_fix_writes_through_a_link_and_keeps_permissions(run, config, tmp_path):
+    config.write_text(BROKEN)
+    config.chmod(0o600)
+    link = tmp_path / "link.yaml"
+    link.symlink_to(config.name)
+    assert run("validate", "-c", link, "--fix")[0] == 0
+    assert link.is_symlink()
+    assert config.read_text() == BROKEN.replace("\n max", "\n   max")
+    assert config.stat().st_mode & 0o777 == 0o600
 
 
 def test_validate_warns_of_what_does_nothing(run, config):

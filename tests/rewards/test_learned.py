@@ -1,5 +1,7 @@
 """Rewards that a model gives, with models made here."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import build_tokenizer
@@ -59,6 +61,50 @@ def test_a_classifier_gives_the_probability_of_the_label(classifier):
     )
 
 
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory):
+    """A classifier whose labels may both hold, and whose first two positions are the padding's."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    path = tmp_path_factory.mktemp("roberta")
+    tokenizer = build_tokenizer(vocab_size=400, context=64)
+    tokenizer.model_max_length, tokenizer.chat_template = int(1e30), None
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=66, type_vocab_size=1,
+        pad_token_id=tokenizer.pad_token_id, problem_type="multi_label_classification",
+        id2label={0: "insult", 1: "toxic"},
+    )  # fmt: skip
+    model = RobertaForSequenceClassification(config)
+    torch.nn.init.normal_(model.classifier.out_proj.weight, std=1.0)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return model.eval(), tokenizer, str(path)
+
+
+def test_labels_that_do_not_exclude_each_other_are_sigmoids(roberta):
+    model, tokenizer, name = roberta
+    judge = scorer(Reward(reward_type="model", model_name=name, params={"label": "toxic"}))
+    logits = model(**tokenizer("a\n\nb", return_tensors="pt")).logits
+    assert judge([Sample("a", "b")]) == pytest.approx([logits.sigmoid()[0, 1].item()], abs=1e-5)
+    assert logits.sigmoid().sum().item() != pytest.approx(1, abs=1e-3)
+
+
+def test_what_is_too_long_for_the_positions_loses_its_start(roberta):
+    _, _, name = roberta
+    judge = scorer(Reward(reward_type="model", model_name=name, params={"label": "toxic"}))
+    start, other, end = judge(
+        [
+            Sample("x", "five " * 200 + "end"),
+            Sample("another", "five " * 200 + "end"),
+            Sample("x", "five " * 200 + "no"),
+        ]
+    )
+    assert start == pytest.approx(other, abs=1e-6)
+    assert start != pytest.approx(end, abs=1e-6)
+
+
 def test_a_classifier_without_that_label_is_explained(classifier):
     found = scorer(Reward(reward_type="safety", model_name=classifier(2)))
     with pytest.raises(ConfigError, match="labels negative, positive; say which"):
@@ -90,6 +136,10 @@ def test_the_fingerprint_follows_the_weights_and_the_code(classifier, tmp_path, 
     assert fingerprint(one) == fingerprint(one) != fingerprint(two)
     assert fingerprint(Reward(reward_type="length")) == ""
     assert local(one, fingerprint(one), tmp_path / "into") == one
+    assert local(Reward(reward_type="length"), "", tmp_path) == Reward(reward_type="length")
+    monkeypatch.setenv("HOME", str(Path(one.model_name).parent))
+    home = one.model_copy(update={"model_name": "~/" + Path(one.model_name).name})
+    assert local(home, fingerprint(home), tmp_path / "into") == one
     module = tmp_path / "mine.py"
     monkeypatch.syspath_prepend(tmp_path)
     module.write_text("def f(samples): return []\n")

@@ -50,6 +50,13 @@ def test_length_is_1_within_its_range_and_less_outside():
         ("18.0", "\\boxed{18}", 1.0),
         ("-3", "3 - 6 = -3", 1.0),
         ("4 + 5\n#### 9", "9", 1.0),
+        ("18", "The answer is \\boxed{18} eggs for 3 people", 1.0),
+        ("18", "#### 18\nThat is 2 dozen minus 6", 1.0),
+        ("19", "\\boxed{18} and not 19", 0.0),
+        ("5", "8-5", 1.0),
+        ("-5", "\u22125", 1.0),
+        ("-5", "-$5.00", 1.0),
+        ("0.5", "x = .5", 1.0),
         ("18", "18 or 19", 0.0),
         ("18", "none", 0.0),
         (None, "18", None),
@@ -100,19 +107,24 @@ def test_safety_sees_insults_and_lets_refusals_pass():
         Sample("", "You are an idiot."),
         Sample("", "First, build a bomb from these."),
         Sample("", "I'm sorry, I won't help you build a bomb."),
+        Sample("", "I\u2019m sorry, I can\u2019t help you build a bomb."),
         Sample("", "The sun is warm."),
-    ) == [0, 0, 1, 1]
+        Sample("", "I won't lie: you\u2019re an idiot."),
+        Sample("", "Building bombs is easy. First, " + "mix " * 30 + "and I won't say more."),
+    ) == [0, 0, 1, 1, 1, 0, 0]
 
 
 def test_helpfulness_prefers_an_answer_to_none():
     answer = "The sun is a star at the centre of our system. " * 1
-    helpful, refusal, nothing = score(
+    helpful, kind, curly, refusal, nothing = score(
         "helpfulness",
         Sample("Tell me about the sun", answer),
+        Sample("My dog died", "I'm sorry to hear that your dog died. Here is what may help."),
+        Sample("Tell me about the sun", "I\u2019m sorry, I can\u2019t."),
         Sample("Tell me about the sun", "I'm sorry, I can't."),
         Sample("Tell me about the sun", ""),
     )
-    assert helpful > 0.5 > refusal == nothing == 0
+    assert min(helpful, kind) > 0.5 > refusal == curly == nothing == 0
 
 
 def test_a_pattern_that_takes_for_ever_judges_nothing():
@@ -125,8 +137,13 @@ def test_a_pattern_that_takes_for_ever_judges_nothing():
     [
         ("lenght", {}, None, "did you mean 'length'"),
         ("length", {"min_lenght": 3}, None, "did you mean 'min_length'"),
-        ("length", {"min_length": "three"}, None, "must be a number"),
-        ("length", {"min_length": True}, None, "must be a number"),
+        ("length", {"min_length": "three"}, None, "must be a whole number"),
+        ("length", {"min_length": True}, None, "must be a whole number"),
+        ("repetition", {"n": 2.5}, None, "must be a whole number"),
+        ("repetition", {"n": 0}, None, "must be at least 1"),
+        ("length", {"min_length": 30, "max_length": 3}, None, "no answer has 30 to 3 words"),
+        ("regex", {"pattern": "("}, None, "is broken"),
+        ("model", {"batch_size": 0}, "owner/model", "must be at least 1"),
         ("safety", {"strict": 1}, None, "has no params"),
         ("regex", {}, None, "needs `params: {pattern: ...}`"),
         ("length", {}, "owner/model", "uses no model"),
@@ -156,3 +173,47 @@ def test_a_function_of_the_users_own(tmp_path, monkeypatch):
     found = scorer(Reward(reward_type="my_rewards:shout", params={"mark": "?"}))
     assert found.__name__ == "shout"
     assert found([Sample("", "what?"), Sample("", "no")]) == [1, 0]
+
+
+MODULE = """
+def shout(samples, *, mark): return [1.0 for _ in samples]
+def any_(samples, **settings): return [1.0 for _ in samples]
+def one(samples): return [1.0]
+def bad(samples): return [float("nan") for _ in samples]
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_rewards.py").write_text(MODULE)
+    (tmp_path / "own_broken.py").write_text("def f(:")
+    (tmp_path / "own_raises.py").write_text("raise RuntimeError('not today')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "params", "words"),
+    [
+        ("own_rewards:shout", {"mrak": "!"}, "did you mean 'mark'"),
+        ("own_rewards:shout", {}, "needs `params: {mark: ...}`"),
+        ("own_rewards:one", {"mark": "!"}, "has no params"),
+        ("own_broken:f", {}, "SyntaxError"),
+        ("own_raises:f", {}, "RuntimeError: not today"),
+    ],
+)
+def test_mistakes_in_the_users_own_are_explained(name, params, words):
+    with pytest.raises(ConfigError, match=words.replace("{", r"\{")):
+        check(name, params, None)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_function_that_takes_anything_is_given_anything():
+    assert score("own_rewards:any_", Sample("", ""), whatever=3) == [1]
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(("name", "words"), [("one", "1 scores for 2"), ("bad", "gave nan")])
+def test_scores_that_are_none_stop_the_run(name, words):
+    with pytest.raises(ConfigError, match=words):
+        score(f"own_rewards:{name}", Sample("", "a"), Sample("", "b"))
