@@ -14,7 +14,7 @@ from aligntune.errors import DataError
 from aligntune.evaluate.forward import Message, Tick, longest_sequence
 from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.likelihood import Completion, encode, log_probs
-from aligntune.evaluate.match import matches
+from aligntune.rewards.match import matches
 
 Row = Mapping[str, Any]
 """A canonical row; a column that its type does not have is absent or None."""

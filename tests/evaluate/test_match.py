@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from aligntune.evaluate.match import last_number, matches
+from aligntune.rewards.match import last_number, matches
 
 RIGHT = [
     ("42", "42"),

@@ -63,5 +63,7 @@ def test_a_reward_counts_only_what_it_can_judge(measure):
 
 
 def test_the_same_reward_twice_gets_two_names(measure):
-    metrics, _ = measure((LENGTH, LENGTH.model_copy(update={"params": {"max_length": 1}})))
+    metrics, _ = measure(
+        (LENGTH, LENGTH.model_copy(update={"params": {"min_length": 1, "max_length": 1}}))
+    )
     assert {"rewards/length", "rewards/length-2"} <= metrics.keys()
