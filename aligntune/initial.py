@@ -19,7 +19,6 @@ MODEL = "HuggingFaceTB/SmolLM2-360M-Instruct"
 DATA = {"sft": "tatsu-lab/alpaca", "dpo": "Anthropic/hh-rlhf"}
 PROMPTS = "openai/gsm8k"
 SECTIONS = ("model", "datasets", "train", "peft", "rewards", "evaluation", "logging")
-_NOTHING: frozenset[str] = frozenset()
 
 
 def initial(algo: str, file: Path) -> str:

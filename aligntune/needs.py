@@ -17,9 +17,7 @@ from aligntune.data import sources
 from aligntune.errors import ConfigError
 from aligntune.models.precision import has_gpu
 from aligntune.models.source import locate
-
-LOGGERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
-"""Logger -> the package it needs; MLflow is always there."""
+from aligntune.train.loggers import missing
 
 
 def problems(config: RunConfig) -> list[Problem]:
@@ -73,9 +71,8 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
 
 def _packages(config: RunConfig) -> Iterator[Problem]:
     key = "loggers" if config.logging.report_to is None else "report_to"
-    for logger in config.logging.backends:
-        if package := LOGGERS.get(logger):
-            yield from _needs(("logging", key), package)
+    for package in missing(config.logging.backends):
+        yield from _needs(("logging", key), package)
     trains: dict[KeyPath, Train] = {("train",): config.train}
     if config.sft:
         trains["sft", "train"] = config.sft.train

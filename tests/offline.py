@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from datasets import Dataset
+from slices import PLAIN, train_slice
 
 from aligntune.config.presets import resolved
-from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Train
 from aligntune.models.load import load_tokenizer
 from aligntune.models.trainable import load_trainable
@@ -38,31 +38,14 @@ BUILD = {"sft": sft_trainer, "dpo": dpo_trainer}
 
 def spec(algo="sft", peft=None, **changes):
     """A TrainSlice: `changes` are of its own fields, or else of `train`."""
-    own = {
-        "rewards": (),
-        "peft": peft,
-        "precision": "fp32",
-        "gradient_checkpointing": False,
-        "attn_implementation": None,
-        "quantization": None,
-        "use_unsloth": False,
-        "trust_remote_code": False,
-        "seed": 1,
-        "load_best": None,
-        "save_steps": 2,
-        "eval_steps": None,
-        "loggers": (),
-        "sample_logging": None,
-    }
     settings = {
         "per_device_batch_size": 2,
         "max_steps": 6,
         "learning_rate": 1e-3,
         "max_length": 64,
-    } | {name: value for name, value in changes.items() if name not in own}
-    own |= {name: value for name, value in changes.items() if name in own}
-    train = resolved(Train(**settings), algo, peft, 64)
-    return TrainSlice(algo=algo, train=train, **own)
+    } | {name: value for name, value in changes.items() if name not in PLAIN}
+    own = {name: value for name, value in changes.items() if name in PLAIN}
+    return train_slice(algo, resolved(Train(**settings), algo, peft, 64), peft=peft, **own)
 
 
 def place(folder: Path, stopping=lambda: False) -> Setting:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from datasets import Dataset
+from slices import train_slice
 
 from aligntune.config.presets import resolved
 from aligntune.config.rewards import Reward
-from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Train
 from aligntune.journal import read
 from aligntune.models.load import load_policy, load_tokenizer
@@ -31,23 +31,13 @@ def spec(algo, peft=None, rewards=TOY, save_steps=100, eval_steps=None, **train)
         "max_completion_length": 8,
         "lr_scheduler_type": "constant",
     } | train
-    return TrainSlice(
-        algo=algo,
-        train=resolved(Train(**settings), algo, peft, 128),
+    return train_slice(
+        algo,
+        resolved(Train(**settings), algo, peft, 128),
         rewards=rewards,
         peft=peft,
-        precision="fp32",
-        gradient_checkpointing=False,
-        attn_implementation=None,
-        quantization=None,
-        use_unsloth=False,
-        trust_remote_code=False,
-        seed=1,
-        load_best=None,
         save_steps=save_steps,
         eval_steps=eval_steps,
-        loggers=(),
-        sample_logging=None,
     )
 
 

@@ -144,13 +144,12 @@ def _sft(config: RunConfig) -> Iterator[Problem]:
 def _train(
     at: KeyPath, algo: Algo, train: Train, peft: Peft | None, max_seq_length: int
 ) -> Iterator[Problem]:
-    if train.loss_type is not None and train.loss_type not in LOSS_TYPES.get(algo, ()):
-        known = LOSS_TYPES.get(algo)
-        if known:
-            allowed = ", ".join(known)
-            yield Problem(
-                (*at, "loss_type"), f"{algo} has no loss {train.loss_type!r}; choose from {allowed}"
-            )
+    known = LOSS_TYPES.get(algo)
+    if known and train.loss_type not in (None, *known):
+        yield Problem(
+            (*at, "loss_type"),
+            f"{algo} has no loss {train.loss_type!r}; choose from {', '.join(known)}",
+        )
     if algo == "dpo" and train.beta == 0:
         yield Problem((*at, "beta"), "dpo with beta 0 learns nothing; give a number > 0, as 0.1")
     if algo == "dpo" and train.loss_type == "exo_pair" and not train.label_smoothing:

@@ -12,15 +12,12 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Bolt, Train
 from aligntune.errors import ConfigError
 from aligntune.losses.baseline import kept, leave_one_out, whitened
-from aligntune.train.loop import Setting
 from aligntune.train.memory import Curriculum, Memory, Visit, prompt_key
-from aligntune.train.online import Batch, Rollout, online_trainer
+from aligntune.train.online import Batch, Rollout
 from aligntune.train.scoring import completion_logps
 
 FILE = "bolt.json"
@@ -185,14 +182,3 @@ def _visit(completion: Sequence[int], logps: Sequence[float]) -> Visit:
 
 def _drift(then: Sequence[float], now: Sequence[float]) -> float:
     return sum(abs(b - a) for a, b in zip(then, now, strict=True)) / len(then)
-
-
-def bolt_trainer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Dataset,
-    heldout: Dataset | None,
-    spec: TrainSlice,
-    setting: Setting,
-) -> Any:
-    return online_trainer(model, tokenizer, train, heldout, spec, setting, kind=BoltTrainer)

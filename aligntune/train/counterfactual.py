@@ -9,15 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Counterfactual, Train
 from aligntune.losses.importance import Mode, chosen, importance, normalised, weights
-from aligntune.train.loop import Setting
-from aligntune.train.online import Batch, Rollout, online_trainer
+from aligntune.train.online import Batch, Rollout
 from aligntune.train.scoring import token_logps
 from aligntune.train.spans import Layout, layout
 
@@ -133,16 +129,3 @@ class CounterfactualTrainer(Rollout):
             measured |= {"drop": dropped / masked, "negative_drops": negative / masked}
         for name, value in measured.items():
             self._metrics["train"][f"importance/{name}"].append(value)
-
-
-def counterfactual_trainer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Dataset,
-    heldout: Dataset | None,
-    spec: TrainSlice,
-    setting: Setting,
-) -> Any:
-    return online_trainer(
-        model, tokenizer, train, heldout, spec, setting, kind=CounterfactualTrainer
-    )

@@ -3,15 +3,11 @@ divergence from the reference than KL."""
 
 from typing import Any
 
-from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Train
 from aligntune.losses.divergence import distance, estimate
-from aligntune.train.loop import Setting
-from aligntune.train.online import Batch, Rollout, given, online_trainer
+from aligntune.train.online import Batch, Rollout, given
 
 
 class Gbmpo(Rollout):
@@ -35,14 +31,3 @@ class Gbmpo(Rollout):
         self.note("divergence", far, inputs["completion_mask"])
         terms = estimate(logps, reference, kind, estimator)
         return train.divergence_weight * self.aggregate(terms, inputs)
-
-
-def gbmpo_trainer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Dataset,
-    heldout: Dataset | None,
-    spec: TrainSlice,
-    setting: Setting,
-) -> Any:
-    return online_trainer(model, tokenizer, train, heldout, spec, setting, kind=Gbmpo)

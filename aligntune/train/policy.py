@@ -1,6 +1,7 @@
 """Training a policy: the pieces are TRL's, put together for one stage."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,28 +9,33 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from transformers import set_seed
 
-from aligntune.config.algo import GROUP
+from aligntune.config.algo import ONLINE, Algo
 from aligntune.config.slices import TrainSlice
 from aligntune.models.load import load_tokenizer
 from aligntune.models.save import save_policy
 from aligntune.models.trainable import load_trainable
-from aligntune.train.bolt import bolt_trainer
-from aligntune.train.counterfactual import counterfactual_trainer
+from aligntune.train.bolt import BoltTrainer
+from aligntune.train.counterfactual import CounterfactualTrainer
 from aligntune.train.dpo import dpo_trainer
-from aligntune.train.gbmpo import gbmpo_trainer
+from aligntune.train.gbmpo import Gbmpo
 from aligntune.train.loop import Setting, fit, within
-from aligntune.train.online import online_trainer
-from aligntune.train.ppo import ppo_trainer
+from aligntune.train.online import Rollout, online_trainer
+from aligntune.train.ppo import Ppo
 from aligntune.train.samples import first_prompts
 from aligntune.train.sft import imitation_rows, sft_trainer
 
-TRAINERS: dict[str, Callable[..., Any]] = dict.fromkeys(GROUP, online_trainer) | {
+KINDS: dict[Algo, type[Rollout]] = {
+    "ppo": Ppo,
+    "gbmpo": Gbmpo,
+    "counterfactual-grpo": CounterfactualTrainer,
+    "bolt": BoltTrainer,
+}
+"""The online algorithms that are more than settings of GRPO."""
+
+TRAINERS: dict[Algo, Callable[..., Any]] = {
     "sft": sft_trainer,
     "dpo": dpo_trainer,
-    "ppo": ppo_trainer,
-    "gbmpo": gbmpo_trainer,
-    "counterfactual-grpo": counterfactual_trainer,
-    "bolt": bolt_trainer,
+    **{algo: partial(online_trainer, kind=KINDS.get(algo, Rollout)) for algo in ONLINE},
 }
 """Algorithm -> (model, tokenizer, train rows, held-out rows or None, spec, setting) -> trainer."""
 

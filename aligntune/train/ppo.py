@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Train
 from aligntune.losses.advantages import gae, kl_estimate, token_rewards, whiten
 from aligntune.losses.values import explained_variance, value_loss
-from aligntune.train.loop import Setting
-from aligntune.train.online import Batch, Rollout, given, online_trainer
+from aligntune.train.online import Batch, Rollout, given
 
 HEAD = "value_head"
 FILE = f"{HEAD}.safetensors"
@@ -163,14 +160,3 @@ class Ppo(Rollout):
         ends = torch.tensor(self.eos_token_ids, device=out["completion_ids"].device)
         cut_off = ~torch.isin(out["completion_ids"], ends).any(dim=1)
         return given(self.settings.missing_eos_penalty) * cut_off
-
-
-def ppo_trainer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Dataset,
-    heldout: Dataset | None,
-    spec: TrainSlice,
-    setting: Setting,
-) -> Any:
-    return online_trainer(model, tokenizer, train, heldout, spec, setting, kind=Ppo)

@@ -11,8 +11,8 @@ from rollouts import ROWS, curve, gain, make, place, run, spec
 from aligntune.config.train import Bolt
 from aligntune.errors import ConfigError, Interrupted, ResourceError
 from aligntune.losses.baseline import curriculum
-from aligntune.train.bolt import bolt_trainer
 from aligntune.train.memory import Curriculum, Memory, Visit, prompt_key
+from aligntune.train.policy import TRAINERS
 
 NAN = float("nan")
 HELLO = [{"role": "user", "content": "hello"}]
@@ -32,7 +32,7 @@ def reward(monkeypatch):
 def trainer(tiny_model, tmp_path):
     """One that leaves advantages unscaled."""
     settings = {"scale_rewards": "none", "num_generations": 2, "per_device_batch_size": 4}
-    return make(bolt_trainer, tiny_model, spec("bolt", **settings), place(tmp_path / "by-hand"))
+    return make(TRAINERS["bolt"], tiny_model, spec("bolt", **settings), place(tmp_path / "by-hand"))
 
 
 def rollout(completions, prompt=(1, 5, 6)):
@@ -117,7 +117,7 @@ def test_the_reward_rises(tiny_model, tmp_path, answers, curriculum):
     made = place(tmp_path)
     section = Bolt(curriculum=curriculum)
     settings = spec("bolt", num_generations=answers, bolt=section, max_steps=40)
-    trainer = run(bolt_trainer, tiny_model, settings, made)
+    trainer = run(TRAINERS["bolt"], tiny_model, settings, made)
     assert gain(made) > 0.2
     assert set(trainer.memory.state.prompts) <= {prompt_key(row["prompt"]) for row in ROWS}
     assert curve(made, "train/baseline/prompts")[-1] == len(trainer.memory)
@@ -139,7 +139,7 @@ def test_stopped_anywhere_it_goes_on_exactly(tiny_model, tmp_path, monkeypatch):
         num_iterations=2,
         bolt=section,
     )
-    whole = run(bolt_trainer, tiny_model, settings, place(tmp_path / "whole"))
+    whole = run(TRAINERS["bolt"], tiny_model, settings, place(tmp_path / "whole"))
     assert whole.memory.state.epoch == 1
     for last in (5, 16, 17):
         seen = []
@@ -150,8 +150,8 @@ def test_stopped_anywhere_it_goes_on_exactly(tiny_model, tmp_path, monkeypatch):
 
         halved = tmp_path / f"halved{last}"
         with pytest.raises(Interrupted, match=f"after step {last} of 19"):
-            run(bolt_trainer, tiny_model, settings, place(halved, stopping))
-        resumed = run(bolt_trainer, tiny_model, settings, place(halved))
+            run(TRAINERS["bolt"], tiny_model, settings, place(halved, stopping))
+        resumed = run(TRAINERS["bolt"], tiny_model, settings, place(halved))
         assert resumed.memory.state == whole.memory.state
         expected, got = whole.model.state_dict(), resumed.model.state_dict()
         assert all(torch.equal(expected[name], got[name]) for name in expected)
@@ -161,7 +161,7 @@ def test_evaluation_teaches_the_memory_nothing(tiny_model, tmp_path):
     made = place(tmp_path)
     heldout = [{"prompt": HELLO, "answer": "", "source": "x"}]
     settings = spec("bolt", max_steps=2, eval_steps=1, num_generations=8)
-    trainer = run(bolt_trainer, tiny_model, settings, made, heldout=heldout)
+    trainer = run(TRAINERS["bolt"], tiny_model, settings, made, heldout=heldout)
     assert len(curve(made, "eval/reward")) == 2
     assert prompt_key(HELLO) not in trainer.memory
     before = trainer.memory.state.model_dump_json()
@@ -172,7 +172,7 @@ def test_evaluation_teaches_the_memory_nothing(tiny_model, tmp_path):
 def test_a_group_is_not_the_unit_of_scale(tiny_model, tmp_path):
     settings = spec("bolt", scale_rewards="group")
     with pytest.raises(ConfigError, match="use batch or none"):
-        make(bolt_trainer, tiny_model, settings, place(tmp_path))
+        make(TRAINERS["bolt"], tiny_model, settings, place(tmp_path))
 
 
 def test_a_key_is_the_same_in_every_process():

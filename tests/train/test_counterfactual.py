@@ -8,8 +8,8 @@ from rollouts import ROWS, curve, gain, make, place, run, spec
 
 from aligntune.config.train import Counterfactual
 from aligntune.models.load import load_policy, load_tokenizer
-from aligntune.train.counterfactual import counterfactual_trainer
 from aligntune.train.online import online_trainer
+from aligntune.train.policy import TRAINERS
 
 TEXTS = [
     "one two three four five. 1 + 2 = 3\n#### 3",
@@ -55,7 +55,7 @@ def worker(tiny_model, tmp_path_factory):
 def trainer_with(tiny_model, folder, **section):
     settings = {"num_generations": 2, "counterfactual": Counterfactual(**section)}
     chosen = spec("counterfactual-grpo", **settings)
-    trainer = make(counterfactual_trainer, tiny_model, chosen, place(folder))
+    trainer = make(TRAINERS["counterfactual-grpo"], tiny_model, chosen, place(folder))
     trainer.model.train()
     return trainer
 
@@ -242,7 +242,7 @@ def test_random_weights_ask_no_model(tiny_model, tmp_path):
 def test_equal_weights_are_grpo(worker, tmp_path, section):
     shared = {"max_steps": 4, "num_generations": 8, "max_completion_length": 16, "temperature": 1.0}
     settings = spec("counterfactual-grpo", counterfactual=Counterfactual(**section), **shared)
-    ours = run(counterfactual_trainer, worker, settings, place(tmp_path / "ours"))
+    ours = run(TRAINERS["counterfactual-grpo"], worker, settings, place(tmp_path / "ours"))
     theirs = run(online_trainer, worker, settings, place(tmp_path / "theirs"))
     for name in ("train/loss", "train/grad_norm", "train/reward"):
         expected = curve(place(tmp_path / "theirs"), name)
@@ -263,7 +263,7 @@ def test_the_reward_rises(worker, tmp_path, changes):
         max_steps=40,
         **changes,
     )
-    run(counterfactual_trainer, worker, settings, made)
+    run(TRAINERS["counterfactual-grpo"], worker, settings, made)
     assert gain(made) > 0.2
     assert curve(made, "train/importance/with_answer")[0] > 0.5
     assert curve(made, "train/importance/spans")[0] > 0.3

@@ -2,11 +2,11 @@
 
 import pytest
 from datasets import Dataset
+from slices import train_slice
 
 from aligntune.config.algo import ALGOS, GROUP, ONLINE
 from aligntune.config.presets import resolved, used
 from aligntune.config.rewards import Reward
-from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Train
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.train.loop import Setting
@@ -88,24 +88,8 @@ ROWS = {
 @pytest.fixture
 def build(tiny_model, tmp_path):
     def build(algo, train):
-        spec = TrainSlice(
-            algo=algo,
-            train=resolved(train, algo, None, 64),
-            rewards=(Reward(reward_type="length"),) if algo in ONLINE else (),
-            peft=None,
-            precision="fp32",
-            gradient_checkpointing=False,
-            attn_implementation=None,
-            quantization=None,
-            use_unsloth=False,
-            trust_remote_code=False,
-            seed=1,
-            load_best=None,
-            save_steps=5,
-            eval_steps=None,
-            loggers=(),
-            sample_logging=None,
-        )
+        rewards = (Reward(reward_type="length"),) if algo in ONLINE else ()
+        spec = train_slice(algo, resolved(train, algo, None, 64), rewards=rewards)
         setting = Setting(tmp_path, tmp_path / "work", "key", lambda *_: None, lambda: False)
         row = ROWS.get(algo, {"prompt": [TURN], "answer": "red"})
         rows = Dataset.from_list([row] * 24)

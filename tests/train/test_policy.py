@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from slices import train_slice
 
 from aligntune.config.presets import resolved
-from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Peft, Train
 from aligntune.errors import DataError, Diverged, Interrupted
 from aligntune.journal import read
@@ -44,24 +44,7 @@ def spec(algo="sft", peft=None, **train):
         "learning_rate": 1e-3,
         "max_length": 64,
     } | train
-    return TrainSlice(
-        algo=algo,
-        train=resolved(Train(**settings), algo, peft, 96),
-        rewards=(),
-        peft=peft,
-        precision="fp32",
-        gradient_checkpointing=False,
-        attn_implementation=None,
-        quantization=None,
-        use_unsloth=False,
-        trust_remote_code=False,
-        seed=1,
-        load_best=None,
-        save_steps=2,
-        eval_steps=None,
-        loggers=(),
-        sample_logging=None,
-    )
+    return train_slice(algo, resolved(Train(**settings), algo, peft, 96), peft=peft)
 
 
 @pytest.fixture
