@@ -80,7 +80,7 @@ class Train(Strict):
     """Optimizer steps over which the learning rate rises from 0."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's decoupled weight decay."""
-    optimizer: Optimizer = "adamw_torch"
+    optimizer: Optimizer = "adamw_torch_fused"
     """The optimizer, as transformers' `optim` names it; 8-bit ones need bitsandbytes."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""

@@ -257,6 +257,13 @@ def test_a_flag_beats_the_file_and_a_set_wherever_it_stands(run, config, flag, f
     assert read(RunConfig.model_validate(json.loads(out)["config"])) == value
 
 
+def test_max_samples_is_for_every_dataset(run, config):
+    config.write_text(CONFIG.replace('{name: "arithmetic:"}', "{name: a/b}, {name: c/d}"))
+    out = run("validate", "-c", config, "--json", "--max-samples", 7)[1]
+    datasets = json.loads(out)["config"]["datasets"]
+    assert [dataset["max_samples"] for dataset in datasets] == [7, 7]
+
+
 def test_lr_is_short_for_learning_rate(run, config):
     out = run("validate", "-c", config, "--json", "--lr", "3e-6")[1]
     assert json.loads(out)["config"]["train"]["learning_rate"] == 3e-6

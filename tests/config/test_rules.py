@@ -185,6 +185,11 @@ def test_what_is_written_beats_the_preset():
     assert (made.epsilon_high, made.beta, made.epsilon) == (0.5, 0.0, 0.2)
 
 
+def test_the_upper_clip_range_follows_the_lower_where_it_is_not_given():
+    assert resolved(Train(epsilon=0.1), "grpo", None, 512).epsilon_high == 0.1
+    assert resolved(Train(epsilon=0.1), "dapo", None, 512).epsilon_high == 0.28
+
+
 @pytest.mark.parametrize("algo", sorted(GROUP))
 def test_a_group_divides_the_rows_of_a_step(algo):
     made = resolved(Train(per_device_batch_size=6, gradient_accumulation_steps=2), algo, None, 512)

@@ -11,6 +11,8 @@ from aligntune.rewards import Sample, scorer
 
 ROWS = [{"prompt": [{"role": "user", "content": f"What is {n} + 1?"}]} for n in range(6)]
 LENGTH = Reward(reward_type="length", weight=2.0, params={"min_length": 1})
+FRESH = Reward(reward_type="repetition", weight=2.0)
+"""1 for any answer of a few words, so that its weight shows."""
 SAFETY = Reward(reward_type="safety")
 MATH = Reward(reward_type="math")
 
@@ -50,9 +52,10 @@ def test_each_reward_is_a_metric_of_what_the_model_answers(measure):
 
 
 def test_the_weighted_sum_is_a_metric_of_its_own(measure):
-    metrics, _ = measure((LENGTH, SAFETY))
-    expected = 2 * metrics["rewards/length"] + metrics["rewards/safety"]
+    metrics, _ = measure((FRESH, SAFETY))
+    expected = 2 * metrics["rewards/repetition"] + metrics["rewards/safety"]
     assert metrics["reward"] == pytest.approx(expected)
+    assert metrics["reward"] > 2
 
 
 def test_a_reward_counts_only_what_it_can_judge(measure):
