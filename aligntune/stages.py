@@ -206,7 +206,7 @@ KINDS: dict[str, Kind] = {
         algo: Kind(2, TrainSlice, _train, _reward_sources, libraries=_TRAINER, trains=True)
         for algo in ALGOS
     },
-    "evaluate": Kind(2, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
+    "evaluate": Kind(3, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
     "register": Kind(1, RegisterSlice, _register, network=True),
     "push": Kind(1, PushSlice, _push, network=True),
 }

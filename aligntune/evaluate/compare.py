@@ -6,7 +6,7 @@ evaluation.json       what was measured how, every interval and every comparison
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from aligntune.artifacts import write_atomic
 from aligntune.errors import DataError
 from aligntune.evaluate.generate import Answer
-from aligntune.evaluate.metrics import METRICS, Row, prompt_of
+from aligntune.evaluate.metrics import Metric, Row, prompt_of
 from aligntune.evaluate.stats import Difference, Interval, mean_interval, paired_difference
 
 PREDICTIONS = "predictions.parquet"
@@ -44,13 +44,14 @@ class Measured:
 
     interval: Interval
     unscored: int
-    """Rows that the metric is for but that were too long."""
+    """Rows that the metric is for but that got no score: too long, or nothing to judge by."""
     against: Mapping[str, Difference]
     """By baseline; without those that did not measure it."""
 
 
 def measure(
     name: str,
+    metric: Metric,
     column: Column,
     rows: int,
     baselines: Mapping[str, Mapping[str, Column]],
@@ -62,16 +63,13 @@ def measure(
     """
     scores = [score for score in column if score is not None]
     if not scores:
-        raise DataError(
-            f"{name}: none of the {rows} rows fits the model; raise model.max_seq_length, or lower "
-            "evaluation.max_new_tokens if the model has too few positions"
-        )
+        raise DataError(f"{name}: none of the {rows} rows {metric.unscored}; {metric.remedy}")
     interval = mean_interval(np.array(scores), **asdict(how))
     against = {
         label: paired_difference(
             *_paired(column, columns[name]),
             **asdict(how),
-            higher_is_better=METRICS[name].higher_is_better,
+            higher_is_better=metric.higher_is_better,
         )
         for label, columns in baselines.items()
         if name in columns
@@ -84,8 +82,10 @@ def _paired(one: Column, other: Column) -> tuple[NDArray[np.float64], NDArray[np
     return np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
 
 
-def read_baseline(label: str, folder: Path, conditions: Mapping[str, Any]) -> dict[str, Column]:
-    """Metric -> scores of an earlier evaluation.
+def read_baseline(
+    label: str, folder: Path, conditions: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, Column]:
+    """Those of the metrics `names` that an earlier evaluation has -> its scores.
 
     Raises:
         DataError: it is not one, or was made on other rows or under other conditions than these.
@@ -108,7 +108,7 @@ def read_baseline(label: str, folder: Path, conditions: Mapping[str, Any]) -> di
             f"baseline {label!r} in {folder} cannot be compared: {'; '.join(differs)}; evaluate "
             "that model again on these rows"
         )
-    return {name: table[name].to_pylist() for name in METRICS if name in table.column_names}
+    return {name: table[name].to_pylist() for name in names if name in table.column_names}
 
 
 def write(

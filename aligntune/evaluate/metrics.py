@@ -45,6 +45,12 @@ class Metric:
     """Whether it scores answers of the model; else it scores what the row holds."""
     passes: int = 1
     """Sequences that go through the model per row."""
+    unscored: str = "fits the model"
+    """What no row does that gets no score: `none of the 5 rows fits the model`."""
+    remedy: str = (
+        "raise model.max_seq_length, or lower evaluation.max_new_tokens if the model has too few "
+        "positions"
+    )
 
     def allows(self, row: Row) -> bool:
         return all(row.get(column) not in (None, "", []) for column in self.columns)

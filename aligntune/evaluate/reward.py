@@ -16,14 +16,22 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, Metric]:
     """`rewards/<name>` for each, unweighted, and `reward`, their weighted sum."""
     judges = [scorer(reward) for reward in rewards]
     names = _distinct([f"rewards/{reward.reward_type}" for reward in rewards])
-    found = {
-        name: Metric(_score(judge), (), generates=True)
-        for name, judge in zip(names, judges, strict=True)
-    }
+    found = {name: _metric(judge) for name, judge in zip(names, judges, strict=True)}
     if len(judges) > 1:
         weights = [reward.weight for reward in rewards]
-        found["reward"] = Metric(_score(_sum(judges, weights)), (), generates=True)
+        found["reward"] = _metric(_sum(judges, weights))
     return found
+
+
+def _metric(judge: Judge) -> Metric:
+    return Metric(
+        _score(judge),
+        (),
+        generates=True,
+        unscored="could be judged",
+        remedy="give rows with what the reward compares with, such as an `answer`, or remove it "
+        "from `rewards`",
+    )
 
 
 def _score(judge: Judge) -> Score:

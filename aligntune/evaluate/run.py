@@ -58,7 +58,9 @@ def evaluate(
     scored = reward_metrics(spec.rewards)
     metrics = _choose(spec.metrics, rows, optional=bool(scored)) | scored
     conditions = _conditions(spec, rows)
-    earlier = {label: read_baseline(label, path, conditions) for label, path in baselines.items()}
+    earlier = {
+        label: read_baseline(label, path, conditions, metrics) for label, path in baselines.items()
+    }
     subject = _load(spec, model)
     try:
         found, columns, speed = _score(spec, subject, rows, metrics, progress)
@@ -69,12 +71,12 @@ def evaluate(
         ) from error
     how = Resampling(spec.confidence, spec.resamples, spec.seed)
     measured = {
-        name: measure(name, columns[name], len(_allowed(metric, rows)), earlier, how)
+        name: measure(name, metric, columns[name], len(_allowed(metric, rows)), earlier, how)
         for name, metric in metrics.items()
     }
     generation = _generation(found)
     write(out, rows, found, columns, _document(conditions, how, metrics, measured, generation))
-    return Evaluated(_flat(measured) | generation | speed, _facts(rows, measured))
+    return Evaluated(_flat(measured) | generation | speed, _facts(rows, metrics, measured))
 
 
 def _read(path: Path, count: int) -> list[Row]:
@@ -215,11 +217,14 @@ def _flat(measured: Mapping[str, Measured]) -> dict[str, float]:
     return flat
 
 
-def _facts(rows: Sequence[Row], measured: Mapping[str, Measured]) -> dict[str, Any]:
+def _facts(
+    rows: Sequence[Row], metrics: Mapping[str, Metric], measured: Mapping[str, Measured]
+) -> dict[str, Any]:
     verdicts: dict[str, dict[str, str]] = {}
     for name, result in measured.items():
         if result.unscored:
-            LOG.warning("%s: %d rows are too long and were not scored", name, result.unscored)
+            what = metrics[name].unscored
+            LOG.warning("%s: %d rows got no score: none %s", name, result.unscored, what)
         for label, difference in result.against.items():
             verdicts.setdefault(label, {})[name] = difference.verdict
     unscored = {name: result.unscored for name, result in measured.items()}

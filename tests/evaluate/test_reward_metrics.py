@@ -6,6 +6,7 @@ import pytest
 
 from aligntune.config.rewards import Reward
 from aligntune.config.slices import EvaluateSlice
+from aligntune.errors import DataError
 from aligntune.evaluate.run import evaluate
 from aligntune.rewards import Sample, scorer
 
@@ -19,7 +20,7 @@ MATH = Reward(reward_type="math")
 
 @pytest.fixture
 def measure(tiny_model, tmp_path):
-    def measure(rewards, rows=ROWS):
+    def measure(rewards, rows=ROWS, baselines=None):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "heldout.parquet")
         spec = EvaluateSlice(
             split="heldout",
@@ -37,7 +38,7 @@ def measure(tiny_model, tmp_path):
         )
         out = tmp_path / "out"
         out.mkdir(exist_ok=True)
-        found = evaluate(spec, tiny_model, tmp_path, out, {}, lambda *_: None)
+        found = evaluate(spec, tiny_model, tmp_path, out, baselines or {}, lambda *_: None)
         return found.metrics, pq.read_table(out / "predictions.parquet").to_pylist()
 
     return measure
@@ -70,3 +71,16 @@ def test_the_same_reward_twice_gets_two_names(measure):
         (LENGTH, LENGTH.model_copy(update={"params": {"min_length": 1, "max_length": 1}}))
     )
     assert {"rewards/length", "rewards/length-2"} <= metrics.keys()
+
+
+def test_rewards_are_compared_with_models_before(measure, tmp_path):
+    measure((FRESH, SAFETY))
+    base = (tmp_path / "out").rename(tmp_path / "base")
+    metrics, _ = measure((FRESH, SAFETY), baselines={"base": base})
+    for name in ("rewards/repetition", "rewards/safety", "reward"):
+        assert metrics[f"{name}/vs_base"] == 0
+
+
+def test_a_reward_that_can_judge_nothing_says_what_it_lacks(measure):
+    with pytest.raises(DataError, match=r"rewards/math: none of the 6 rows could be judged; give"):
+        measure((MATH,))
