@@ -105,6 +105,17 @@ def flow(paths: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
 @app.command()
 @_config_options
 @_json
+def data(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Run the data stages only, and show what they made of each source."""
+    from aligntune.direct import prepare_data
+
+    command = _command("data", paths, overrides)
+    prepare_data(_checked(paths, overrides), command, as_json=as_json)
+
+
+@app.command()
+@_config_options
+@_json
 def plan(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Show what a run would do: which stages, reused or run, and why."""
     from aligntune.plan import plan as make_plan

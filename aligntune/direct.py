@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from dataclasses import asdict
 
 from rich.console import Console
 
@@ -10,9 +11,9 @@ from aligntune.config.run import RunConfig
 from aligntune.console import configure, screen, stage_progress
 from aligntune.interrupt import stop_on_signals
 from aligntune.launch import execute_in_child
-from aligntune.plan import Stage, plan
+from aligntune.plan import Stage, only, plan
 from aligntune.run import Done, execute
-from aligntune.session import Session, opened
+from aligntune.session import Session, opened, preparing
 from aligntune.show import done_line, result_record, show_result
 from aligntune.stages import KINDS
 
@@ -43,6 +44,37 @@ def post_train(config: RunConfig, command: str, *, as_json: bool = False) -> Non
         sys.stdout.write(json.dumps(result_record(session), indent=2) + "\n")
     else:
         show_result(console, session)
+
+
+def prepare_data(config: RunConfig, command: str, *, as_json: bool = False) -> None:
+    """Run the data stages of `config` and what they read, and print their reports.
+
+    The artifacts are those that a run would make, so a run reuses them.
+
+    Raises:
+        AlignTuneError: a stage failed or was asked to stop; finished stages are kept.
+    """
+    from aligntune.data.report import read
+    from aligntune.show_data import show
+
+    console = screen(stderr=as_json)
+    configure(config.logging.level, console)
+    wanted = only(plan(config), "data")
+    with stop_on_signals() as stopping, preparing(wanted, command) as session:
+        for entry in wanted.stages:
+            with stage_progress(console, entry.stage.label) as progress:
+                done = execute(entry.stage, session.context, progress, stopping)
+            session.add(done)
+            _say(console, session, done)
+    made = [entry.stage.label for entry in wanted.stages if entry.stage.kind == "data"]
+    folders = {label: session.artifact(label).path for label in made}
+    if as_json:
+        found = {label: asdict(read(folder)) for label, folder in folders.items()}
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    for label, folder in folders.items():
+        console.print()
+        show(read(folder), folder, label, console)
 
 
 def _separate(config: RunConfig, stage: Stage) -> bool:

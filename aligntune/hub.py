@@ -132,12 +132,18 @@ def commit_of(repo_id: str, repo_type: RepoType, revision: str | None) -> str:
 
 
 def download_model(
-    repo_id: str, revision: str | None, into: Path, *, allow_code: bool = False
+    repo_id: str,
+    revision: str | None,
+    into: Path,
+    *,
+    allow_code: bool = False,
+    weights: bool = True,
 ) -> Path:
     """`into`, holding what a causal LM is loaded from, each file with the digest the hub lists.
 
-    That is safetensors, json, tokenizer and licence files, and `*.py` with `allow_code`.
-    Large files are hard links into the hub cache where that is possible: do not write to them.
+    That is safetensors (not without `weights`), json, tokenizer and licence files, and `*.py`
+    with `allow_code`. Large files are hard links into the hub cache where that is possible: do not
+    write to them.
     """
     commit = commit_of(repo_id, "model", revision)
     files = [
@@ -145,7 +151,9 @@ def download_model(
         for file in _listing(repo_id, "model", commit)
         if MODEL_FILES.fullmatch(file.name) or (allow_code and CODE_FILES.fullmatch(file.name))
     ]
-    if not any(file.name.endswith(".safetensors") for file in files):
+    if not weights:
+        files = [file for file in files if ".safetensors" not in file.name]
+    elif not any(file.name.endswith(".safetensors") for file in files):
         raise ConfigError(
             f"{_what(repo_id, 'model')} has no *.safetensors at its top level, and other formats "
             "can run code; where a pull request there has a conversion, name it with "

@@ -1,6 +1,7 @@
 """The pipeline, once: which stages a run has, in which order, and what each of them reads.
 
-    model -> sft-data -> sft? -> data -> dpo -> eval-data? -> evaluate-* -> register -> push?
+    model -> tokenizer -> eval-data? -> sft-data -> sft? -> data -> dpo -> evaluate-* -> register
+    -> push?
 
 Whoever runs it (the CLI directly, a flow as tasks) goes through this list from first to last.
 """
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 from aligntune.config.algo import ONLINE, TASK, Algo
 from aligntune.config.base import Strict
-from aligntune.config.data import Dataset, TaskType
+from aligntune.config.data import Dataset, Mix
 from aligntune.config.presets import resolved
 from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
@@ -52,15 +53,20 @@ def final(config: RunConfig) -> str:
 
 def _steps(config: RunConfig, tracking_uri: str, hub_endpoint: str) -> Iterator[Step]:
     yield Step("model", "model", _model(config))
+    yield Step("tokenizer", "tokenizer", _model(config))
+    reads = {"tokenizer": "tokenizer"}
+    if config.evaluation.datasets:
+        yield Step("eval-data", "data", _evaluation_data(config))
+        reads["evaluation"] = "eval-data"
     policy, trained = "model", []
     if config.sft:
         section = config.sft
-        yield Step("sft-data", "data", _data(config, section.datasets, "conversation"))
         spec = _train(config, "sft", section.train, section.peft or config.peft)
+        yield Step("sft-data", "data", _data(config, section.datasets, spec), reads)
         yield Step("sft", "sft", spec, {"model": policy, "data": "sft-data"})
         policy, trained = "sft", ["sft"]
-    yield Step("data", "data", _data(config, config.datasets, TASK[config.algo]))
     spec = _train(config, config.algo, config.train, config.peft)
+    yield Step("data", "data", _data(config, config.datasets, spec), reads)
     yield Step(config.algo, config.algo, spec, {"model": policy, "data": "data"})
     trained.append(config.algo)
     yield from _evaluation(config, trained)
@@ -81,10 +87,7 @@ def _steps(config: RunConfig, tracking_uri: str, hub_endpoint: str) -> Iterator[
 
 def _evaluation(config: RunConfig, trained: list[str]) -> Iterator[Step]:
     """Each model is measured by itself, and against every model before it."""
-    held_out = "data"
-    if config.evaluation.datasets:
-        held_out = "eval-data"
-        yield Step("eval-data", "data", _evaluation_data(config))
+    held_out = "eval-data" if config.evaluation.datasets else "data"
     earlier: dict[str, str] = {}
     for policy in ("model", *trained):
         name = "base" if policy == "model" else policy
@@ -107,13 +110,19 @@ def _model(config: RunConfig) -> ModelSlice:
     )
 
 
-def _data(config: RunConfig, datasets: tuple[Dataset, ...], task: TaskType) -> DataSlice:
+def _data(config: RunConfig, datasets: tuple[Dataset, ...], spec: TrainSlice) -> DataSlice:
+    """The rows that the training stage `spec` learns from."""
     evaluation = config.evaluation
     return DataSlice(
         datasets=datasets,
-        task=task,
+        task=TASK[spec.algo],
         heldout_fraction=0 if evaluation.datasets else evaluation.heldout_fraction,
         max_heldout=0 if evaluation.datasets else evaluation.max_samples,
+        cleaning=config.cleaning,
+        mix=config.mix,
+        max_length=_longest(spec.train),
+        trust_remote_code=config.model.trust_remote_code,
+        workers=config.launch.data_workers,
         seed=config.seed,
     )
 
@@ -124,8 +133,24 @@ def _evaluation_data(config: RunConfig) -> DataSlice:
         task=None,
         heldout_fraction=0,
         max_heldout=0,
+        cleaning=config.cleaning.model_copy(
+            update={"near_duplicates": None, "decontaminate": None, "too_long": "truncate"}
+        ),
+        mix=Mix(),
+        max_length=None,
+        trust_remote_code=False,
+        workers=config.launch.data_workers,
         seed=config.seed,
     )
+
+
+def _longest(train: Train) -> int:
+    """Tokens that a training row may have; an online algorithm's rows are prompts, and one is left
+    to answer in."""
+    if train.max_prompt_length is not None:
+        return train.max_prompt_length + 1
+    assert train.max_length is not None, "resolved"
+    return train.max_length
 
 
 def _train(config: RunConfig, algo: Algo, train: Train, peft: Peft | None) -> TrainSlice:

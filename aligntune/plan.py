@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,16 @@ def plan(config: RunConfig) -> Plan:
         artifact = find(paths.stages, stage.kind, stage.key)
         planned.append(Planned(stage, artifact, _why(stage, artifact, paths.stages, known)))
     return Plan(config, paths, tuple(planned))
+
+
+def only(whole: Plan, kind: str) -> Plan:
+    """The stages of one kind, and what they read."""
+    wanted = {entry.stage.name for entry in whole.stages if entry.stage.kind == kind}
+    for entry in reversed(whole.stages):  # a stage comes after its inputs
+        if entry.stage.name in wanted:
+            wanted |= set(entry.stage.inputs.values())
+    chosen = tuple(entry for entry in whole.stages if entry.stage.name in wanted)
+    return replace(whole, stages=chosen)
 
 
 def _resolve(step: Step, done: Mapping[str, Stage]) -> Stage:

@@ -111,7 +111,25 @@ def opened(plan: Plan, command: str) -> Iterator[Session]:
             held.release()
 
 
-def _context(plan: Plan, folder: Path, owned: bool) -> Context:
+@contextmanager
+def preparing(plan: Plan, command: str) -> Iterator[Session]:
+    """A session for a part of a run: no report, and an MLflow run that says that it is a part."""
+    from aligntune.track import Tracker, close_pipeline
+
+    (plan.paths.run / "stages").mkdir(parents=True, exist_ok=True)
+    session = Session(plan, _context(plan, plan.paths.run, owned=False, role="data"), command)
+    context = session.context
+    tracker = Tracker(context.tracking_uri, Path(context.root), context.parent_run)
+    try:
+        yield session
+    except BaseException as error:
+        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
+        close_pipeline(tracker, "FAILED" if failed else "KILLED", {}, [])
+        raise
+    close_pipeline(tracker, "FINISHED", {}, [])
+
+
+def _context(plan: Plan, folder: Path, owned: bool, role: str = "pipeline") -> Context:
     from aligntune.track import open_pipeline, reporting
 
     root = plan.paths.root
@@ -119,7 +137,8 @@ def _context(plan: Plan, folder: Path, owned: bool) -> Context:
     parent = None
     with reporting("the start of the run"):
         params = flat(plan.config.model_dump(mode="json"))
-        parent = open_pipeline(uri, root, folder if owned else None, folder.name, params)
+        state = folder if owned else None
+        parent = open_pipeline(uri, root, state, folder.name, params, role)
     return Context(str(root), uri, parent)
 
 

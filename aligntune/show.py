@@ -17,6 +17,7 @@ from aligntune.session import Session
 
 SHOWN: dict[str, tuple[str, ...]] = {
     "model": (),
+    "tokenizer": (),
     "data": ("rows_train", "rows_heldout"),
     "sft": ("train_loss", "final_loss", "rows"),
     "dpo": ("final_loss", "final_rewards/accuracies", "final_rewards/margins"),

@@ -6,9 +6,10 @@ Imports of torch, datasets and mlflow live inside the functions, so planning sta
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aligntune.artifacts import WORK, Artifact
 from aligntune.config.algo import ALGOS
@@ -23,6 +24,9 @@ from aligntune.config.slices import (
     TrainSlice,
 )
 from aligntune.errors import ConfigError, Interrupted
+
+if TYPE_CHECKING:
+    from aligntune.models.source import ModelSource
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """(done, in all, what to show beside them)."""
@@ -72,6 +76,21 @@ class Kind:
 
 def _model(work: Work) -> Outcome:
     from aligntune.models.prepare import prepare
+
+    config = work.config
+    assert isinstance(config, ModelSlice)
+    facts = prepare(
+        _source(work),
+        _emptied(work.out / "model"),
+        chat_template=config.chat_template,
+        trust_remote_code=config.trust_remote_code,
+    )
+    origin = {"source": config.name_or_path, "fingerprint": work.sources["model"]}
+    return Outcome(facts=facts | origin)
+
+
+def _source(work: Work) -> "ModelSource":
+    """Where the model is, with its commit pinned."""
     from aligntune.models.source import ModelSource, locate
 
     config = work.config
@@ -79,22 +98,44 @@ def _model(work: Work) -> Outcome:
     source = locate(config.name_or_path, config.revision)
     pinned = work.sources["model"]
     if pinned.startswith("commit:"):
-        source = ModelSource("hub", source.location, pinned.removeprefix("commit:"))
-    target = _emptied(work.out / "model")
-    facts = prepare(
-        source,
-        target,
+        return ModelSource("hub", source.location, pinned.removeprefix("commit:"))
+    return source
+
+
+def _tokenizer(work: Work) -> Outcome:
+    from aligntune.models.prepare import prepare_tokenizer
+
+    config = work.config
+    assert isinstance(config, ModelSlice)
+    facts = prepare_tokenizer(
+        _source(work),
+        _emptied(work.out / "tokenizer"),
         chat_template=config.chat_template,
         trust_remote_code=config.trust_remote_code,
     )
-    return Outcome(facts=facts | {"source": config.name_or_path, "fingerprint": pinned})
+    return Outcome(facts=facts)
 
 
 def _data(work: Work) -> Outcome:
-    from aligntune.data.prepare import prepare
+    from aligntune.data.prepare import Place, prepare
+    from aligntune.report.data import write
 
     assert isinstance(work.config, DataSlice)
-    prepared = prepare(work.config, work.sources, work.out)
+    tokenizer, evaluation = (work.inputs.get(role) for role in ("tokenizer", "evaluation"))
+
+    def progress(done: int, total: int, shown: Mapping[str, float]) -> None:
+        if work.stopping():
+            raise Interrupted(f"stopped after {done} of {total} rows; the same command reads them")
+        work.progress(done, total, shown)
+
+    place = Place(
+        out=work.out,
+        tokenizer=tokenizer.path / "tokenizer" if tokenizer else None,
+        evaluation=evaluation.path / "train.parquet" if evaluation else None,
+        progress=progress,
+    )
+    prepared = prepare(work.config, work.sources, place)
+    write(work.out)
     return Outcome(prepared.metrics, prepared.facts)
 
 
@@ -149,11 +190,12 @@ def _push(work: Work) -> Outcome:
     return Outcome(facts=publish(work.config, work.inputs, work.out))
 
 
-def _model_sources(config: ModelSlice) -> dict[str, str]:
+def _model_sources(config: ModelSlice, *, weights: bool = True) -> dict[str, str]:
     from aligntune.digest import sha256
     from aligntune.models.source import fingerprint, locate
 
-    sources = {"model": fingerprint(locate(config.name_or_path, config.revision))}
+    source = locate(config.name_or_path, config.revision)
+    sources = {"model": fingerprint(source, weights=weights)}
     if config.chat_template and "{" not in config.chat_template:
         file = Path(config.chat_template).expanduser()
         if not file.is_file():
@@ -201,7 +243,15 @@ _TRAINER = ("torch", "transformers", "trl", "peft", "accelerate")
 
 KINDS: dict[str, Kind] = {
     "model": Kind(1, ModelSlice, _model, _model_sources, ("transformers",), network=True),
-    "data": Kind(1, DataSlice, _data, _data_sources, network=True),
+    "tokenizer": Kind(
+        1,
+        ModelSlice,
+        _tokenizer,
+        partial(_model_sources, weights=False),
+        ("transformers",),
+        network=True,
+    ),
+    "data": Kind(2, DataSlice, _data, _data_sources, ("transformers",), network=True),
     **{
         algo: Kind(2, TrainSlice, _train, _reward_sources, libraries=_TRAINER, trains=True)
         for algo in ALGOS

@@ -82,7 +82,12 @@ class Tracker:
 
 
 def open_pipeline(
-    uri: str, root: Path, folder: Path | None, name: str, config: Mapping[str, Any]
+    uri: str,
+    root: Path,
+    folder: Path | None,
+    name: str,
+    config: Mapping[str, Any],
+    role: str = "pipeline",
 ) -> str:
     """The MLflow run of this pipeline run: the unfinished one that `folder` remembers, or a new
     one, which `folder` will remember. `config` becomes its params."""
@@ -92,7 +97,7 @@ def open_pipeline(
         client.update_run(run_id, status="RUNNING")
         return run_id
     run = client.create_run(
-        experiment(client, uri, root), run_name=name, tags={"aligntune.role": "pipeline"}
+        experiment(client, uri, root), run_name=name, tags={"aligntune.role": role}
     )
     run_id = str(run.info.run_id)
     _log_params(client, run_id, config)
@@ -231,7 +236,15 @@ def datasets(role: str, artifact: Artifact) -> list[DatasetInput]:
             name=f"{artifact.name}-{split}",
             digest=digest[:_DIGEST],
             source_type="local",
-            source=json.dumps({"uri": str(artifact.path / f"{split}.parquet")}),
+            source=json.dumps(
+                {
+                    "uri": str(artifact.path / f"{split}.parquet"),
+                    "sources": {
+                        f"{source['name']} ({source['split']})": source["fingerprint"]
+                        for source in artifact.manifest.facts["sources"]
+                    },
+                }
+            ),
             profile=json.dumps({"num_rows": artifact.manifest.metrics[f"rows_{split}"]}),
         )
         found.append(DatasetInput(described, [InputTag("mlflow.data.context", role)]))

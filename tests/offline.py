@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-from datasets import Dataset
 from slices import PLAIN, train_slice
+from tokens import trained_on
 
 from aligntune.config.presets import resolved
 from aligntune.config.train import Train
+from aligntune.data.rows import prompt_of
 from aligntune.models.load import load_tokenizer
 from aligntune.models.trainable import load_trainable
 from aligntune.train.dpo import dpo_trainer
 from aligntune.train.loop import Setting, fit, within
-from aligntune.train.sft import imitation_rows, sft_trainer
+from aligntune.train.sft import sft_trainer
 
 WORDS = ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
 ROWS = {
@@ -53,14 +54,9 @@ def place(folder: Path, stopping=lambda: False) -> Setting:
     return Setting(folder, folder / "work", "key", lambda *shown: None, stopping)
 
 
-def rows_of(algo, rows=None):
-    canonical = Dataset.from_list(rows or ROWS[algo])
-    return imitation_rows(canonical) if algo == "sft" else canonical
-
-
 def make(path, chosen, setting, rows=None):
     policy = load_trainable(path, chosen)
-    data = rows_of(chosen.algo, rows)
+    data = trained_on(rows or ROWS[chosen.algo], chosen, path)
     chosen = within(chosen, policy)
     return BUILD[chosen.algo](policy, load_tokenizer(path), data, None, chosen, setting)
 
@@ -68,6 +64,6 @@ def make(path, chosen, setting, rows=None):
 def run(path, chosen, setting, rows=None):
     """The trainer, trained; the prompts of its rows are there to be answered."""
     trainer = make(path, chosen, setting, rows)
-    data = rows_of(chosen.algo, rows)
-    fit(trainer, chosen, setting, len(data), [row["prompt"] for row in data])
+    data = rows or ROWS[chosen.algo]
+    fit(trainer, chosen, setting, len(trainer.train_dataset), [prompt_of(row) for row in data])
     return trainer

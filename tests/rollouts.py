@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from datasets import Dataset
 from slices import train_slice
+from tokens import trained_on
 
 from aligntune.config.presets import resolved
 from aligntune.config.rewards import Reward
@@ -14,7 +14,7 @@ from aligntune.train.loop import Setting, fit
 
 WORDS = ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
 ROWS = [
-    {"prompt": [{"role": "user", "content": f"{verb} {word}"}], "answer": word, "source": "x"}
+    {"prompt": [{"role": "user", "content": f"{verb} {word}"}], "answer": word}
     for verb in ("say", "tell")
     for word in WORDS
 ]
@@ -47,9 +47,10 @@ def place(folder: Path, stopping=lambda: False) -> Setting:
 
 
 def make(build, path, spec, setting, rows=ROWS, heldout=None):
-    measured = Dataset.from_list(heldout) if heldout else None
+    measured = trained_on(heldout, spec, path) if heldout else None
     policy = load_policy(path, trust_remote_code=False)
-    return build(policy, load_tokenizer(path), Dataset.from_list(rows), measured, spec, setting)
+    data = trained_on(rows, spec, path)
+    return build(policy, load_tokenizer(path), data, measured, spec, setting)
 
 
 def run(build, path, spec, setting, rows=ROWS, heldout=None):

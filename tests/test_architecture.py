@@ -15,14 +15,14 @@ FLOWS = Path(flows.__file__).parent
 LAYERS = [
     {"errors", "digest"},
     {"config"},
-    {"artifacts", "journal", "interrupt", "hub", "hub_retry"},
+    {"artifacts", "journal", "interrupt", "hub", "hub_retry", "recorded"},
     {"data", "models", "losses"},
     {"rewards"},
     {"train", "evaluate"},
     {"track", "registry", "card", "publish", "report"},
     {"stages", "paths", "needs", "check", "shipped", "initial", "doctor"},
     {"pipeline", "plan"},
-    {"run", "session", "summary", "console", "show", "launch", "worker"},
+    {"run", "session", "summary", "console", "show", "show_data", "launch", "worker"},
     {"direct"},
     {"cli", "__main__"},
 ]
@@ -32,7 +32,7 @@ HEAVY = {
 }  # fmt: skip
 DOORS = {
     "prefect": {"flows"},
-    "mlflow": {"track", "registry"},
+    "mlflow": {"track", "registry", "recorded"},
     "trl": {"train"},
     "pandera": {"data"},
     "huggingface_hub": {"hub"},

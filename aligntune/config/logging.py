@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from aligntune.config.base import Strict
+from aligntune.config.base import NeutralField, Strict
 
 Logger = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -80,3 +80,5 @@ class Launch(Strict):
     mode: Literal["inline", "process"] = "inline"
     """`inline` trains in this process; `process` in a child process per training stage, as flows
     always do."""
+    data_workers: NeutralField[int] = Field(1, ge=1)
+    """Processes that read and tokenise data; what they make does not depend on it."""

@@ -33,6 +33,7 @@ def problems(config: RunConfig) -> list[Problem]:
         *_run(config),
         *_logging(config),
         *_model(config),
+        *_heldout(config),
         *_train(("train",), config.algo, config.train, config.peft, config.model.max_seq_length),
         *(_sft(config) if config.sft else ()),
     ]
@@ -107,6 +108,38 @@ def _logging(config: RunConfig) -> Iterator[Problem]:
             place,
             f"only a checkpoint that is measured can be the best; make `save_steps` "
             f"({logging.save_steps}) a multiple of `eval_steps` ({logging.eval_steps})",
+        )
+
+
+def _heldout(config: RunConfig) -> Iterator[Problem]:
+    """What is kept from training comes from one place."""
+    explicit = bool(config.evaluation.datasets)
+    trained: list[tuple[KeyPath, Dataset]] = [
+        (("datasets", index), dataset) for index, dataset in enumerate(config.datasets)
+    ]
+    if config.sft:
+        trained += [
+            (("sft", "datasets", index), dataset)
+            for index, dataset in enumerate(config.sft.datasets)
+        ]
+    measured: list[tuple[KeyPath, Dataset]] = [
+        (("evaluation", "datasets", index), dataset)
+        for index, dataset in enumerate(config.evaluation.datasets)
+    ]
+    for at, dataset in [*measured, *(trained if explicit else ())]:
+        for name in ("eval_fraction", "eval_split"):
+            if getattr(dataset, name) is not None:
+                message = "`evaluation.datasets` say what is held out; remove it, or remove them"
+                yield Problem((*at, name), message)
+    for at, dataset in trained:
+        if dataset.eval_split is not None and dataset.eval_fraction is not None:
+            yield Problem((*at, "eval_fraction"), "`eval_split` is held out; remove one of them")
+    nothing = all(d.eval_fraction == 0 and d.eval_split is None for d in config.datasets)
+    if nothing and not explicit:
+        yield Problem(
+            ("datasets", 0, "eval_fraction"),
+            "nothing is held out to measure on; raise it for one dataset, or add "
+            "`evaluation.datasets`",
         )
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from aligntune.config.algo import AlgoField
 from aligntune.config.base import Strict
-from aligntune.config.data import Dataset
+from aligntune.config.data import Cleaning, Dataset, Mix
 from aligntune.config.evaluation import Evaluation, Registry
 from aligntune.config.logging import Launch, Logging, SampleLogging
 from aligntune.config.model import Model
@@ -20,6 +20,9 @@ class RunConfig(Strict):
     model: Model
     datasets: tuple[Dataset, ...] = Field(min_length=1)
     """Data of the `algo` stage."""
+    cleaning: Cleaning = Field(default_factory=Cleaning)
+    """For the datasets of every stage."""
+    mix: Mix = Field(default_factory=Mix)
     train: Train = Field(default_factory=Train)
     """Hyper-parameters of the `algo` stage."""
     peft: Peft | None = None

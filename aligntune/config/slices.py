@@ -7,7 +7,7 @@ from typing import Literal
 
 from aligntune.config.algo import Algo
 from aligntune.config.base import NeutralField, Strict
-from aligntune.config.data import Dataset, TaskType
+from aligntune.config.data import Cleaning, Dataset, Mix, TaskType
 from aligntune.config.evaluation import Metric
 from aligntune.config.logging import Logger, SampleLogging
 from aligntune.config.model import Attention, Precision, Quantization
@@ -30,6 +30,12 @@ class DataSlice(Strict):
     """Share of prompts that goes to `heldout.parquet` and not to `train.parquet`; may be 0."""
     max_heldout: int
     """At most this many held-out rows."""
+    cleaning: Cleaning
+    mix: Mix
+    max_length: int | None
+    """In tokens. None: the rows are not tokenised."""
+    trust_remote_code: bool
+    workers: NeutralField[int]
     seed: int
 
 

@@ -1,25 +1,28 @@
-"""Rows of local files: json, jsonl, csv and parquet.
+"""Rows of local files: json, jsonl, csv, parquet and arrow, text also compressed.
 
 To add a kind: a function, and a line in READERS.
 """
 
 import csv
-import gzip
+import io
 import json
-import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
-from aligntune.data.rows import BATCH, Row, Rows
+from aligntune.data.rows import BATCH, Row, Rows, Unreadable
 from aligntune.errors import DataError
 
-if TYPE_CHECKING:
-    import pyarrow
-
 _BOM = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+LOOKED_AT = 1000
+"""Lines of a jsonl file whose keys are taken for its columns."""
+MAX_CELL = 2**26
+"""Bytes of a csv cell; the rules for rows refuse much less than that by name."""
 
 
 def suffix(name: str) -> str | None:
@@ -27,8 +30,31 @@ def suffix(name: str) -> str | None:
     return next((ending for ending in READERS if name.lower().endswith(ending)), None)
 
 
+def read_files(paths: Sequence[Path]) -> Rows:
+    """The rows of files whose names have one of the READERS' endings, one file after the other."""
+    parts = [read_file(path) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    starts = [0, *accumulate(part.count for part in parts)]
+
+    def part_of(index: int) -> int:
+        return bisect_right(starts, index) - 1
+
+    def at(indices: Sequence[int]) -> Iterator[Row | Unreadable]:
+        for number, part in enumerate(parts):
+            inside = [i - starts[number] for i in indices if part_of(i) == number]
+            if inside:
+                yield from part.at(inside)
+
+    def place(index: int) -> str:
+        number = part_of(index)
+        return parts[number].place(index - starts[number])
+
+    columns = dict.fromkeys(name for part in parts for name in part.columns)
+    return Rows(tuple(columns), starts[-1], at, place)
+
+
 def read_file(path: Path) -> Rows:
-    """The rows of a file whose name has one of the READERS' endings."""
     with _readable(path):
         return READERS[suffix(path.name) or ""](path)
 
@@ -40,116 +66,169 @@ def _readable(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, zlib.error, csv.Error) as error:
+    except (pa.ArrowException, OSError, EOFError, csv.Error) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"{path}: cannot be read: {reason}; repair or replace the file") from error
 
 
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed if its name says so."""
+    import pyarrow as pa
+
+    with pa.input_stream(str(path), compression="detect") as stream:
+        yield io.BufferedReader(stream, 1 << 20)
 
 
 def _json(path: Path) -> Rows:
     """One array of objects, or one object per line."""
     with _open(path) as file:
-        start = file.read(1 << 16).removeprefix(_BOM).lstrip()[:1]
-        if start != b"[":
+        start = file.peek(1 << 16)  # type: ignore[attr-defined]
+        if start.removeprefix(_BOM).lstrip()[:1] != b"[":
             return _jsonl(path)
-        file.seek(0)
-        items = _decoded(file.read().removeprefix(_BOM), path, 1)
-    for number, item in enumerate(items, start=1):
-        if not isinstance(item, dict):
-            raise DataError(f"{path}: item {number} is {_kind(item)}; every item must be an object")
-    return Rows.of(items)
+        text = file.read().removeprefix(_BOM)
+    try:
+        items = json.loads(text.decode())
+    except UnicodeDecodeError as error:
+        line = 1 + text[: error.start].count(b"\n")
+        raise DataError(f"{path}:{line}: {_not_utf8(error)}; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        at = f"{path}:{error.lineno}:{error.colno}"
+        raise DataError(f"{at}: not valid JSON: {error.msg}; correct the file") from None
+    except RecursionError:
+        raise DataError(f"{path}: JSON nested too deep; flatten it") from None
+    rows = [item if isinstance(item, dict) else Unreadable(_kind(item)) for item in items]
+    columns = dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row)
+    return Rows(
+        tuple(columns), len(rows), lambda indices: (rows[i] for i in indices), _rows_of(path)
+    )
 
 
 def _jsonl(path: Path) -> Rows:
+    """The keys of the first rows are the columns, so that a large file is decoded only once."""
     columns: dict[str, None] = {}
-    count = 0
-    for number, line in _lines(path):
-        row = _decoded(line, path, number)
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{path}:{number}: this line is {_kind(row)}; write one JSON object per line"
-            )
-        columns.update(dict.fromkeys(row))
-        count += 1
-    return Rows(tuple(columns), count, partial(_jsonl_at, path))
+    for _, line in islice(_lines(path), LOOKED_AT):
+        row = _decoded(line)
+        columns.update(dict.fromkeys(row if isinstance(row, dict) else ()))
+    blank: list[int] = []
+    number = 0
+    with _open(path) as file:
+        if file.peek(2)[:2] in _UTF_16:  # type: ignore[attr-defined]
+            raise DataError(f"{path}: is UTF-16; save the file as UTF-8")
+        for number, line in enumerate(file, start=1):
+            if line.isspace():
+                blank.append(number)
+
+    def place(index: int) -> str:
+        line = index + 1
+        for empty in blank:
+            line += empty <= line
+        return f"{path.name}:{line}"
+
+    return Rows(tuple(columns), number - len(blank), partial(_jsonl_at, path), place)
 
 
-def _jsonl_at(path: Path, indices: Sequence[int]) -> Iterator[Row]:
+def _jsonl_at(path: Path, indices: Sequence[int]) -> Iterator[Row | Unreadable]:
     wanted = iter(indices)
     index = next(wanted, None)
     with _readable(path):
-        for position, (number, line) in enumerate(_lines(path)):
+        for position, (_, line) in enumerate(_lines(path)):
+            if position != index:
+                continue
+            yield _decoded(line)
+            index = next(wanted, None)
             if index is None:
                 return
-            if position == index:
-                yield _decoded(line, path, number)
-                index = next(wanted, None)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(line number, content) of every line that is not blank."""
     with _open(path) as file:
         for number, line in enumerate(file, start=1):
-            content = line.removeprefix(_BOM) if number == 1 else line
-            if content.strip():
-                yield number, content
+            if not line.isspace():
+                yield number, line.removeprefix(_BOM) if number == 1 else line
 
 
-def _decoded(text: bytes, path: Path, line: int) -> Any:
-    """The JSON value of `text`, which starts on that line of the file."""
+def _decoded(line: bytes) -> Row | Unreadable:
+    """The object on a line, or why there is none."""
+    import orjson
+
     try:
-        return json.loads(text.decode("utf-8"))
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        row = _leniently(line)
+    return row if isinstance(row, dict | Unreadable) else Unreadable(_kind(row))
+
+
+def _leniently(line: bytes) -> Any:
+    """What only Python's own reader takes, NaN and lone surrogates, or says more of."""
+    try:
+        return json.loads(line.decode())
     except UnicodeDecodeError as error:
-        line += text[: error.start].count(b"\n")
-        raise DataError(
-            f"{path}:{line}: byte 0x{text[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from None
+        return Unreadable(_not_utf8(error))
     except json.JSONDecodeError as error:
-        at = f"{path}:{line + error.lineno - 1}:{error.colno}"
-        raise DataError(
-            f"{at}: not valid JSON: {error.msg}; correct this line: a row is one object on one "
-            "line, or an item of the one array that a .json file holds"
-        ) from None
+        return Unreadable(f"not valid JSON: {error.msg} (column {error.colno})")
     except RecursionError:
-        raise DataError(f"{path}:{line}: JSON nested too deep; flatten or remove it") from None
+        return Unreadable("JSON nested too deep")
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"byte 0x{error.object[error.start]:02x} is not UTF-8"
 
 
 def _kind(value: object) -> str:
     names = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    return f"{names.get(type(value), 'a number')} and not an object"
 
 
 def _csv(path: Path) -> Rows:
     """Every cell is text: what looks like a number may be an answer such as `007`."""
-    import pyarrow as pa
-    from pyarrow import csv as arrow
-
-    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        names = next(csv.reader(file), [])
+    csv.field_size_limit(MAX_CELL)
+    records = _records(path)
+    _, names = next(records, (0, []))
     if len(set(names)) < len(names):
         raise DataError(f"{path}:1: two columns have the same name; rename one")
-    table = arrow.read_csv(
-        path,
-        parse_options=arrow.ParseOptions(newlines_in_values=True),
-        convert_options=arrow.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-    )
-    return Rows(tuple(table.column_names), table.num_rows, partial(_table_at, table))
+    lines = [line for line, _ in records]
+
+    def at(indices: Sequence[int]) -> Iterator[Row | Unreadable]:
+        wanted = iter(indices)
+        index = next(wanted, None)
+        with _readable(path):
+            for position, (_, cells) in enumerate(islice(_records(path), 1, None)):
+                if position == index:
+                    yield _row(names, cells)
+                    index = next(wanted, None)
+
+    return Rows(tuple(names), len(lines), at, lambda index: f"{path.name}:{lines[index]}")
 
 
-def _table_at(table: "pyarrow.Table", indices: Sequence[int]) -> Iterator[Row]:
-    return _chosen(table.to_batches(max_chunksize=BATCH), indices)
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line on which it starts, cells) of every record that is not blank."""
+    with _open(path) as file:
+        text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(text)
+        start = 1
+        for cells in reader:
+            if cells:
+                yield start, cells
+            start = reader.line_num + 1
+
+
+def _row(names: Sequence[str], cells: Sequence[str]) -> Row | Unreadable:
+    if len(cells) != len(names):
+        return Unreadable(f"{len(cells)} cells, but the header has {len(names)}")
+    for cell in cells:
+        if not cell.isascii() and any("\udc80" <= letter <= "\udcff" for letter in cell):
+            return Unreadable("text is not UTF-8")
+    return dict(zip(names, cells, strict=True))
 
 
 def _parquet(path: Path) -> Rows:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        return Rows(
-            tuple(file.schema_arrow.names), file.metadata.num_rows, partial(_parquet_at, path)
-        )
+        names, count = tuple(file.schema_arrow.names), file.metadata.num_rows
+    return Rows(names, count, partial(_parquet_at, path), _rows_of(path))
 
 
 def _parquet_at(path: Path, indices: Sequence[int]) -> Iterator[Row]:
@@ -157,6 +236,22 @@ def _parquet_at(path: Path, indices: Sequence[int]) -> Iterator[Row]:
 
     with _readable(path), pq.ParquetFile(path) as file:
         yield from _chosen(file.iter_batches(BATCH), indices)
+
+
+def _arrow(path: Path) -> Rows:
+    """IPC, as a file or as the stream that `datasets` writes."""
+    import pyarrow as pa
+
+    source = pa.memory_map(str(path))
+    try:
+        table = pa.ipc.open_file(source).read_all()
+    except pa.ArrowInvalid:
+        table = pa.ipc.open_stream(source).read_all()
+
+    def at(indices: Sequence[int]) -> Iterator[Row]:
+        return _chosen(table.to_batches(max_chunksize=BATCH), indices)
+
+    return Rows(tuple(table.column_names), table.num_rows, at, _rows_of(path))
 
 
 def _chosen(batches: Any, indices: Sequence[int]) -> Iterator[Row]:
@@ -173,11 +268,19 @@ def _chosen(batches: Any, indices: Sequence[int]) -> Iterator[Row]:
         start += batch.num_rows
 
 
+def _rows_of(path: Path) -> Callable[[int], str]:
+    return lambda index: f"{path.name} row {index + 1}"
+
+
+def _compressed(reader: Callable[[Path], Rows], ending: str) -> dict[str, Callable[[Path], Rows]]:
+    return {f"{ending}{packed}": reader for packed in ("", ".gz", ".zst")}
+
+
 READERS: dict[str, Callable[[Path], Rows]] = {
-    ".jsonl": _jsonl,
-    ".jsonl.gz": _jsonl,
-    ".json": _json,
-    ".json.gz": _json,
-    ".csv": _csv,
+    **_compressed(_jsonl, ".jsonl"),
+    **_compressed(_jsonl, ".ndjson"),
+    **_compressed(_json, ".json"),
+    **_compressed(_csv, ".csv"),
     ".parquet": _parquet,
+    ".arrow": _arrow,
 }

@@ -1,111 +1,20 @@
-"""Public dataset layouts -> canonical rows. To add one: a function, and a line in FORMATS.
+"""Which layout a source has, by its columns. To add one: a function in layouts.py, and a line in
+FORMATS."""
 
-A reader takes one row and returns a canonical one of its layout's type, or raises DataError with
-the reason why this row is not one. What is not text it never guesses at.
-"""
-
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import orjson
 
 from aligntune.config.data import TaskType
 from aligntune.config.document import printable
-from aligntune.data.rows import ANSWER, Row, prompt_of
-from aligntune.data.turns import (
-    after,
-    answer_turns,
-    asked,
-    last_answer,
-    prompt_turns,
-    said,
-    text,
-    turns,
-)
-from aligntune.errors import DataError
-
-
-def arithmetic(row: Row) -> Row:
-    """{question, worked, answer, wrong}: a right solution and a wrong one."""
-    return {
-        "prompt": asked(row, row["question"], "question"),
-        "chosen": [said(row["worked"], "worked")],
-        "rejected": [said(row["wrong"], "wrong")],
-    }
-
-
-def preference(row: Row) -> Row:
-    """{prompt, chosen, rejected}: text or messages each, as in trl-lib's and most public pairs.
-
-    Answers that are messages may start with the prompt.
-    """
-    prompt = prompt_turns(row, "prompt")
-    chosen, rejected = (after(prompt, answer_turns(row[c], c), c) for c in ("chosen", "rejected"))
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-
-
-def preference_messages(row: Row) -> Row:
-    """{messages, chosen, rejected}, the earlier turns and two answers to them."""
-    return preference({**row, "prompt": row["messages"]})
-
-
-def preference_question(row: Row) -> Row:
-    """{question, chosen, rejected}, often with `system`, as in Intel/orca_dpo_pairs."""
-    return preference({**row, "prompt": row["question"]})
-
-
-def preference_conversations(row: Row) -> Row:
-    """{conversations, chosen, rejected}, as in llamafactory's dpo_en_demo."""
-    return preference({**row, "prompt": row["conversations"]})
-
-
-def transcripts(row: Row) -> Row:
-    """{chosen, rejected}: two whole dialogues that differ in the last answer.
-
-    Text as in Anthropic/hh-rlhf, "\\n\\nHuman: ...\\n\\nAssistant: ...", or messages.
-    """
-    prompt, chosen = last_answer(row["chosen"], "chosen")
-    other, rejected = last_answer(row["rejected"], "rejected")
-    if prompt != other:
-        raise DataError("`chosen` and `rejected` answer different prompts")
-    return {"prompt": prompt, "chosen": [chosen], "rejected": [rejected]}
-
-
-def messages(row: Row) -> Row:
-    """{messages}: role and content, or from and value."""
-    return {"messages": turns(row["messages"], "messages")}
-
-
-def conversations(row: Row) -> Row:
-    """{conversations}, the same under the name it has in ShareGPT."""
-    return {"messages": turns(row["conversations"], "conversations")}
-
-
-def prompt_completion(row: Row) -> Row:
-    """{prompt, completion}: text or messages each."""
-    prompt = prompt_turns(row, "prompt")
-    return {"messages": prompt + answer_turns(row["completion"], "completion")}
-
-
-def alpaca(row: Row) -> Row:
-    """{instruction, input, output}, as in tatsu-lab/alpaca. `input` is often empty."""
-    instruction = text(row["instruction"], "instruction")
-    given = text(row["input"], "input") if row.get("input") else ""
-    question = f"{instruction}\n\n{given}" if given.strip() else instruction
-    prompt = asked(row, question, "instruction")
-    return {"messages": [*prompt, said(row["output"], "output")]}
-
-
-def question_answer(row: Row) -> Row:
-    """{question, answer}. As in openai/gsm8k, the result may follow `####` in the last line."""
-    answer = text(row["answer"], "answer")
-    _, marker, result = answer.rpartition("####")
-    final = result.strip() if marker and "\n" not in result.strip() else answer
-    question = asked(row, row["question"], "question")
-    return {"messages": [*question, said(answer, "answer")], ANSWER: final}
-
-
-def prompt(row: Row) -> Row:
-    """{prompt}: text or messages, with an `answer` where something can check one."""
-    return {"prompt": prompt_turns(row, "prompt")}
+from aligntune.data import layouts
+from aligntune.data.rows import ANSWER, EXTRA, TOOLS, Row, prompt_of
+from aligntune.data.turns import decoded, said
+from aligntune.errors import ConfigError, DataError, unknown
 
 
 @dataclass(frozen=True)
@@ -115,29 +24,71 @@ class Format:
     columns: tuple[str, ...]
     task: TaskType
     read: Callable[[Row], Row]
+    optional: tuple[str, ...] = ()
+    """Columns that it reads where they are there, besides `system`, `tools` and `answer`."""
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """Every column that it reads."""
+        return frozenset((*self.columns, *self.optional, *ALWAYS))
 
 
 FORMATS: dict[str, Format] = {
-    "arithmetic": Format(("question", "worked", "answer", "wrong"), "preference", arithmetic),
-    "preference": Format(("prompt", "chosen", "rejected"), "preference", preference),
+    "arithmetic": Format(
+        ("question", "worked", "answer", "wrong"), "preference", layouts.arithmetic
+    ),
+    "preference": Format(("prompt", "chosen", "rejected"), "preference", layouts.preference),
     "preference_messages": Format(
-        ("messages", "chosen", "rejected"), "preference", preference_messages
+        ("messages", "chosen", "rejected"), "preference", layouts.preference_messages
     ),
     "preference_conversations": Format(
-        ("conversations", "chosen", "rejected"), "preference", preference_conversations
+        ("conversations", "chosen", "rejected"), "preference", layouts.preference_conversations
     ),
     "preference_question": Format(
-        ("question", "chosen", "rejected"), "preference", preference_question
+        ("question", "chosen", "rejected"), "preference", layouts.preference_question
     ),
-    "transcripts": Format(("chosen", "rejected"), "preference", transcripts),
-    "messages": Format(("messages",), "conversation", messages),
-    "conversations": Format(("conversations",), "conversation", conversations),
-    "prompt_completion": Format(("prompt", "completion"), "conversation", prompt_completion),
-    "alpaca": Format(("instruction", "output"), "conversation", alpaca),
-    "question_answer": Format(("question", "answer"), "conversation", question_answer),
-    "prompt": Format(("prompt",), "prompt", prompt),
+    "transcripts": Format(("chosen", "rejected"), "preference", layouts.transcripts),
+    "ranked": Format(("prompt", "responses", "ranks"), "preference", layouts.ranked),
+    "rated": Format(("prompt", "responses", "scores"), "preference", layouts.rated),
+    "ultrafeedback": Format(("instruction", "completions"), "preference", layouts.ultrafeedback),
+    "unpaired": Format(("prompt", "completion", "label"), "unpaired", layouts.unpaired),
+    "unpaired_messages": Format(("messages", "label"), "unpaired", layouts.unpaired_messages),
+    "messages": Format(("messages",), "conversation", layouts.messages),
+    "conversations": Format(("conversations",), "conversation", layouts.conversations),
+    "prompt_completion": Format(
+        ("prompt", "completion"), "conversation", layouts.prompt_completion
+    ),
+    "alpaca": Format(
+        ("instruction", "output"), "conversation", layouts.alpaca, ("input", "history")
+    ),
+    "question_answer": Format(("question", "answer"), "conversation", layouts.question_answer),
+    "prompt": Format(("prompt",), "prompt", layouts.prompt),
+    "text": Format(("text",), "conversation", layouts.plain_text),
 }
 """By name. The first that fits is taken, so one with more columns stands before one with fewer."""
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "prompt": ("instruction", "question", "query", "problem", "user"),
+    "question": ("problem", "query"),
+    "instruction": ("prompt", "question", "query"),
+    "input": ("context",),
+    "output": ("response", "completion"),
+    "completion": ("response", "output", "reply", "target"),
+    "chosen": ("chosen_response", "response_chosen", "preferred", "accepted", "winner"),
+    "rejected": ("rejected_response", "response_rejected", "dispreferred", "loser"),
+    "messages": ("conversation", "dialogue", "dialog", "turns", "chat"),
+    "answer": ("solution", "ground_truth", "final_answer", "reference_answer", "target"),
+    "system": ("system_prompt", "system_message"),
+    "label": ("labels",),
+    "responses": ("answers", "candidates"),
+    "ranks": ("ranking", "rank"),
+    "scores": ("ratings", "rewards"),
+    "text": ("content", "document"),
+}
+"""A column of a layout -> what it is called in other public sets, taken where only one of them is
+there and the layout's own name is not."""
+ALWAYS = ("system", TOOLS, ANSWER)
+"""What any layout may have."""
 
 
 def _without_answer(row: Row) -> Row:
@@ -145,6 +96,8 @@ def _without_answer(row: Row) -> Row:
     last = row["messages"][-1] if row["messages"] else {"role": "user"}
     if last["role"] != "assistant":
         return {"prompt": row["messages"]}
+    if len(row["messages"]) == 1:
+        raise DataError("plain text has no prompt")
     return {"prompt": prompt_of(row), ANSWER: last["content"]}
 
 
@@ -154,10 +107,18 @@ def _answered(row: Row) -> Row:
     return {"messages": [*row["prompt"], said(row[ANSWER], ANSWER)]}
 
 
+def _good(row: Row) -> Row:
+    if not row["label"]:
+        raise DataError("`label` says that this answer is a bad one, and it would be imitated")
+    return {"messages": [*row["prompt"], *row["completion"]]}
+
+
 CONVERSIONS: dict[tuple[TaskType, TaskType], Callable[[Row], Row]] = {
     ("conversation", "prompt"): _without_answer,
     ("preference", "conversation"): lambda row: {"messages": [*row["prompt"], *row["chosen"]]},
     ("preference", "prompt"): lambda row: {"prompt": row["prompt"]},
+    ("unpaired", "prompt"): lambda row: {"prompt": row["prompt"]},
+    ("unpaired", "conversation"): _good,
     ("prompt", "conversation"): _answered,
 }
 """(from, to) -> the other columns of the same row; a reference answer is kept."""
@@ -170,13 +131,17 @@ class Reader:
     layout: str
     """Its name in FORMATS."""
     task: TaskType
+    names: tuple[tuple[str, str], ...] = ()
+    """(column of the layout, what the source calls it), where these differ."""
 
     def __call__(self, row: Row) -> Row:
         """The canonical row, or a DataError with the reason why there is none."""
         found = FORMATS[self.layout]
+        if self.names:
+            row = _renamed(row, self.names)
         for column in found.columns:
             if row.get(column) is None:
-                raise DataError(f"`{column}` is missing")
+                raise DataError(f"`{dict(self.names).get(column, column)}` is missing")
         made = found.read(row)
         if ANSWER not in made and (answer := _reference(row)):
             made[ANSWER] = answer
@@ -184,21 +149,82 @@ class Reader:
             converted = CONVERSIONS[found.task, self.task](made)
             kept = {ANSWER: made[ANSWER]} if ANSWER in made else {}
             made = converted | kept
+        if row.get(TOOLS):
+            made |= _tools(row[TOOLS])
+        if others := row.keys() - found.used:
+            made |= _extra({name: row[name] for name in others if row[name] is not None})
         return made
 
 
+def _renamed(row: Row, names: Iterable[tuple[str, str]]) -> Row:
+    row = dict(row)
+    for name, own in names:
+        if own in row:
+            row[name] = row.pop(own)
+    return row
+
+
+def _tools(value: Any) -> Row:
+    found = decoded(value, TOOLS, "the tools")
+    if not isinstance(found, list):
+        raise DataError("`tools` is not a list")
+    return {TOOLS: json.dumps(found, ensure_ascii=False, sort_keys=True)} if found else {}
+
+
+def _extra(columns: Row) -> Row:
+    """The columns as JSON, without what JSON cannot hold, such as the bytes of an image."""
+    kept = {name: text for name, value in sorted(columns.items()) if (text := _json(value))}
+    listed = (f"{json.dumps(name, ensure_ascii=False)}:{text}" for name, text in kept.items())
+    return {EXTRA: "{" + ",".join(listed) + "}"} if kept else {}
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    except TypeError:
+        return ""
+
+
 def reader(
-    columns: Iterable[str], task: TaskType | None, kind: TaskType | None = None
+    columns: Iterable[str],
+    task: TaskType | None,
+    kind: TaskType | None = None,
+    layout: str | None = None,
 ) -> Reader | None:
     """How rows with these columns are read as `task`, or as what they are; None if they cannot.
 
-    Where several layouts fit, one whose rows are of that `kind` by themselves goes first.
+    Only `layout` is tried where it is given. Where several fit, one whose columns have its own
+    names goes first, and of these one whose rows are of that `kind` by themselves.
     """
-    there = set(columns)
-    for layout, known in sorted(FORMATS.items(), key=lambda item: item[1].task != kind):
-        if there.issuperset(known.columns) and _becomes(known.task, task, there):
-            return Reader(layout, task or known.task)
+    if layout is not None and layout not in FORMATS:
+        raise ConfigError(unknown("format", layout, FORMATS))
+    there = list(columns)
+    tried = {layout: FORMATS[layout]} if layout else FORMATS
+    ordered = sorted(tried.items(), key=lambda item: item[1].task != kind)
+    for aliases in (False, True):
+        for name, known in ordered:
+            names = _names(known, there, aliases=aliases)
+            if names is not None and _becomes(known.task, task, {*there, *names}):
+                return Reader(name, task or known.task, tuple(sorted(names.items())))
     return None
+
+
+def _names(known: Format, columns: Sequence[str], *, aliases: bool) -> dict[str, str] | None:
+    """Columns of the layout -> the source's names for them where these differ; None if one that is
+    needed is not there."""
+    found: dict[str, str] = {}
+    taken = set(known.columns) & set(columns)
+    for column in (*known.columns, *known.optional, *ALWAYS):
+        if column in columns:
+            continue
+        others = [name for name in ALIASES.get(column, ()) if name in columns and name not in taken]
+        needed = column in known.columns
+        if len(others) == 1 and (aliases or not needed):
+            found[column] = others[0]
+            taken.add(others[0])
+        elif needed:
+            return None
+    return found
 
 
 def _becomes(natural: TaskType, task: TaskType | None, columns: set[str]) -> bool:
@@ -217,6 +243,7 @@ def _reference(row: Row) -> str:
 NEEDED: dict[TaskType, str] = {
     "conversation": "{prompt: <column>, completion: <column>}",
     "preference": "{prompt: <column>, chosen: <column>, rejected: <column>}",
+    "unpaired": "{prompt: <column>, completion: <column>, label: <column>}",
     "prompt": "{prompt: <column>, answer: <column>}",
 }
 """The mapping to write for rows in no known layout."""

@@ -28,20 +28,27 @@ def sample(count: int, wanted: int, random: np.random.Generator) -> Indices:
     return np.sort(random.permutation(count)[:wanted])
 
 
-def shares(counts: Sequence[int], weights: Sequence[float]) -> list[int]:
-    """How many rows each source gives; no source gives a row twice.
+def shares(counts: Sequence[int], weights: Sequence[float], *, repeat: bool = False) -> list[int]:
+    """How many rows each source gives.
 
-    Equal weights: all rows. Else floor(total * weight / sum of weights) each, for the largest
-    total for which every source has enough.
+    Equal weights: all its rows, once. Else floor(total * weight / sum of weights), where `total` is
+    the largest for which every source has enough rows, so that none gives a row twice; with
+    `repeat` it is the largest for which some source has enough, and the others give rows again.
     """
     if len(set(weights)) == 1:
         return list(counts)
     exact = [Fraction(str(weight)) for weight in weights]
     parts = [weight / sum(exact) for weight in exact]
     # floor(total * part) <= count, as long as total < (count + 1) / part
-    limits = (-(-(count + 1) // part) - 1 for count, part in zip(counts, parts, strict=True))
-    total = min(limits)
+    limits = [-(-(count + 1) // part) - 1 for count, part in zip(counts, parts, strict=True)]
+    total = max(limits) if repeat else min(limits)
     return [int(total * part) for part in parts]
+
+
+def drawn(count: int, wanted: int, random: np.random.Generator) -> Indices:
+    """`wanted` of the indices below `count`: each as often as the others, or once more."""
+    whole, rest = divmod(wanted, max(count, 1))
+    return np.sort(np.concatenate([np.tile(np.arange(count), whole), sample(count, rest, random)]))
 
 
 def _digest(text: str) -> bytes:

@@ -1,86 +1,94 @@
 """The data stage: sources in, one parquet file of canonical rows per split out.
 
-    read -> percent -> max_samples -> canonical -> checked -> duplicates dropped      per source
-         -> split by question -> weights -> shuffle -> train.parquet, heldout.parquet
+    read -> percent -> max_samples -> canonical -> checked -> tokens -> too long, duplicates,
+    near duplicates dropped                                                       per source
+         -> split by question -> decontaminated -> weights -> shuffle
+         -> train.parquet, heldout.parquet, their tokens, rejected.jsonl, report.*
 
 What comes out depends on the spec and the sources only, to the byte.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aligntune.config.data import TaskType
 from aligntune.config.slices import DataSlice
-from aligntune.data.load import Loaded, Source, load, open_source
-from aligntune.data.mix import Indices, generator, sample, shares
+from aligntune.data import report, tokens
+from aligntune.data.batch import Work, tokenizer_in, workers
+from aligntune.data.clean import Overlap, require_minhash
+from aligntune.data.describe import describe
+from aligntune.data.intake import Intake, duplicates
+from aligntune.data.ledger import Ledger
+from aligntune.data.load import Source, chosen, open_sources
+from aligntune.data.mix import Indices
 from aligntune.data.pool import Pool
-from aligntune.data.rows import Row, write_rows
+from aligntune.data.report import CAUSES, DataReport
+from aligntune.data.rows import BATCH, batched, decode, read_rows, write_rows
+from aligntune.data.split import Split, mixed, split
 from aligntune.errors import ConfigError, DataError
 
-SAMPLES = 3
-"""Rows that are kept among the facts."""
-SAMPLE_LENGTH = 500
-"""Characters of a message there."""
+Tick = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Prepared:
     metrics: dict[str, float]
-    """rows_train, rows_heldout, rejected, duplicates."""
+    """rows_train, rows_heldout, and how many rows were dropped, by cause."""
     facts: dict[str, Any]
-    """task, digests by split, what became of each source's rows, and the first rows."""
+    """task, digests by split, and what became of each source's rows."""
 
 
 @dataclass(frozen=True)
-class _Split:
-    train: Indices
-    heldout: Indices
-    """Numbers of rows in the pool, in the order in which they are written."""
+class Place:
+    """Where the stage works, and with what besides its spec."""
+
+    out: Path
+    tokenizer: Path | None = None
+    """Without one, rows are not tokenised."""
+    evaluation: Path | None = None
+    """Rows that nothing in the training rows may repeat."""
+    progress: Callable[[int, int, Mapping[str, float]], None] = lambda done, total, shown: None
 
 
-def prepare(spec: DataSlice, fingerprints: Mapping[str, str], out: Path) -> Prepared:
-    """Write train.parquet, heldout.parquet (with a `heldout_fraction`) and rejected.jsonl to `out`.
+def prepare(spec: DataSlice, fingerprints: Mapping[str, str], place: Place) -> Prepared:
+    """Write train.parquet, heldout.parquet (with something held out), `<split>.tokens.parquet`
+    (with a tokenizer), rejected.jsonl and the report to `place.out`.
 
     `fingerprints` has what `sources.fingerprint` said of each, by `datasets[<index>]`.
+
+    Raises:
+        ConfigError: a source is not there, or not what its settings say.
+        DataError: more rows are unusable than may be, or nothing is left.
     """
-    sources = [
-        open_source(index, dataset, fingerprints[f"datasets[{index}]"], spec.task)
-        for index, dataset in enumerate(spec.datasets)
-    ]
+    if spec.cleaning.near_duplicates is not None:
+        require_minhash()
+    sources = open_sources(spec.datasets, fingerprints, spec.task, spec.seed)
     task = _common_task(sources)
-    with TemporaryFile(dir=out) as file:
-        pool = Pool(file, spec.seed)
-        loaded = [load(source, pool, spec.seed) for source in sources]
-        split = _split(spec, pool, loaded)
-        digests = _write(spec, out, task, pool, split)
-        samples = [_shortened(json.loads(line)) for line in pool.lines(split.train[:SAMPLES])]
-    rejected = [bad for source in loaded for bad in source.rejected]
-    lines = (json.dumps(asdict(bad), ensure_ascii=False) + "\n" for bad in rejected)
-    (out / "rejected.jsonl").write_text("".join(lines), encoding="utf-8")
-    return Prepared(
-        metrics={
-            "rows_train": len(split.train),
-            "rows_heldout": len(split.heldout),
-            "rejected": len(rejected),
-            "duplicates": sum(source.duplicates for source in loaded),
-        },
-        facts={
-            "task": task,
-            "digests": digests,
-            "sources": [
-                _described(source, split, fingerprints[f"datasets[{source.source.index}]"])
-                for source in loaded
-            ],
-            "samples": samples,
-        },
-    )
+    tick = _ticker(place, sum(len(chosen(source, spec.seed)) for source in sources))
+    with ExitStack() as stack:
+        pool = Pool(stack.enter_context(TemporaryFile(dir=place.out)))
+        file = (place.out / "rejected.jsonl").open("w", encoding="utf-8")
+        ledger = Ledger(stack.enter_context(file))
+        intake = Intake(spec, pool, ledger, stack.enter_context(workers(spec.workers)))
+        for source in sources:
+            intake.take(source, _work(spec, place, source), tick)
+        pool.flush()
+        keys = np.frombuffer(pool.keys, dtype=np.uint64)
+        parts = split(spec, keys, intake.accounts)
+        trainable = _decontaminated(spec, place, pool, intake, ledger, parts)
+        train = mixed(spec, intake.accounts, trainable)
+        splits = {"train": train} | ({"heldout": parts.heldout} if len(parts.heldout) else {})
+        digests = _write(place, pool, task, intake.optional, splits)
+        tokenizer = place.tokenizer and tokenizer_in(place.tokenizer, spec.trust_remote_code)
+        made = describe(spec, tokenizer, task, intake, pool, splits, digests)
+    report.write(made, place.out)
+    return _prepared(made)
 
 
 def _common_task(sources: Sequence[Source]) -> TaskType:
@@ -93,89 +101,75 @@ def _common_task(sources: Sequence[Source]) -> TaskType:
     return sources[0].reader.task
 
 
-def _split(spec: DataSlice, pool: Pool, loaded: Sequence[Loaded]) -> _Split:
-    keys = np.frombuffer(pool.keys, dtype=np.uint64)
-    held = _held_out(keys, spec.heldout_fraction)
-    numbers = np.arange(len(pool))
-    ranges = [slice(source.first, source.first + source.kept) for source in loaded]
-    trainable = [numbers[inside][~held[inside]] for inside in ranges]
-    train = np.concatenate(_weighted(spec, trainable))
-    generator(spec.seed, "all", "shuffle").shuffle(train)
-    # By key: a larger `max_heldout` then only adds rows, whatever else is in the data.
-    heldout = numbers[held][np.argsort(keys[held], kind="stable")][: spec.max_heldout]
-    return _Split(train, heldout)
+def _ticker(place: Place, total: int) -> Tick:
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        place.progress(done, total, {})
+
+    return tick
 
 
-def _held_out(keys: NDArray[np.uint64], fraction: float) -> NDArray[np.bool_]:
-    """By row, whether its question is held out. Its key alone decides, except that there is at
-    least one question on either side."""
-    if not fraction:
-        return np.zeros(len(keys), dtype=np.bool_)
-    lowest, highest = keys.min(), keys.max()
-    if lowest == highest:
+def _work(spec: DataSlice, place: Place, source: Source) -> Work:
+    return Work(
+        reader=source.reader,
+        duplicates=duplicates(spec.cleaning, source.reader.task),
+        similar=spec.cleaning.near_duplicates is not None,
+        tokenizer=place.tokenizer,
+        trust_remote_code=spec.trust_remote_code,
+        max_length=spec.max_length,
+        seed=spec.seed,
+    )
+
+
+def _decontaminated(
+    spec: DataSlice, place: Place, pool: Pool, intake: Intake, ledger: Ledger, parts: Split
+) -> Any:
+    """By row, whether it may be trained on: not if an evaluation set has it or much of it."""
+    trainable = parts.trainable.copy()
+    for number in parts.overlap:
+        account, index = intake.origin(number)
+        ledger.drop(account, index, "contaminated", "its question is in a held-out split")
+    evaluated = [decode(line) for line in pool.lines(parts.heldout)]
+    if place.evaluation:
+        evaluated += read_rows(place.evaluation)
+    if spec.cleaning.decontaminate is None or not evaluated:
+        return trainable
+    overlap = Overlap(evaluated, spec.cleaning.decontaminate)
+    for numbers in batched(np.flatnonzero(trainable), BATCH):
+        rows = [decode(line) for line in pool.lines(numbers)]
+        for number, found in zip(numbers, overlap.contaminated(rows), strict=True):
+            if found:
+                account, index = intake.origin(number)
+                ledger.drop(account, index, "contaminated", "shares text with an evaluation row")
+                trainable[number] = False
+    if not trainable.any():
         raise DataError(
-            f"{len(keys)} rows ask only one question, so none can be held out; give more data, or "
-            "`evaluation.datasets`"
+            "every row shares text with an evaluation row, so none is left to train on; look at "
+            f"{ledger.path}, use other evaluation data, or set cleaning.decontaminate to null"
         )
-    held: NDArray[np.bool_] = (keys <= max(np.uint64(fraction * 2**64), lowest)) & (keys < highest)
-    return held
+    return trainable
 
 
-def _weighted(spec: DataSlice, trainable: Sequence[Indices]) -> list[Indices]:
-    """A seeded sample of each source's rows, as many as its weight allows."""
-    counts = [len(numbers) for numbers in trainable]
-    taken = shares(counts, [dataset.weight for dataset in spec.datasets])
-    if taken != counts and not all(taken):
-        poor = taken.index(0)
-        raise DataError(
-            f"the weights leave 0 of {counts[poor]} rows of dataset {spec.datasets[poor].name!r}, "
-            f"as the sources have {counts} rows to train on; change `weight`, or use more data"
-        )
-    return [
-        numbers[sample(len(numbers), wanted, generator(spec.seed, index, "weight"))]
-        for index, (numbers, wanted) in enumerate(zip(trainable, taken, strict=True))
-    ]
+def _write(
+    place: Place, pool: Pool, task: TaskType, optional: set[str], splits: Mapping[str, Indices]
+) -> dict[str, str]:
+    """Digest by split of the rows written."""
+    digests = {}
+    for name, numbers in splits.items():
+        order = numbers.tolist()
+        digests[name] = write_rows(place.out / f"{name}.parquet", pool.lines(order), task, optional)
+        if place.tokenizer:
+            tokens.write(place.out / f"{name}.tokens.parquet", pool.tokens(order))
+    return digests
 
 
-def _write(spec: DataSlice, out: Path, task: TaskType, pool: Pool, split: _Split) -> dict[str, str]:
-    """Digest by split of the files written."""
-    wanted = {"train": split.train}
-    if spec.heldout_fraction:
-        wanted["heldout"] = split.heldout
-    return {
-        name: write_rows(out / f"{name}.parquet", pool.lines(numbers), task, answers=pool.answers)
-        for name, numbers in wanted.items()
-    }
-
-
-def _described(loaded: Loaded, split: _Split, fingerprint: str) -> dict[str, Any]:
-    """What became of a source's rows; those kept but in neither split fell to `weight`, or were
-    more than `max_heldout`."""
-    source = loaded.source
-
-    def inside(numbers: Indices) -> int:
-        first = loaded.first
-        return int(np.count_nonzero((numbers >= first) & (numbers < first + loaded.kept)))
-
-    return {
-        "name": source.name,
-        "split": source.dataset.split,
-        "fingerprint": fingerprint,
-        "layout": source.reader.layout,
-        "read": source.rows.count,
-        "not_sampled": loaded.not_sampled,
-        "rejected": len(loaded.rejected),
-        "duplicates": loaded.duplicates,
-        "kept": loaded.kept,
-        "train": inside(split.train),
-        "heldout": inside(split.heldout),
-    }
-
-
-def _shortened(row: Row) -> Row:
-    return {
-        name: value
-        if isinstance(value, str)
-        else [turn | {"content": turn["content"][:SAMPLE_LENGTH]} for turn in value]
-        for name, value in row.items()
-    }
+def _prepared(made: DataReport) -> Prepared:
+    metrics = {f"rows_{split}": float(made.rows.get(split, 0)) for split in ("train", "heldout")}
+    for cause in CAUSES:
+        metrics[cause] = float(sum(source.dropped[cause] for source in made.sources))
+    metrics["truncated"] = float(sum(source.truncated for source in made.sources))
+    sources = [report.facts(source) for source in made.sources]
+    return Prepared(metrics, {"task": made.task, "digests": dict(made.digests), "sources": sources})

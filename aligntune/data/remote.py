@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from aligntune.config.data import Dataset
+from aligntune.data.files import suffix
 from aligntune.data.rows import BATCH, Row, Rows
 from aligntune.errors import AlignTuneError, ConfigError, DataError, ServiceError, unknown
 
@@ -15,24 +16,44 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def read_hub(dataset: Dataset, commit: str) -> Rows:
+SHUFFLED = 10_000
+"""Rows from which a streamed sample is drawn at a time."""
+
+
+def read_hub(dataset: Dataset, commit: str, seed: int = 0) -> Rows:
     """The rows of `dataset.split` at that commit, each file with the digest that the hub lists.
 
-    `subset` is a configuration of the dataset, or else a folder in its repository.
+    `subset` is a configuration of the dataset, or else a folder or a file in its repository.
+    `split` may have slices, `train[:10%]+test`. With `streaming` the rows are a seeded sample of
+    what comes first, and files are not checked, as they are not loaded whole.
     """
     import datasets
 
     datasets.disable_progress_bars()
     builder = _builder(dataset, commit)
     files = builder.config.data_files or {}
-    if files and dataset.split not in files:
-        raise ConfigError(
-            f"dataset {dataset.name!r}: " + unknown("split", dataset.split, map(str, files))
-        )
+    for name in _SLICE.sub("", dataset.split).split("+"):
+        if files and name not in files:
+            raise ConfigError(
+                f"dataset {dataset.name!r}: " + unknown("split", name, map(str, files))
+            )
+    if dataset.streaming:
+        return Rows.of(_asked(dataset, partial(_streamed, dataset, builder, seed)))
     _verify(dataset, commit, [str(url) for urls in files.values() for url in urls])
     _asked(dataset, builder.download_and_prepare)
-    table = _asked(dataset, partial(builder.as_dataset, split=dataset.split))
+    try:
+        table = _asked(dataset, partial(builder.as_dataset, split=dataset.split))
+    except ValueError as error:
+        raise ConfigError(f"dataset {dataset.name!r}: split {dataset.split!r}: {error}") from error
     return Rows(tuple(table.column_names), len(table), partial(_rows_at, table))
+
+
+_SLICE = re.compile(r"\[[^\]]*\]")
+
+
+def _streamed(dataset: Dataset, builder: "datasets.DatasetBuilder", seed: int) -> list[Row]:
+    rows = builder.as_streaming_dataset(split=dataset.split).shuffle(seed, buffer_size=SHUFFLED)
+    return list(rows.take(dataset.max_samples))
 
 
 def _builder(dataset: Dataset, commit: str) -> "datasets.DatasetBuilder":
@@ -42,9 +63,10 @@ def _builder(dataset: Dataset, commit: str) -> "datasets.DatasetBuilder":
     except ConfigError:
         if dataset.subset is None:
             raise
-    # A set without named configurations, such as Anthropic/hh-rlhf, has them as folders.
+    # A set without named configurations, such as Anthropic/hh-rlhf, has them as folders or files.
+    inside = {"data_files" if suffix(dataset.subset) else "data_dir": dataset.subset}
     try:
-        return _asked(dataset, partial(build, data_dir=dataset.subset))
+        return _asked(dataset, partial(build, **inside))
     except ConfigError:
         _refuse_offline(dataset, commit)
         raise ConfigError(_unknown_subset(dataset, commit)) from None
@@ -71,19 +93,24 @@ def _unknown_subset(dataset: Dataset, commit: str) -> str:
 
 
 def _built(
-    dataset: Dataset, commit: str, *, name: str | None = None, data_dir: str | None = None
+    dataset: Dataset,
+    commit: str,
+    *,
+    name: str | None = None,
+    data_dir: str | None = None,
+    data_files: str | None = None,
 ) -> "datasets.DatasetBuilder":
     import datasets
 
     builder = datasets.load_dataset_builder(
-        _place(dataset), name=name, data_dir=data_dir, revision=commit
+        _place(dataset), name=name, data_dir=data_dir, data_files=data_files, revision=commit
     )
     # Where the hub or a folder cannot be reached, `datasets` takes what it loaded last instead.
     if builder.hash == commit:
         return builder
     _refuse_offline(dataset, commit)
-    if data_dir:
-        raise ConfigError(f"dataset {dataset.name!r} has no folder {data_dir!r}")
+    if data_dir or data_files:
+        raise ConfigError(f"dataset {dataset.name!r} has no {data_dir or data_files!r}")
     raise ConnectionError(f"commit {commit[:12]} could not be reached")
 
 

@@ -1,9 +1,10 @@
 """Rows: a source's own, before they are read, and the canonical ones, on disk."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +15,31 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Message = dict[str, str]
-"""{"role", "content"}."""
+"""{"role", "content"}, and where there are some, "tool_calls" (JSON) and "name"."""
 
 COLUMNS: dict[TaskType, tuple[str, ...]] = {
     "conversation": ("messages",),
     "preference": ("prompt", "chosen", "rejected"),
+    "unpaired": ("prompt", "completion"),
     "prompt": ("prompt",),
 }
-"""The columns of each type of canonical row; every one holds a list of messages."""
+"""The columns of each type of canonical row that hold a list of messages. An unpaired row also has
+`label`, whether its completion is a good one."""
 ANSWER = "answer"
 """The reference answer, a string that any canonical row may have."""
+TOOLS = "tools"
+"""JSON of the tools that the assistant may call, on rows that have some."""
+EXTRA = "extra"
+"""JSON of the source's other columns, which rewards may ask for."""
 BATCH = 4096
 """Rows in memory at a time, and rows per row group on disk."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a row that could not be decoded."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -35,8 +49,10 @@ class Rows:
     columns: tuple[str, ...]
     """Every column that some row has."""
     count: int
-    at: Callable[[Sequence[int]], Iterator[Row]]
+    at: Callable[[Sequence[int]], Iterator[Row | Unreadable]]
     """The rows with these indices, which must ascend."""
+    place: Callable[[int], str] = lambda index: f"row {index + 1}"
+    """Where a person finds the row with this index."""
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> "Rows":
@@ -46,7 +62,17 @@ class Rows:
 
 def encode(row: Row) -> bytes:
     """A canonical row as the JSON line that its identity and every digest are made of."""
-    return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    import orjson
+
+    return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+
+
+def decode(line: bytes) -> Row:
+    """The canonical row that `encode` was given."""
+    import orjson
+
+    row: Row = orjson.loads(line)
+    return row
 
 
 def prompt_of(row: Row) -> list[Message]:
@@ -56,61 +82,93 @@ def prompt_of(row: Row) -> list[Message]:
 
 
 def question_of(row: Row) -> str:
-    """The first thing the user says, which decides on what side of the held-out split a row is.
+    """The first thing the user says, which decides on what side of the held-out split a row is;
+    of plain text all of it.
 
     Not the whole prompt: training on a conversation is training on its earlier turns too, and the
     same question below another system turn is the same question.
     """
     turns: list[Message] = row.get("messages") or row["prompt"]
-    return next(turn["content"] for turn in turns if turn["role"] == "user")
+    for turn in turns:
+        if turn["role"] == "user":
+            return turn["content"]
+    return text_of(row)
 
 
-def write_rows(path: Path, lines: Iterable[bytes], task: TaskType, *, answers: bool) -> str:
+def text_of(row: Row) -> str:
+    """Everything that is said in the row, a turn per line."""
+    lists = (row[name] for name in ("messages", "prompt", "completion", "chosen") if name in row)
+    return "\n".join(turn["content"] for turns in lists for turn in turns)
+
+
+def columns_in(lines: Iterable[bytes]) -> set[str]:
+    """The columns that are not on every row, and the parts of messages that are not in every one,
+    which some of the encoded rows have."""
+    text = b"".join(lines)
+    return {name for name, mark in _MARKS if mark in text}
+
+
+# Quotes inside of a JSON string are escaped, so these are keys wherever they stand.
+_MARKS = [(name, f'"{name}":'.encode()) for name in (ANSWER, TOOLS, EXTRA, "tool_calls", "name")]
+
+
+def write_rows(path: Path, lines: Iterable[bytes], task: TaskType, optional: set[str]) -> str:
     """Write encoded rows as parquet; the sha256 over all of them, one per line, in order.
 
-    The file has an `answer` column only with `answers`.
+    Of what `columns_in` knows the file has the columns that are `optional`.
     """
     import pyarrow.parquet as pq
 
     digest = hashlib.sha256()
-    schema = _schema(task, answers)
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    schema = _schema(task, optional)
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as writer:
         for batch in batched(lines, BATCH):
-            for line in batch:
-                digest.update(line + b"\n")
-            writer.write_table(_table([json.loads(line) for line in batch], schema))
+            text = b"\n".join(batch) + b"\n"
+            digest.update(text)
+            writer.write_table(_table(text, schema))
     return digest.hexdigest()
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The canonical rows in a parquet file; `answer` only on those that have one."""
+def read_rows(path: Path, count: int | None = None) -> list[Row]:
+    """The (first `count`) canonical rows in a parquet file, each with the columns that it has
+    itself."""
     import pyarrow.parquet as pq
 
-    rows: list[Row] = pq.read_table(path).to_pylist()
-    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+    rows: list[Row] = pq.read_table(path).slice(0, count).to_pylist()
+    return [_pruned(row) for row in rows]
+
+
+def _pruned(value: Any) -> Any:
+    """Without what is None only because another row has it."""
+    if isinstance(value, dict):
+        return {name: _pruned(item) for name, item in value.items() if item is not None}
+    return [_pruned(item) for item in value] if isinstance(value, list) else value
 
 
 def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Lists of `size` items, the last with what is left."""
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
         yield batch
 
 
-def _schema(task: TaskType, answers: bool) -> "pyarrow.Schema":
+def _schema(task: TaskType, optional: set[str]) -> "pyarrow.Schema":
     import pyarrow as pa
 
-    turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    parts = ["role", "content", *(name for name in ("tool_calls", "name") if name in optional)]
+    turns = pa.list_(pa.struct([(name, pa.string()) for name in parts]))
     columns = [(name, turns) for name in COLUMNS[task]]
-    return pa.schema([*columns, (ANSWER, pa.string())] if answers else columns)
+    if task == "unpaired":
+        columns.append(("label", pa.bool_()))
+    own = [(name, pa.string()) for name in (ANSWER, TOOLS, EXTRA) if name in optional]
+    return pa.schema([*columns, *own])
 
 
-def _table(rows: list[Row], schema: "pyarrow.Schema") -> "pyarrow.Table":
-    import pyarrow as pa
+def _table(text: bytes, schema: "pyarrow.Schema") -> "pyarrow.Table":
+    from pyarrow import json
 
-    return pa.Table.from_pylist(rows, schema=schema)
+    return json.read_json(
+        BytesIO(text),
+        read_options=json.ReadOptions(use_threads=False, block_size=len(text) + 1),
+        parse_options=json.ParseOptions(explicit_schema=schema),
+    )

@@ -1,26 +1,32 @@
 """Where rows come from: a name in a config -> what identifies its content -> its rows.
 
-A name is a file if it has a data file's suffix or starts like a path, a generator if it starts with
-`<scheme>:`, and else a hub id.
+A name is of files if it has a data file's suffix, starts like a path, ends with a slash or is a
+glob; `<scheme>://` is a URL, `<scheme>:` a generator, an MLflow run or a function, and all else a
+hub id.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from glob import glob
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from aligntune.config.data import Dataset
-from aligntune.data import files
-from aligntune.data.rows import Row, Rows
+from aligntune.data import files, imported
+from aligntune.data.rows import Row, Rows, Unreadable
+from aligntune.data.urls import fetch
 from aligntune.digest import sha256
 from aligntune.errors import ConfigError, DataError, unknown
 
-Kind = Literal["file", "procedural", "hub"]
+Kind = Literal["file", "url", "mlflow", "procedural", "function", "hub"]
+FILES: tuple[Kind, ...] = ("file", "url", "mlflow")
 PATHLIKE = ("./", "../", "/", "~")
-_SCHEME = re.compile(r"([A-Za-z][\w-]*):(.*)", re.DOTALL)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"([A-Za-z][\w.-]*):(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,10 @@ def check(dataset: Dataset) -> Kind:
     kind = _kind(dataset.name)
     _refuse_settings(dataset, kind)
     if kind == "file":
-        _file(dataset.name)
+        _files(dataset.name)
+    elif kind == "function":
+        with _named(dataset):
+            imported.identity(dataset.name, dataset.params)
     elif kind == "procedural":
         generator, task = _generator(dataset.name)
         with _named(dataset):
@@ -54,92 +63,167 @@ def check(dataset: Dataset) -> Kind:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """What identifies the content: `sha256:<hex>` of a file, `commit:<40 hex>` on the hub,
-    `procedural:<generator>:<version>`.
+    """What identifies the content: `sha256:<hex>` of files, `commit:<40 hex>` on the hub,
+    `procedural:<generator>:<version>`, `function:<hex>` of a function's source and params.
 
     Raises ConfigError for whatever can be known to be wrong without reading rows.
     """
     kind = check(dataset)
-    if kind == "file":
-        return f"sha256:{sha256(_file(dataset.name))}"
     if kind == "procedural":
         generator, task = _generator(dataset.name)
         with _named(dataset):
             return f"procedural:{generator.identity(task, dataset.params)}"
-    from aligntune.hub import commit_of
+    if kind == "function":
+        return f"function:{imported.identity(dataset.name, dataset.params)}"
+    if kind == "hub":
+        from aligntune.hub import commit_of
 
-    return f"commit:{commit_of(dataset.name, 'dataset', dataset.revision)}"
+        return f"commit:{commit_of(dataset.name, 'dataset', dataset.revision)}"
+    return f"sha256:{_digest(_local(dataset, kind))}"
 
 
-def read(dataset: Dataset, fingerprint: str) -> Rows:
-    """The rows that `fingerprint` identifies, with `columns` applied.
+def read(dataset: Dataset, fingerprint: str, seed: int = 0) -> Rows:
+    """The rows that `fingerprint` identifies, with `columns` applied. `seed` is for the sample that
+    is streamed.
 
-    Raises DataError for a broken file, or one that has changed since.
+    Raises DataError for broken files, or files that have changed since.
     """
-    rows = _read(dataset, fingerprint)
+    rows = _read(dataset, fingerprint, seed)
     if not rows.count:
         raise DataError(f"dataset {dataset.name!r} ({dataset.split}) has no rows")
     return _renamed(rows, dataset) if dataset.columns else rows
 
 
-def _read(dataset: Dataset, fingerprint: str) -> Rows:
+def heldout(dataset: Dataset) -> Dataset | None:
+    """The split of the same dataset that is held out."""
+    if dataset.eval_split is None:
+        return None
+    whole = {"percent": 100.0, "max_samples": None, "streaming": False}
+    return dataset.model_copy(update={"split": dataset.eval_split, "eval_split": None, **whole})
+
+
+def _read(dataset: Dataset, fingerprint: str, seed: int) -> Rows:
     kind = _kind(dataset.name)
-    if kind == "file":
-        path = _file(dataset.name)
-        if fingerprint != f"sha256:{sha256(path)}":
-            raise DataError(f"{path} has changed since the run was planned; start it again")
-        return files.read_file(path)
     if kind == "procedural":
         generator, task = _generator(dataset.name)
         with _named(dataset):
             return Rows.of(generator.rows(task, dataset.params, dataset.split))
-    from aligntune.data.remote import read_hub
+    if kind == "function":
+        with _named(dataset):
+            return Rows.of(imported.rows(dataset.name, dataset.params))
+    if kind == "hub":
+        from aligntune.data.remote import read_hub
 
-    return read_hub(dataset, fingerprint.removeprefix("commit:"))
+        return read_hub(dataset, fingerprint.removeprefix("commit:"), seed)
+    paths = _local(dataset, kind)
+    if fingerprint != f"sha256:{_digest(paths)}":
+        raise DataError(f"{paths[0]} has changed since the run was planned; start it again")
+    return files.read_files(paths)
 
 
 def _kind(name: str) -> Kind:
     if name.startswith(PATHLIKE):
         return "file"
-    if _SCHEME.fullmatch(name):
-        return "procedural"
-    return "file" if files.suffix(name) else "hub"
+    if _URL.match(name):
+        return "url"
+    if found := _SCHEME.fullmatch(name):
+        if found[1] == "mlflow":
+            return "mlflow"
+        return "function" if _is_function(name) else "procedural"
+    local = files.suffix(name) or name.endswith("/") or set(name) & set("*?[")
+    return "file" if local else "hub"
 
 
-_REFUSED = {
-    "file": {"subset": "hub datasets", "revision": "hub datasets", "params": "generators"},
-    "procedural": {"subset": "hub datasets", "revision": "hub datasets"},
-    "hub": {"params": "generators"},
+def _is_function(name: str) -> bool:
+    module, _, function = name.partition(":")
+    dotted = all(part.isidentifier() for part in module.split("."))
+    if module in GENERATORS or not dotted or not function.isidentifier():
+        return False
+    return "." in module or imported.source_of(name) is not None
+
+
+_HUB_ONLY = {"subset": "hub datasets", "revision": "hub datasets", "streaming": "hub datasets"}
+_MADE = "generators and functions"
+_ONE_SPLIT = "datasets with splits; use `evaluation.datasets`"
+_REFUSED: dict[Kind, dict[str, str]] = {
+    "procedural": _HUB_ONLY,
+    "function": _HUB_ONLY | {"eval_split": _ONE_SPLIT},
+    "hub": {"params": _MADE},
+    **{kind: _HUB_ONLY | {"params": _MADE, "eval_split": _ONE_SPLIT} for kind in FILES},
 }
 """Settings that mean nothing for a kind of source, and what they are for."""
 
 
-def _refuse_settings(dataset: Dataset, kind: str) -> None:
+def _refuse_settings(dataset: Dataset, kind: Kind) -> None:
     given = dataset.model_dump(exclude_defaults=True)
     for name, purpose in _REFUSED[kind].items():
         if name in given:
             raise ConfigError(
                 f"dataset {dataset.name!r}: `{name}` is for {purpose}; remove it from this one"
             )
-    if kind == "file" and dataset.split != "train":
+    if dataset.streaming and dataset.max_samples is None:
+        raise ConfigError(
+            f"dataset {dataset.name!r}: `streaming` reads a part; say how much with `max_samples`"
+        )
+    if kind not in ("hub", "procedural") and dataset.split != "train":
         raise ConfigError(
             f"dataset {dataset.name!r}: a file is one split, so `split` must be 'train' and not "
             f"{dataset.split!r}; name the file that holds the other split"
         )
 
 
-def _file(name: str) -> Path:
+def _local(dataset: Dataset, kind: Kind) -> list[Path]:
+    """The files that hold the rows, fetched if need be."""
+    if kind == "url":
+        return fetch(dataset.name)
+    if kind == "file":
+        return _files(dataset.name)
+    from aligntune.recorded import logged_dataset
+
+    run_id, _, wanted = dataset.name.removeprefix("mlflow:").partition("/")
+    with _named(dataset):
+        place = logged_dataset(run_id, wanted)
+    inner = _kind(place)
+    if inner not in ("file", "url"):
+        raise ConfigError(f"dataset {dataset.name!r} is {place!r}; name that instead")
+    return _local(dataset.model_copy(update={"name": place}), inner)
+
+
+def _files(name: str) -> list[Path]:
+    """The data files that a path, a directory or a glob names, in the order of their names."""
     path = Path(name).expanduser().absolute()
-    if not path.exists():
-        raise ConfigError(f"dataset {name!r} does not exist; {path} was looked for")
-    if not path.is_file():
-        raise ConfigError(f"dataset {name!r} is a directory; name a file in {path}")
-    if files.suffix(path.name) is None:
+    if path.is_file() and files.suffix(path.name) is None:
         raise ConfigError(
             f"dataset {name!r}: unknown kind of file; its name must end in one of "
             f"{', '.join(files.READERS)}"
         )
-    return path
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = sorted(path.rglob("*"), key=lambda file: file.as_posix())
+        inside = [file for file in found if not _hidden(file, path)]
+        what = "is a directory without data files"
+    else:
+        inside = [Path(match) for match in sorted(glob(str(path), recursive=True))]
+        what = "does not exist"
+    chosen = [file for file in inside if file.is_file() and files.suffix(file.name)]
+    if not chosen:
+        raise ConfigError(
+            f"dataset {name!r} {what}; {path} was looked for, and {', '.join(files.READERS)} files"
+        )
+    return chosen
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """Of one file its own; of several one over their names and digests, wherever they are."""
+    if len(paths) == 1:
+        return sha256(paths[0])
+    lines = "".join(f"{sha256(path)}  {path.name}\n" for path in paths)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _generator(name: str) -> tuple[Generator, str]:
@@ -169,8 +253,11 @@ def _renamed(rows: Rows, dataset: Dataset) -> Rows:
     moved = set(dataset.columns.values())
     kept = tuple(c for c in rows.columns if c not in moved and c not in dataset.columns)
 
-    def at(indices: Sequence[int]) -> Iterator[Row]:
+    def at(indices: Sequence[int]) -> Iterator[Row | Unreadable]:
         for row in rows.at(indices):
+            if isinstance(row, Unreadable):
+                yield row
+                continue
             same = {name: row[name] for name in kept if name in row}
             yield same | {new: row[old] for new, old in dataset.columns.items() if old in row}
 

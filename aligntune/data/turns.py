@@ -1,5 +1,6 @@
 """Messages out of the shapes that public sets give them."""
 
+import json
 import re
 from typing import Any
 
@@ -7,12 +8,16 @@ from aligntune.data.rows import Message, Row
 from aligntune.errors import DataError
 
 ROLES = {
-    "system": "system", "user": "user", "assistant": "assistant",
-    "human": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant",
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant",
+    "bot": "assistant", "ai": "assistant", "function_call": "assistant",
+    "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool",
 }  # fmt: skip
-"""Names of roles in public sets -> ours."""
+"""Names of roles in public sets, in lower case -> ours."""
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 _HH_ANSWER = "\n\nAssistant:"
+_KINDS = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
 
 
 def text(value: Any, column: str) -> str:
@@ -21,8 +26,7 @@ def text(value: Any, column: str) -> str:
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    kinds = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
-    raise DataError(f"`{column}` is {kinds.get(type(value), type(value).__name__)}, not text")
+    raise DataError(f"`{column}` is {_KINDS.get(type(value), type(value).__name__)}, not text")
 
 
 def said(value: Any, column: str) -> Message:
@@ -32,7 +36,8 @@ def said(value: Any, column: str) -> Message:
 
 def asked(row: Row, content: Any, column: str) -> list[Message]:
     """A question of the user's, after the row's `system` turn if it has one."""
-    return [*_system(row), {"role": "user", "content": text(content, column)}]
+    question = {"role": "user", "content": text(content, column)}
+    return [*_system(row), question] if row.get("system") else [question]
 
 
 def turns(value: Any, column: str) -> list[Message]:
@@ -42,12 +47,17 @@ def turns(value: Any, column: str) -> list[Message]:
     return [_message(item, column) for item in value]
 
 
+def dialogue(row: Row, column: str) -> list[Message]:
+    """A list of messages, after the row's `system` turn if it has none itself."""
+    found = turns(row[column], column)
+    return found if found and found[0]["role"] == "system" else [*_system(row), *found]
+
+
 def prompt_turns(row: Row, column: str) -> list[Message]:
     """A prompt that is text or messages, after the row's `system` turn if it has none itself."""
     if not isinstance(row[column], list):
         return asked(row, row[column], column)
-    found = turns(row[column], column)
-    return found if found and found[0]["role"] == "system" else [*_system(row), *found]
+    return dialogue(row, column)
 
 
 def answer_turns(value: Any, column: str) -> list[Message]:
@@ -94,8 +104,41 @@ def _system(row: Row) -> list[Message]:
 def _message(item: Any, column: str) -> Message:
     if not isinstance(item, dict):
         raise DataError(f"`{column}` holds something that is not a message")
-    role = item.get("role", item.get("from"))
-    content = item.get("content", item.get("value"))
-    if not isinstance(role, str) or role not in ROLES:
-        raise DataError(f"`{column}` has a turn of {str(role)[:20]!r}, not of {', '.join(ROLES)}")
-    return {"role": ROLES[role], "content": text(content, f"{column}")}
+    given = item["role"] if "role" in item else item.get("from")
+    content = item["content"] if "content" in item else item.get("value")
+    role = ROLES.get(given) or ROLES.get(given.lower()) if isinstance(given, str) else None
+    if role is None:
+        raise DataError(f"`{column}` has a turn of {str(given)[:20]!r}, not of {', '.join(ROLES)}")
+    if given == "function_call":
+        return {"role": role, "content": "", "tool_calls": _calls(content, column)}
+    if calls := item.get("tool_calls"):
+        return {"role": role, "content": content or "", "tool_calls": _calls(calls, column)}
+    made = {"role": role, "content": text(content, column)}
+    if role == "tool" and isinstance(item.get("name"), str):
+        made["name"] = item["name"]
+    return made
+
+
+def _calls(value: Any, column: str) -> str:
+    """Tool calls, as objects or JSON, in the shape that chat templates read."""
+    found = decoded(value, column, "tool calls")
+    calls = [_call(call, column) for call in (found if isinstance(found, list) else [found])]
+    return json.dumps(calls, ensure_ascii=False, sort_keys=True)
+
+
+def _call(call: Any, column: str) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise DataError(f"`{column}` has a tool call without a name")
+    arguments = decoded(function.get("arguments") or {}, column, "a tool call's arguments")
+    return {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def decoded(value: Any, column: str, what: str) -> Any:
+    """JSON that may have been written as text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise DataError(f"`{column}`: {what} are not valid JSON") from None

@@ -4,18 +4,15 @@ Shapes, everywhere in this package: N prompts or rows in all, B of them in a bat
 entries of the vocabulary.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.config.model import Precision
-from aligntune.errors import DataError, Diverged
+from aligntune.errors import Diverged
 
-Message = Mapping[str, str]
-Messages = Sequence[Message]
 Tick = Callable[[int, int], None]
 """(done, in all)."""
 
@@ -42,22 +39,6 @@ def inference(model: PreTrainedModel, precision: Precision) -> Iterator[None]:
 def longest_first(lengths: Sequence[int]) -> list[int]:
     """Indices by falling length: little padding, and a batch that is too large fails at once."""
     return sorted(range(len(lengths)), key=lambda index: -lengths[index])
-
-
-def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, to_answer: bool
-) -> str:
-    """`messages` in the model's chat template, up to the start of an answer if `to_answer`."""
-    plain = [{"role": message["role"], "content": message["content"]} for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=to_answer)
-    except TemplateError as error:
-        roles = ", ".join(message["role"] for message in plain)
-        raise DataError(
-            f"the model's chat template refuses a conversation of {roles}: {error}; drop such rows "
-            "or set model.chat_template"
-        ) from error
-    return str(text)
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -16,15 +16,14 @@ from transformers import (
 
 from aligntune.config.model import Precision
 from aligntune.evaluate.forward import (
-    Messages,
     Tick,
     diverged,
     inference,
     longest_first,
     longest_sequence,
-    render,
     tokens_of,
 )
+from aligntune.models.chat import Messages, render
 
 
 @dataclass(frozen=True)
@@ -56,19 +55,26 @@ def answers(
     progress: Tick,
     precision: Precision = "fp32",
     max_length: int | None = None,
+    tools: Sequence[str | None] | None = None,
 ) -> list[Answer | None]:
     """The model's most likely continuation of each prompt, in the order of `prompts`.
 
-    A prompt of more than `max_length` tokens, or one that leaves less than `max_new_tokens` of the
-    model's positions, gets None. Sampling settings that the model was saved with do not apply.
+    `tools` are what may be used for each. A prompt of more than `max_length` tokens, an empty one,
+    or one that leaves less than `max_new_tokens` of the model's positions, gets None. Sampling
+    settings that the model was saved with do not apply.
     """
-    ids = tokens_of(tokenizer, [render(tokenizer, prompt, to_answer=True) for prompt in prompts])
+    texts = [
+        render(tokenizer, prompt, to_answer=True, tools=known) if prompt else ""
+        for prompt, known in zip(prompts, tools or [None] * len(prompts), strict=True)
+    ]
+    ids = tokens_of(tokenizer, texts)
     positions = longest_sequence(model, None)
     found: list[Answer | None] = [None] * len(prompts)
     order = [
         index
         for index in longest_first([len(tokens) for tokens in ids])
-        if (max_length is None or len(ids[index]) <= max_length)
+        if prompts[index]
+        and (max_length is None or len(ids[index]) <= max_length)
         and (positions is None or len(ids[index]) + max_new_tokens <= positions)
     ]
     greedy = _greedy(model, tokenizer, max_new_tokens)

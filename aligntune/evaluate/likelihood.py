@@ -12,14 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from aligntune.config.model import Precision
 from aligntune.errors import ConfigError
 from aligntune.evaluate.forward import (
-    Messages,
     Tick,
     diverged,
     inference,
     longest_first,
-    render,
     tokens_of,
 )
+from aligntune.models.chat import Messages, render
 
 LOGITS = 2**28
 """Entries of the (B, T, V) logits held at once, 1 GiB in fp32; a batch is cut to stay below."""
@@ -40,16 +39,28 @@ class Completion:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[Messages, Messages]]
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[Messages, Messages]],
+    tools: Sequence[str | None] | None = None,
 ) -> list[Completion]:
-    """Each (prompt, completion) in the chat template. The completion is what the template adds to
-    the prompt that the model is asked to answer.
+    """Each (prompt, completion) in the chat template, with the tools it may use. The completion is
+    what the template adds to the prompt that the model is asked to answer. Without a prompt it is
+    plain text, which is in no template.
 
     Raises:
         ConfigError: the template does not keep that prompt when it is followed by an answer.
     """
-    before = [render(tokenizer, prompt, to_answer=True) for prompt, _ in pairs]
-    whole = [render(tokenizer, [*prompt, *said], to_answer=False) for prompt, said in pairs]
+    given = tools or [None] * len(pairs)
+    before = [
+        render(tokenizer, prompt, to_answer=True, tools=known) if prompt else ""
+        for (prompt, _), known in zip(pairs, given, strict=True)
+    ]
+    whole = [
+        render(tokenizer, [*prompt, *said], to_answer=False, tools=known)
+        if prompt
+        else f"{said[0]['content']}{tokenizer.eos_token}"
+        for (prompt, said), known in zip(pairs, given, strict=True)
+    ]
     for index, (asked, answered) in enumerate(zip(before, whole, strict=True)):
         if not answered.startswith(asked):
             raise ConfigError(

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.config.model import Precision
 from aligntune.errors import DataError
-from aligntune.evaluate.forward import Message, Tick, longest_sequence
+from aligntune.evaluate.forward import Tick, longest_sequence
 from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.likelihood import Completion, encode, log_probs
+from aligntune.models.chat import Message
 from aligntune.rewards.match import matches
 
 Row = Mapping[str, Any]
@@ -84,7 +85,9 @@ def nll(
 ) -> list[float | None]:
     """Mean negative log-likelihood of the last assistant turn, in nats per token of it."""
     completions = encode(
-        subject.tokenizer, [(prompt_of(row), row["messages"][-1:]) for row in rows]
+        subject.tokenizer,
+        [(prompt_of(row), row["messages"][-1:]) for row in rows],
+        [row.get("tools") for row in rows],
     )
     scores: list[float | None] = [None] * len(rows)
     fitting = [index for index, completion in enumerate(completions) if _fits(subject, completion)]

@@ -1,5 +1,6 @@
 """The run's rewards as metrics: what they say of the model's own answers."""
 
+import json
 from collections.abc import Callable, Sequence
 
 from aligntune.config.rewards import Reward
@@ -52,7 +53,8 @@ def _score(judge: Judge) -> Score:
 
 def _sample(row: Row, answer: Answer) -> Sample:
     asked = [turn["content"] for turn in prompt_of(row) if turn["role"] == "user"]
-    return Sample(asked[-1], answer.text, row.get("answer"), not answer.finished)
+    columns = json.loads(row.get("extra") or "{}")
+    return Sample(asked[-1], answer.text, row.get("answer"), not answer.finished, columns)
 
 
 def _sum(judges: Sequence[Judge], weights: Sequence[float]) -> Judge:

@@ -9,10 +9,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from aligntune.config.slices import EvaluateSlice
+from aligntune.data.rows import read_rows
 from aligntune.errors import ConfigError, DataError, ResourceError, unknown
 from aligntune.evaluate.compare import Column, Measured, Resampling, measure, read_baseline, write
 from aligntune.evaluate.forward import Tick
@@ -85,7 +85,7 @@ def _read(path: Path, count: int) -> list[Row]:
             f"there is no {path.name} in {path.parent}; set evaluation.datasets, or a larger "
             "evaluation.heldout_fraction"
         )
-    rows: list[Row] = pq.read_table(path).slice(0, count).to_pylist()
+    rows: list[Row] = list(read_rows(path, count))
     if not rows:
         raise DataError(f"{path} has no rows to measure on; set evaluation.datasets")
     return rows
@@ -190,6 +190,7 @@ def _answers(
         progress=tick,
         precision=spec.precision,
         max_length=spec.max_length,
+        tools=[row.get("tools") for row in rows],
     )
 
 

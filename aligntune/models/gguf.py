@@ -53,6 +53,16 @@ def convert(path: Path, out: Path) -> None:
     save_tokenizer(tokenizer, out)
 
 
+def convert_tokenizer(path: Path, out: Path) -> None:
+    """Write the tokenizer in a GGUF file to `out`, as `convert` does."""
+    pre_tokenizer = _pre_tokenizer_name(path)
+    with _alone(path) as folder, reading(f"GGUF file {path}"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
+        config = AutoConfig.from_pretrained(folder, gguf_file=path.name)
+    _restore(tokenizer, pre_tokenizer, config)
+    save_tokenizer(tokenizer, out)
+
+
 def _pre_tokenizer_name(path: Path) -> str | None:
     """How the file says that text is split before BPE, a name of llama.cpp's."""
     with reading(f"GGUF file {path}"):

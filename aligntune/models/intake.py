@@ -27,22 +27,26 @@ INTERNAL = {"_attn_implementation_internal", "_experts_implementation_internal"}
 KERNELS = {"_attn_implementation", "attn_implementation", "experts_implementation"}
 
 
-def used_files(directory: Path) -> list[str]:
-    """Relative names, sorted, of the files that loading the model and its tokenizer can read."""
+def used_files(directory: Path, *, weights: bool = True) -> list[str]:
+    """Relative names, sorted, of the files that loading the model and its tokenizer can read;
+    without `weights` only its tokenizer."""
     names = {path.name for path in directory.iterdir() if path.is_file()}
     used = {name for name in names if Path(name).suffix in USED and name not in UNUSED}
     used |= {name for name in names if name.startswith(LEGAL)}
     used |= {f"{TEMPLATES}/{path.name}" for path in (directory / TEMPLATES).glob("*.jinja")}
-    return sorted({name for name in used if name != INDEX} | set(_weights(directory)))
+    found = {name for name in used if name != INDEX}
+    return sorted(found | set(_weights(directory)) if weights else found)
 
 
-def check(directory: Path, *, trust_remote_code: bool) -> list[str]:
+def check(directory: Path, *, trust_remote_code: bool, weights: bool = True) -> list[str]:
     """The files of a model directory to use, all of which passed; the first that does not raises.
 
-    `trust_remote_code` allows `*.py` and `auto_map`, nothing else.
+    `trust_remote_code` allows `*.py` and `auto_map`, nothing else. Without `weights` it is only a
+    tokenizer that is wanted.
     """
-    _check_is_model(directory)
-    names = used_files(directory)
+    if weights:
+        _check_is_model(directory)
+    names = used_files(directory, weights=weights)
     for name in names:
         path = directory / name
         if path.suffix == ".safetensors":

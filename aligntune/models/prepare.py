@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,28 @@ def prepare(
 
     Weights are taken as they are and not loaded, except that a GGUF file is converted to fp32.
     """
+    with _filling(source, out):
+        _collect(source, out, trust_remote_code, weights=True)
+        return _complete(out, source.location, chat_template, trust_remote_code)
+
+
+def prepare_tokenizer(
+    source: ModelSource, out: Path, *, chat_template: str | None, trust_remote_code: bool
+) -> dict[str, Any]:
+    """The same for the model's tokenizer alone, which needs none of the weights."""
+    with _filling(source, out):
+        _collect(source, out, trust_remote_code, weights=False)
+        tokenizer, origin = _tokenizer_of(out, source.location, chat_template, trust_remote_code)
+    return {"vocab_size": len(tokenizer)} | _template_facts(tokenizer, origin)
+
+
+@contextmanager
+def _filling(source: ModelSource, out: Path) -> Iterator[None]:
+    """An empty directory, and what a disk does to it as an error of ours."""
     shutil.rmtree(out, ignore_errors=True)
     try:
         out.mkdir(parents=True)
-        _collect(source, out, trust_remote_code)
-        return _complete(out, source.location, chat_template, trust_remote_code)
+        yield
     except AlignTuneError:
         raise
     except (OSError, SafetensorError) as error:
@@ -46,33 +65,40 @@ def prepare(
         ) from error
 
 
-def _collect(source: ModelSource, out: Path, trust_remote_code: bool) -> None:
+def _collect(source: ModelSource, out: Path, trust_remote_code: bool, *, weights: bool) -> None:
     """Put the files that are used into `out`."""
     if source.kind == "gguf":
-        from aligntune.models.gguf import convert
+        from aligntune.models import gguf
 
+        convert = gguf.convert if weights else gguf.convert_tokenizer
         convert(Path(source.location), out)
     elif source.kind == "directory":
-        _take(Path(source.location), out, trust_remote_code, move_weights=False)
+        _take(Path(source.location), out, trust_remote_code, weights=weights, move_weights=False)
     else:
         from aligntune.hub import download_model
 
         # A stable name, so that an interrupted download goes on where it stopped.
         download = out.with_name(f"{out.name}.download")
         into = download_model(
-            source.location, source.revision, download, allow_code=trust_remote_code
+            source.location,
+            source.revision,
+            download,
+            allow_code=trust_remote_code,
+            weights=weights,
         )
-        _take(into, out, trust_remote_code, move_weights=True)
+        _take(into, out, trust_remote_code, weights=weights, move_weights=True)
         shutil.rmtree(download, ignore_errors=True)
 
 
-def _take(directory: Path, out: Path, trust_remote_code: bool, *, move_weights: bool) -> None:
+def _take(
+    directory: Path, out: Path, trust_remote_code: bool, *, weights: bool, move_weights: bool
+) -> None:
     """Fill `out` with the files of a directory that passes the checks.
 
     Copies, never hard links, as whoever rewrites the original in place would change a finished
     artifact. Only a download's weights are moved: they are ours, and nothing here writes to them.
     """
-    for name in intake.check(directory, trust_remote_code=trust_remote_code):
+    for name in intake.check(directory, trust_remote_code=trust_remote_code, weights=weights):
         (out / name).parent.mkdir(exist_ok=True)
         if move_weights and name.endswith(".safetensors"):
             (directory / name).replace(out / name)
@@ -85,6 +111,23 @@ def _complete(
 ) -> dict[str, Any]:
     """Add what the files in `out` lack, check that they fit together, and describe the result."""
     config, parameters = _architecture(out, name, trust_remote_code)
+    tokenizer, origin = _tokenizer_of(out, name, chat_template, trust_remote_code)
+    text_config = config.get_text_config()
+    _check_ids(tokenizer, text_config.vocab_size, name)
+    _write_generation_config(out, config, tokenizer)
+    return {
+        "parameters": parameters,
+        "model_type": config.model_type,
+        "vocab_size": text_config.vocab_size,
+        "context_length": getattr(text_config, "max_position_embeddings", None),
+    } | _template_facts(tokenizer, origin)
+
+
+def _tokenizer_of(
+    out: Path, name: str, chat_template: str | None, trust_remote_code: bool
+) -> tuple[PreTrainedTokenizerBase, template.Origin]:
+    """The tokenizer in `out`, given the padding token and the chat template that it lacks, and
+    where the template comes from."""
     tokenizer = load_tokenizer(out, trust_remote_code=trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise ConfigError(
@@ -97,17 +140,12 @@ def _complete(
     origin = template.install(tokenizer, chat_template)
     if published != (tokenizer.pad_token, tokenizer.chat_template):
         save_tokenizer(tokenizer, out)
-    text_config = config.get_text_config()
-    _check_ids(tokenizer, text_config.vocab_size, name)
-    _write_generation_config(out, config, tokenizer)
-    return {
-        "parameters": parameters,
-        "model_type": config.model_type,
-        "vocab_size": text_config.vocab_size,
-        "context_length": getattr(text_config, "max_position_embeddings", None),
-        "chat_template": origin,
-        "chat_template_sha256": hashlib.sha256(tokenizer.get_chat_template().encode()).hexdigest(),
-    }
+    return tokenizer, origin
+
+
+def _template_facts(tokenizer: PreTrainedTokenizerBase, origin: template.Origin) -> dict[str, Any]:
+    digest = hashlib.sha256(tokenizer.get_chat_template().encode()).hexdigest()
+    return {"chat_template": origin, "chat_template_sha256": digest}
 
 
 def _architecture(out: Path, name: str, trust_remote_code: bool) -> tuple[PreTrainedConfig, int]:

@@ -43,11 +43,12 @@ def locate(name: str, revision: str | None = None) -> ModelSource:
     return ModelSource("hub", name, revision)
 
 
-def fingerprint(source: ModelSource) -> str:
+def fingerprint(source: ModelSource, *, weights: bool = True) -> str:
     """What identifies the content: `commit:<40 hex>` on the hub, else `sha256:<hex>`.
 
     A directory's digest covers the names and contents of the files that would be used, so notes
-    and optimizer states beside a model do not change it.
+    and optimizer states beside a model do not change it; without `weights` not these either, so
+    that models with the same tokenizer agree.
     """
     if source.kind == "hub":
         from aligntune.hub import commit_of
@@ -56,7 +57,8 @@ def fingerprint(source: ModelSource) -> str:
     path = Path(source.location)
     if source.kind == "gguf":
         return f"sha256:{sha256(path)}"
-    listing = "".join(f"{sha256(path / name)}  {name}\n" for name in intake.used_files(path))
+    names = intake.used_files(path, weights=weights)
+    listing = "".join(f"{sha256(path / name)}  {name}\n" for name in names)
     return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
 
 

@@ -9,16 +9,20 @@ from aligntune.report import charts, words
 from aligntune.report.types import EvaluationRow, RunReport
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment
 
 
 def render(report: RunReport) -> str:
     """The HTML of `report`; the same report gives the same bytes."""
-    html = _template().render(
-        report=report,
-        headlines=_headlines(report.evaluations),
-        intervals=charts.interval_charts(report.evaluations),
-        curves=[charts.curve_chart(curve) for curve in report.curves],
+    html = (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            headlines=_headlines(report.evaluations),
+            intervals=charts.interval_charts(report.evaluations),
+            curves=[charts.curve_chart(curve) for curve in report.curves],
+        )
     )
     return words.visible(html)
 
@@ -37,10 +41,11 @@ def _headlines(rows: tuple[EvaluationRow, ...]) -> list[tuple[EvaluationRow, Eva
 
 
 @cache
-def _template() -> "Template":
+def environment() -> "Environment":
+    """Where templates are found, and what they can call."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
@@ -52,5 +57,5 @@ def _template() -> "Template":
         words.difference_unit, words.percent, words.duration, words.moment, words.shorten,
         words.web,
     )  # fmt: skip
-    environment.filters.update({function.__name__: function for function in filters})
-    return environment.get_template("page.html.j2")
+    made.filters.update({function.__name__: function for function in filters})
+    return made

@@ -1,7 +1,8 @@
 """What a reward sees, and what it is."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,8 @@ class Sample:
     """The reference answer, where the row has one."""
     truncated: bool = False
     """Generation stopped at the length limit and not at the end of the turn."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """The row's other columns, as the dataset has them."""
 
 
 Scorer = Callable[[Sequence[Sample]], list[float | None]]

@@ -12,7 +12,14 @@ from aligntune.train.lora import lora
 
 
 class _Trainer(Finite, DPOTrainer):  # type: ignore[misc]
-    pass
+    """On rows that are tokens already: TRL's DPOTrainer, unlike its SFTTrainer, expects text."""
+
+    def _prepare_dataset(
+        self, dataset: Dataset, processing_class: Any, args: DPOConfig, dataset_name: str
+    ) -> Dataset:
+        # As TRL does: a prompt that fills `max_length` leaves nothing to learn from.
+        longest = args.max_length
+        return dataset.filter(lambda row: longest is None or len(row["prompt_ids"]) < longest)
 
 
 def dpo_trainer(
@@ -31,12 +38,11 @@ def dpo_trainer(
         loss_type=[spec.train.loss_type],
         label_smoothing=spec.train.label_smoothing,
     )
-    columns = ["prompt", "chosen", "rejected"]
     return _Trainer(
         model=model,
         args=config,
-        train_dataset=train.select_columns(columns),
-        eval_dataset=heldout.select_columns(columns) if heldout else None,
+        train_dataset=train,
+        eval_dataset=heldout,
         processing_class=tokenizer,
         peft_config=lora(spec.peft, model),
     )

@@ -1,5 +1,6 @@
 """Our rewards, as TRL calls reward functions."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,9 +40,10 @@ def _judge(score: Scorer, name: str, ends: frozenset[int]) -> Callable[..., list
         completions: list[list[dict[str, str]]],
         completion_ids: list[list[int]],
         answer: list[str | None] | None = None,
+        extra: list[str | None] | None = None,
         **_: Any,
     ) -> list[float | None]:
-        answers = answer or [None] * len(prompts)
+        nothing = [None] * len(prompts)
         return score(
             [
                 Sample(
@@ -49,9 +51,15 @@ def _judge(score: Scorer, name: str, ends: frozenset[int]) -> Callable[..., list
                     completion=completion[0]["content"],
                     answer=expected,
                     truncated=ids[-1] not in ends,
+                    columns=json.loads(columns or "{}"),
                 )
-                for prompt, completion, ids, expected in zip(
-                    prompts, completions, completion_ids, answers, strict=True
+                for prompt, completion, ids, expected, columns in zip(
+                    prompts,
+                    completions,
+                    completion_ids,
+                    answer or nothing,
+                    extra or nothing,
+                    strict=True,
                 )
             ]
         )

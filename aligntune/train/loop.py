@@ -14,8 +14,9 @@ from transformers import PrinterCallback
 from aligntune.config.algo import ONLINE
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import ConfigError, DataError, Diverged, Interrupted
-from aligntune.evaluate.forward import Messages, longest_sequence
+from aligntune.evaluate.forward import longest_sequence
 from aligntune.journal import FILE, Journal, read
+from aligntune.models.chat import Messages
 from aligntune.train import checkpoints, loggers
 from aligntune.train.callbacks import (
     Clock,

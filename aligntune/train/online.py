@@ -25,7 +25,7 @@ from aligntune.losses.aggregate import Share, aggregate
 from aligntune.train.judge import judges
 from aligntune.train.loop import Finite, Setting, arguments
 from aligntune.train.lora import lora
-from aligntune.train.prompts import fitting
+from aligntune.train.rows import fitting
 
 Batch = dict[str, Tensor]
 """Rows of a rollout: `prompt_ids`, `prompt_mask` (left-padded), `completion_ids`,
@@ -246,8 +246,8 @@ def online_trainer(
     Raises DataError if the prompts that fit are not enough for one rollout.
     """
     settings = spec.train
-    prompts = fitting(train, tokenizer, settings.max_prompt_length)
-    measured = fitting(heldout, tokenizer, settings.max_prompt_length) if heldout else None
+    prompts = fitting(train, settings.max_prompt_length)
+    measured = fitting(heldout, settings.max_prompt_length) if heldout else None
     config = OnlineConfig(
         **_arguments(spec, setting, evaluates=bool(measured)) | kind.options(settings)
     )

@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-from datasets import Dataset
 from transformers import set_seed
 
 from aligntune.config.algo import ONLINE, Algo
@@ -21,8 +19,9 @@ from aligntune.train.gbmpo import Gbmpo
 from aligntune.train.loop import Setting, fit, within
 from aligntune.train.online import Rollout, online_trainer
 from aligntune.train.ppo import Ppo
+from aligntune.train.rows import training_rows
 from aligntune.train.samples import first_prompts
-from aligntune.train.sft import imitation_rows, sft_trainer
+from aligntune.train.sft import sft_trainer
 
 KINDS: dict[Algo, type[Rollout]] = {
     "ppo": Ppo,
@@ -51,23 +50,15 @@ def train_policy(
         Interrupted: asked to stop; a checkpoint was saved.
     """
     set_seed(spec.seed)
-    train = _rows(data / "train.parquet", spec)
-    file = data / "heldout.parquet"
-    heldout = _rows(file, spec) if file.exists() else None
+    train = training_rows(data, "train", spec)
+    both = (data / "heldout.parquet").exists()
+    heldout = training_rows(data, "heldout", spec) if both else None
     policy = load_trainable(model, spec)
     spec = within(spec, policy)
     tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
     measured = heldout if spec.eval_steps and heldout else None
     trainer = TRAINERS[spec.algo](policy, tokenizer, train, measured, spec, setting)
-    prompts = first_prompts(spec.sample_logging, heldout, train)
+    prompts = first_prompts(spec.sample_logging, data)
     metrics = fit(trainer, spec, setting, rows=len(train), prompts=prompts)
     save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, setting.out)
     return metrics
-
-
-def _rows(path: Path, spec: TrainSlice) -> Dataset:
-    """Canonical rows, as the algorithm's trainer wants them."""
-    rows = Dataset(pq.read_table(path))
-    if spec.algo == "sft":
-        return imitation_rows(rows, prompts_too=not spec.train.completion_only_loss)
-    return rows

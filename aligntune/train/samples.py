@@ -11,13 +11,11 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from peft import PeftModel
 from transformers import (
     GenerationConfig,
@@ -33,21 +31,29 @@ from aligntune.artifacts import write_atomic
 from aligntune.config.logging import SampleLogging
 from aligntune.config.model import Precision
 from aligntune.config.slices import TrainSlice
-from aligntune.evaluate.forward import HALF, Messages, longest_sequence, render, tokens_of
+from aligntune.data.rows import prompt_of, read_rows
+from aligntune.evaluate.forward import HALF, longest_sequence, tokens_of
 from aligntune.evaluate.generate import end_tokens
 from aligntune.journal import complete_lines
+from aligntune.models.chat import Messages, render
 
 LOG = logging.getLogger(__name__)
 
 FILE = "samples.jsonl"
+MANY = 100
+"""Rows that are looked at for prompts: plain text has none."""
 SHOWN = 60
 """Characters of a prompt and of an answer in the log."""
 
 
-def first_prompts(samples: SampleLogging | None, *splits: Dataset | None) -> list[Messages]:
-    """The prompts of the first rows of the first of `splits` that has any."""
-    rows = next((split for split in splits if split), ())
-    return [row["prompt"] for row in islice(rows, samples.num_samples)] if samples else []
+def first_prompts(samples: SampleLogging | None, data: Path) -> list[Messages]:
+    """The prompts of the first rows in `data`, of those held out where there are some."""
+    if samples is None:
+        return []
+    files = (data / f"{split}.parquet" for split in ("heldout", "train"))
+    rows = next(found for file in files if file.exists() and (found := read_rows(file, MANY)))
+    prompts = [prompt for row in rows if (prompt := prompt_of(row))]
+    return list(prompts[: samples.num_samples])
 
 
 def log_samples(

@@ -7,9 +7,21 @@ import pytest
 
 from aligntune.config.data import Dataset
 from aligntune.config.slices import DataSlice
-from aligntune.data.prepare import prepare
+from aligntune.data.prepare import Place, prepare
 from aligntune.data.rows import read_rows
 from aligntune.data.sources import fingerprint
+
+DEFAULTS = {
+    "task": None,
+    "heldout_fraction": 0,
+    "max_heldout": 256,
+    "cleaning": {},
+    "mix": {},
+    "max_length": None,
+    "trust_remote_code": False,
+    "workers": 1,
+    "seed": 42,
+}
 
 
 class Result:
@@ -57,10 +69,10 @@ def run_stage(tmp_path):
         out = tmp_path / f"out-{count}"
         out.mkdir()
         parsed = tuple(Dataset.model_validate(dataset) for dataset in datasets)
-        defaults = {"task": None, "heldout_fraction": 0, "max_heldout": 256, "seed": 42}
-        config = DataSlice.model_validate({"datasets": parsed, **defaults, **spec})
+        place = {name: spec.pop(name) for name in ("tokenizer", "evaluation") if name in spec}
+        config = DataSlice.model_validate({"datasets": parsed, **DEFAULTS, **spec})
         sources = {f"datasets[{i}]": fingerprint(dataset) for i, dataset in enumerate(parsed)}
-        made = prepare(config, sources, out)
+        made = prepare(config, sources, Place(out, **place))
         return Result(out, made.metrics, made.facts)
 
     return run

@@ -9,6 +9,7 @@ from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
+from data.conftest import DEFAULTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,23 +35,26 @@ def broken(count, bad):
 def test_two_runs_write_the_same_bytes(tmp_path, write_jsonl):
     """In processes of their own, with other hash seeds."""
     name = write_jsonl(broken(300, 2) + broken(10, 0))
+    datasets = [
+        {"name": name, "percent": 90, "max_samples": 200},
+        {"name": "arithmetic:", "params": {"count": 100}, "weight": 2},
+    ]
+    spec = {"datasets": datasets, "task": "conversation", "heldout_fraction": 0.1}
     code = (
         "import sys; from pathlib import Path\n"
         "from aligntune.config.slices import DataSlice\n"
-        "from aligntune.data.prepare import prepare\n"
+        "from aligntune.data.prepare import Place, prepare\n"
         "from aligntune.data.sources import fingerprint\n"
-        "spec = DataSlice(datasets=[dict(name=sys.argv[1], percent=90, max_samples=200),\n"
-        "    dict(name='arithmetic:', params=dict(count=100), weight=2)],\n"
-        "    task='conversation', heldout_fraction=0.1, max_heldout=9, seed=3)\n"
+        "spec = DataSlice.model_validate_json(sys.argv[1])\n"
         "sources = {f'datasets[{i}]': fingerprint(d) for i, d in enumerate(spec.datasets)}\n"
-        "print(prepare(spec, sources, Path(sys.argv[2])))"
+        "print(prepare(spec, sources, Place(Path(sys.argv[2]))))"
     )
     outs, printed = [], []
     for seed in ("1", "2"):
         outs.append(tmp_path / seed)
         outs[-1].mkdir()
         done = subprocess.run(
-            [sys.executable, "-c", code, name, str(outs[-1])],
+            [sys.executable, "-c", code, json.dumps(DEFAULTS | spec), str(outs[-1])],
             env=os.environ | {"PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
@@ -58,7 +62,7 @@ def test_two_runs_write_the_same_bytes(tmp_path, write_jsonl):
         )
         printed.append(done.stdout)
     assert printed[0] == printed[1]
-    for file in ("train.parquet", "heldout.parquet", "rejected.jsonl"):
+    for file in ("train.parquet", "heldout.parquet", "rejected.jsonl", "report.json"):
         assert (outs[0] / file).read_bytes() == (outs[1] / file).read_bytes(), file
         assert (outs[0] / file).stat().st_size
 
@@ -100,7 +104,7 @@ def test_the_files_load_as_datasets_in_the_form_trl_expects(run_stage, task):
 
 def test_without_a_held_out_share_there_is_one_file_and_only_the_digest_of_it(run_stage):
     made = run_stage(ARITHMETIC)
-    assert sorted(path.name for path in made.out.iterdir()) == ["rejected.jsonl", "train.parquet"]
+    assert sorted(path.name for path in made.out.glob("*.parquet")) == ["train.parquet"]
     assert list(made.facts["digests"]) == ["train"]
     assert json.loads(json.dumps(made.facts)) == made.facts
 
@@ -132,7 +136,13 @@ def test_no_question_is_on_both_sides_and_no_row_is_lost(
         for source, size in enumerate(sizes)
     ]
     datasets = [{"name": name} for name in names]
-    made = run_stage(*datasets, heldout_fraction=fraction, max_heldout=10**6, seed=seed)
+    made = run_stage(
+        *datasets,
+        heldout_fraction=fraction,
+        max_heldout=10**6,
+        seed=seed,
+        cleaning={"duplicates": "row"},
+    )
     train, heldout = questions(made.train), questions(made.heldout)
     assert train
     assert heldout
@@ -177,8 +187,9 @@ def test_a_seed_changes_split_and_order(run_stage):
 
 def test_one_question_cannot_be_split(run_stage, write_jsonl):
     rows = [{"prompt": "q", "completion": f"a{i}"} for i in range(9)]
+    every = {"duplicates": "row"}
     with pytest.raises(DataError, match="9 rows ask only one question, so none can be held out"):
-        run_stage({"name": write_jsonl(rows)}, heldout_fraction=0.5)
+        run_stage({"name": write_jsonl(rows)}, heldout_fraction=0.5, cleaning=every)
 
 
 def test_percent_then_max_samples_take_a_sample_and_not_the_first_rows(run_stage, write_jsonl):
@@ -241,17 +252,25 @@ def test_a_weight_that_leaves_nothing_of_a_source_is_refused(run_stage, write_js
 def test_up_to_one_percent_of_bad_rows_is_left_out_and_listed(run_stage, write_jsonl):
     name = write_jsonl(broken(200, 2))
     made = run_stage({"name": name})
-    assert made.metrics["rejected"] == 2
+    assert made.metrics["invalid"] == 2
     assert len(made.train) == 198
     assert made.rejected == [
-        {"source": name, "row": row, "reason": "a turn is empty"} for row in (1, 2)
+        {
+            "source": name,
+            "row": row,
+            "place": f"rows.jsonl:{row}",
+            "cause": "invalid",
+            "reason": "a turn is empty",
+            "content": {"prompt": f"q{row - 1}", "completion": " "},
+        }
+        for row in (1, 2)
     ]
 
 
 def test_more_bad_rows_than_that_stop_the_run_and_the_first_are_shown(run_stage, write_jsonl):
     message = (
-        r"(?s)rows\.jsonl': at least 3 of 200 rows cannot be used as conversation rows, and only 1%"
-        r" .*were read as prompt_completion\)\n  row 1: a turn is empty\n  row 2: .*\n  row 3: "
+        r"(?s)rows\.jsonl': 3 of 200 rows cannot be used as conversation rows, and only 1\.00%"
+        r" .*were read as prompt_completion\)\n  rows\.jsonl:1: a turn is empty \(3 rows\)"
     )
     with pytest.raises(DataError, match=message):
         run_stage({"name": write_jsonl(broken(200, 3))})
@@ -278,11 +297,11 @@ def test_a_sample_of_a_bad_source_is_refused(run_stage, write_jsonl):
 
 
 def test_a_source_of_which_nothing_is_left_says_which_step_took_it(run_stage, write_jsonl):
-    message = r"nothing is left of .*: 9 read, 9 dropped by `percent` and `max_samples`, 0 unusable"
+    message = r"nothing is left of .*: 9 read, 9 left out by `percent` and `max_samples`, 0 left"
     with pytest.raises(DataError, match=message):
         run_stage({"name": write_jsonl(qa(9)), "percent": 1})
     twice = {"name": write_jsonl(qa(9))}
-    with pytest.raises(DataError, match=r"9 read, .*, 9 exact duplicates, 0 left"):
+    with pytest.raises(DataError, match=r"9 read, 9 duplicates, 0 left"):
         run_stage(twice, twice)
 
 
@@ -333,7 +352,190 @@ def test_facts_account_for_every_row(run_stage, write_jsonl):
     made = run_stage({"name": name, "percent": 90}, heldout_fraction=0.1, max_heldout=10**6)
     (source,) = made.facts["sources"]
     assert source["read"] == 210
-    dropped = source["not_sampled"] + source["rejected"] + source["duplicates"]
+    dropped = source["not_sampled"] + source["invalid"] + source["duplicates"]
     assert source["read"] - dropped == source["kept"] == source["train"] + source["heldout"]
-    assert made.facts["samples"] == made.train[:3]
-    assert source["layout"] == "prompt_completion"
+    assert source["format"] == "prompt_completion"
+
+
+FOUR = [
+    ({"instruction": "i{n}", "input": "", "output": "o{n}"}, 5),
+    ({"messages": [{"role": "user", "content": "m{n}"}, {"role": "assistant", "content": "a"}]}, 3),
+    ({"question": "g{n}", "answer": "so\n#### {n}"}, 1),
+    ({"prompt": "p{n}", "chosen": "c{n}", "rejected": "r{n}"}, 1),
+]
+"""A row of each of four formats, and its source's weight."""
+
+
+def four(write_jsonl, count=100):
+    def filled(row, n):
+        return json.loads(json.dumps(row).replace("{n}", str(n)))
+
+    return [
+        {
+            "name": write_jsonl([filled(row, n) for n in range(count)], f"{weight}-{index}.jsonl"),
+            "weight": weight,
+        }
+        for index, (row, weight) in enumerate(FOUR)
+    ]
+
+
+def test_four_formats_at_5_3_1_1_give_these_counts(run_stage, write_jsonl):
+    """The largest total is 201: 100 = floor(201 * 0.5), and of 202 rows it would be 101."""
+    made = run_stage(*four(write_jsonl), task="conversation")
+    assert [source["train"] for source in made.facts["sources"]] == [100, 60, 20, 20]
+    repeated = run_stage(*four(write_jsonl), task="conversation", mix={"repeat": True})
+    assert [source["train"] for source in repeated.facts["sources"]] == [504, 302, 100, 100]
+    counts = Counter(question for question in questions(repeated.train) if question[0] == "i")
+    assert sorted(Counter(counts.values()).items()) == [(5, 96), (6, 4)]
+
+
+def test_the_same_bytes_on_one_and_four_workers(run_stage, write_jsonl, monkeypatch):
+    monkeypatch.setattr("aligntune.data.intake.BATCH", 16)
+    spec = {"task": "conversation", "heldout_fraction": 0.1}
+    one, several = (
+        run_stage(*four(write_jsonl), workers=workers, **spec) for workers in (1, 4)
+    )
+    names = sorted(path.name for path in one.out.iterdir())
+    assert names == sorted(path.name for path in several.out.iterdir())
+    for name in names:
+        assert (one.out / name).read_bytes() == (several.out / name).read_bytes(), name
+
+
+def test_row_groups_and_kinds_of_files_change_nothing(run_stage, tmp_path):
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(qa(500))
+    made = []
+    for size in (7, 500):
+        pq.write_table(table, tmp_path / "rows.parquet", row_group_size=size)
+        made.append(run_stage({"name": str(tmp_path / "rows.parquet"), "percent": 50}))
+    assert made[0].train == made[1].train
+    assert made[0].facts["digests"] == made[1].facts["digests"]
+
+
+def test_a_prompt_that_comes_again_is_dropped_across_sources(run_stage, write_jsonl):
+    """Letter case and spaces do not make another prompt; other answers do not either."""
+    first = write_jsonl([{"prompt": "Why is  the sky blue?", "completion": "air"}], "a.jsonl")
+    second = write_jsonl(
+        [
+            {"prompt": "why is the sky blue? ", "completion": "light"},
+            {"prompt": "Why is grass green?", "completion": "x"},
+        ],
+        "b.jsonl",
+    )
+    sources = ({"name": first}, {"name": second})
+    made = run_stage(*sources)
+    assert made.metrics["duplicates"] == 1
+    assert made.rejected[0]["reason"] == f"the same prompt as a.jsonl:1 of '{first}'"
+    assert len(run_stage(*sources, cleaning={"duplicates": "row"}).train) == 3
+    assert len(run_stage(*sources, cleaning={"duplicates": "keep"}).train) == 3
+
+
+def test_pairs_may_share_a_prompt(run_stage, write_jsonl):
+    rows = [{"prompt": "q", "chosen": f"c{n}", "rejected": "r"} for n in (1, 2, 2)]
+    made = run_stage({"name": write_jsonl(rows)})
+    assert (len(made.train), made.metrics["duplicates"]) == (2, 1)
+
+
+def test_near_duplicates_are_dropped_when_asked_for(run_stage, write_jsonl):
+    words = [f"w{n}" for n in range(60)]
+    rows = [
+        {"prompt": "Tell me of " + " ".join(words), "completion": "x"},
+        {"prompt": "Tell me of " + " ".join([*words[:-1], "end"]), "completion": "x"},
+        {"prompt": " ".join(reversed(words)), "completion": "x"},
+    ]
+    name = write_jsonl(rows)
+    assert run_stage({"name": name}).metrics["near_duplicates"] == 0
+    made = run_stage({"name": name}, cleaning={"near_duplicates": 0.7})
+    assert made.metrics["near_duplicates"] == 1
+    assert "much like rows.jsonl:1" in made.rejected[0]["reason"]
+
+
+LONG = "Natalia sold clips to forty eight of her friends in April and then half as many in May"
+
+
+def test_rows_that_share_text_with_evaluation_rows_are_dropped(run_stage, write_jsonl):
+    evaluation = run_stage({"name": write_jsonl([{"prompt": LONG + "?"}], "eval.jsonl")})
+    rows = [
+        {"prompt": f"Once more: {LONG}, please.", "completion": "72"},
+        *({"prompt": f"q{n}", "completion": "a"} for n in range(5)),
+    ]
+    found = {"evaluation": evaluation.out / "train.parquet"}
+    made = run_stage({"name": write_jsonl(rows)}, **found)
+    assert made.metrics["contaminated"] == 1
+    assert sorted(questions(made.train)) == [f"q{n}" for n in range(5)]
+    assert made.facts["sources"][0]["kept"] == 5
+    off = run_stage({"name": write_jsonl(rows)}, **found, cleaning={"decontaminate": None})
+    assert len(off.train) == 6
+
+
+def test_if_everything_is_in_an_evaluation_set_the_run_stops(run_stage, write_jsonl):
+    name = write_jsonl([{"prompt": LONG, "completion": "72"}])
+    evaluation = run_stage({"name": name})
+    with pytest.raises(DataError, match="every row shares text with an evaluation row"):
+        run_stage({"name": name}, evaluation=evaluation.out / "train.parquet")
+
+
+def test_a_share_to_hold_out_per_source(run_stage, write_jsonl):
+    sources = [
+        {"name": write_jsonl(qa(200), "a.jsonl"), "eval_fraction": 0.5},
+        {"name": write_jsonl(qa(200, 1000), "b.jsonl"), "eval_fraction": 0},
+        {"name": write_jsonl(qa(200, 2000), "c.jsonl")},
+    ]
+    made = run_stage(*sources, heldout_fraction=0.1, max_heldout=10**6)
+    held = [source["heldout"] for source in made.facts["sources"]]
+    assert 70 < held[0] < 130
+    assert held[1] == 0
+    assert 5 < held[2] < 40
+
+
+def test_a_split_of_its_own_is_held_out_and_never_trained_on(run_stage):
+    made = run_stage(
+        {**ARITHMETIC, "eval_split": "test"},
+        {"name": "arithmetic:", "split": "test", "params": {"count": 300}},
+        task="conversation",
+        heldout_fraction=0.1,
+        max_heldout=10**6,
+    )
+    held, own, other = made.facts["sources"]
+    assert (held["heldout"], held["train"]) == (200, 0)
+    assert own["train"] == 200
+    assert other["duplicates"] == 200
+    assert not set(questions(made.train)) & set(questions(made.heldout))
+
+
+def test_pairs_with_a_held_out_question_are_not_trained_on(run_stage):
+    """Pairs are no duplicates of each other for having the same prompt."""
+    params = {"count": 300, "worked": False}
+    made = run_stage(
+        {**ARITHMETIC, "eval_split": "test"},
+        {"name": "arithmetic:", "split": "test", "params": params},
+        task="preference",
+        heldout_fraction=0.1,
+        max_heldout=10**6,
+    )
+    assert made.metrics["contaminated"] == 200
+    assert not set(questions(made.train)) & set(questions(made.heldout))
+
+
+def test_every_bad_row_of_a_source_is_named_before_the_run_stops(run_stage, tmp_path):
+    lines = [json.dumps(row).encode() for row in qa(10)]
+    lines[1] = b'{"question": "q1", "answer": '
+    lines[3] = b'{"question": "caf\xe9", "answer": "a"}'
+    lines[5] = b'{"question": "q5"}'
+    lines[6] = b'{"question": "q6", "answer": null}'
+    lines[8] = b'{"question": "q8", "answer": "  "}'
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(DataError, match=r"5 of 10 rows cannot be used .*on_invalid is `error`") as e:
+        run_stage({"name": str(path)}, cleaning={"on_invalid": "error"})
+    for line in (2, 4, 6, 7, 9):
+        assert f"rows.jsonl:{line}" in (tmp_path / "out-1" / "rejected.jsonl").read_text()
+    assert len(str(e.value).splitlines()) <= 12
+    made = run_stage({"name": str(path)}, cleaning={"max_invalid": 0.5})
+    assert len(made.train) == 5
+
+
+def test_other_columns_are_kept_for_rewards(run_stage, write_jsonl):
+    made = run_stage({"name": write_jsonl([{"prompt": "q", "answer": "4", "level": 3}])})
+    assert json.loads(made.train[0]["extra"]) == {"level": 3}

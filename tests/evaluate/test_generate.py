@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from aligntune.errors import Diverged
-from aligntune.evaluate.forward import render, tokens_of
+from aligntune.evaluate.forward import tokens_of
 from aligntune.evaluate.generate import Answer, answers
+from aligntune.models.chat import render
 
 END = 257
 """The tokenizer's end token."""

@@ -1,8 +1,8 @@
 """Every hyper-parameter reaches the trainer that is built of it."""
 
 import pytest
-from datasets import Dataset
 from slices import train_slice
+from tokens import trained_on
 
 from aligntune.config.algo import ALGOS, GROUP, ONLINE
 from aligntune.config.presets import resolved, used
@@ -80,7 +80,7 @@ ELSEWHERE = {
 TURN = {"role": "user", "content": "say red"}
 REPLY = [{"role": "assistant", "content": "red"}]
 ROWS = {
-    "sft": {"prompt": [TURN], "completion": REPLY},
+    "sft": {"messages": [TURN, *REPLY]},
     "dpo": {"prompt": [TURN], "chosen": REPLY, "rejected": [{**REPLY[0], "content": "blue"}]},
 }
 
@@ -92,7 +92,7 @@ def build(tiny_model, tmp_path):
         spec = train_slice(algo, resolved(train, algo, None, 64), rewards=rewards)
         setting = Setting(tmp_path, tmp_path / "work", "key", lambda *_: None, lambda: False)
         row = ROWS.get(algo, {"prompt": [TURN], "answer": "red"})
-        rows = Dataset.from_list([row] * 24)
+        rows = trained_on([row] * 24, spec, tiny_model)
         policy = load_policy(tiny_model, trust_remote_code=False)
         tokenizer = load_tokenizer(tiny_model, trust_remote_code=False)
         return TRAINERS[algo](policy, tokenizer, rows, None, spec, setting)

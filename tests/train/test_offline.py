@@ -4,9 +4,9 @@ import logging
 
 import pytest
 import torch
-from datasets import Dataset
 from offline import ROWS, make, place, run, spec
 from rollouts import spec as online_spec
+from tokens import trained_on
 
 from aligntune.config.presets import LOSS_TYPES
 from aligntune.config.train import Peft
@@ -14,7 +14,6 @@ from aligntune.errors import ConfigError
 from aligntune.journal import read
 from aligntune.models.load import load_policy
 from aligntune.train.loop import within
-from aligntune.train.sft import imitation_rows
 
 TURNS = [
     {"role": "user", "content": "red?"},
@@ -49,16 +48,10 @@ def test_completion_only_is_the_assistants_words(tiny_model, tmp_path):
 
 
 def test_a_loss_on_everything_learns_every_token_once(tiny_model, tmp_path):
-    rows = imitation_rows(Dataset.from_list([{"messages": TURNS}]), prompts_too=True)
-    assert len(rows) == 1
-    from aligntune.models.load import load_tokenizer
-    from aligntune.train.sft import sft_trainer
-
     chosen = spec(completion_only_loss=False)
-    policy = load_policy(tiny_model, trust_remote_code=False)
-    tokenizer = load_tokenizer(tiny_model)
-    trainer = sft_trainer(policy, tokenizer, rows, None, chosen, place(tmp_path))
-    assert learned(trainer) == [tokenizer.apply_chat_template(TURNS, tokenize=False)]
+    trainer = make(tiny_model, chosen, place(tmp_path), [{"messages": TURNS}])
+    whole = trainer.processing_class.apply_chat_template(TURNS, tokenize=False)
+    assert learned(trainer) == [whole]
 
 
 def test_dft_weighs_each_token_by_its_probability(tiny_model, tmp_path):
@@ -147,7 +140,7 @@ def test_an_adapter_that_is_there_gets_no_second_one(tiny_model, tmp_path):
     chosen = spec(peft=Peft(r=2, alpha=4))
     policy = load_policy(tiny_model, trust_remote_code=False)
     adapted = get_peft_model(policy, lora(chosen.peft))
-    rows = imitation_rows(Dataset.from_list(ROWS["sft"]))
+    rows = trained_on(ROWS["sft"], chosen, tiny_model)
     tokenizer = load_tokenizer(tiny_model)
     trainer = sft_trainer(adapted, tokenizer, rows, None, chosen, place(tmp_path))
     assert list(trainer.model.peft_config) == ["default"]

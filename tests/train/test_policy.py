@@ -3,17 +3,17 @@
 import json
 import signal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from slices import train_slice
+from tokens import trained_on, write_split
 
 from aligntune.config.presets import resolved
 from aligntune.config.train import Peft, Train
 from aligntune.errors import DataError, Diverged, Interrupted
 from aligntune.journal import read
+from aligntune.models.load import load_tokenizer
 from aligntune.train.checkpoints import steps
 from aligntune.train.loop import Setting
 from aligntune.train.policy import train_policy
@@ -48,12 +48,10 @@ def spec(algo="sft", peft=None, **train):
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path, tiny_model):
     def write(rows):
-        folder = tmp_path / "data"
-        folder.mkdir(exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
-        return folder
+        task = "conversation" if "messages" in rows[0] else "preference"
+        return write_split(tmp_path / "data", rows, task, tiny_model)
 
     return write
 
@@ -105,11 +103,10 @@ def test_only_the_assistants_words_are_learned(tiny_model, data, setting):
     from transformers import AutoTokenizer
 
     from aligntune.models.load import load_policy
-    from aligntune.train.policy import _rows
     from aligntune.train.sft import sft_trainer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    rows = _rows(data(ROWS) / "train.parquet", spec())
+    rows = trained_on(ROWS, spec(), tiny_model)
     policy = load_policy(tiny_model, trust_remote_code=False)
     trainer = sft_trainer(policy, tokenizer, rows, None, spec(), setting())
     batch = next(iter(trainer.get_train_dataloader()))
@@ -119,16 +116,16 @@ def test_only_the_assistants_words_are_learned(tiny_model, data, setting):
         assert "say" not in learned
 
 
-def test_every_assistant_turn_is_learned_once():
-    from datasets import Dataset
-
-    from aligntune.train.sft import imitation_rows
-
+def test_every_assistant_turn_is_learned_once(tiny_model):
     roles = ("system", "user", "assistant", "user", "assistant")
     messages = [{"role": role, "content": f"{i}"} for i, role in enumerate(roles)]
-    rows = imitation_rows(Dataset.from_list([{"messages": messages}])).to_list()
-    assert [row["completion"][0]["content"] for row in rows] == ["2", "4"]
-    assert [len(row["prompt"]) for row in rows] == [2, 4]
+    rows = trained_on([{"messages": messages}], spec(), tiny_model)
+    tokenizer = load_tokenizer(tiny_model)
+    learned = [
+        tokenizer.decode([i for i, bit in zip(*row.values(), strict=True) if bit]) for row in rows
+    ]
+    assert ["2" in learned[0], "4" in learned[1]] == [True, True]
+    assert not {"1", "3"} & set("".join(learned))
 
 
 @pytest.mark.parametrize("algo", ["sft", "dpo"])
@@ -155,10 +152,9 @@ def test_a_gradient_that_is_not_finite_stops_although_the_loss_is(tiny_model, da
 
     from aligntune.models.load import load_policy
     from aligntune.train.loop import fit
-    from aligntune.train.policy import _rows
     from aligntune.train.sft import sft_trainer
 
-    rows = _rows(data(ROWS) / "train.parquet", spec())
+    rows = trained_on(ROWS, spec(), tiny_model)
     policy = load_policy(tiny_model, trust_remote_code=False)
     weight = policy.get_input_embeddings().weight
     weight.register_hook(lambda gradient: gradient * float("inf"))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import rollouts
 import torch
-from datasets import Dataset
 from offline import WORDS, make, place, run, spec
 from tiny import build_tiny_gpt2
+from tokens import write_split
 
 from aligntune.config.logging import SampleLogging
 from aligntune.config.rewards import Reward
@@ -120,16 +120,16 @@ def test_the_configs_prompts_come_before_those_of_the_rows(tiny_model, tmp_path)
     assert [row["prompt"] for row in samples(place(tmp_path / "rows"))] == ["say red", "say blue"]
 
 
-def test_the_prompts_of_rows_are_those_of_the_first_split_that_has_any():
+def test_the_prompts_of_rows_are_those_held_out_where_there_are_some(tiny_model, tmp_path):
     def split(name):
-        turn = [{"role": "user", "content": name}]
-        return Dataset.from_list([{"prompt": turn, "completion": turn}] * 3)
+        rows = [{"prompt": [{"role": "user", "content": name}]}] * 3
+        write_split(tmp_path, rows, "prompt", tiny_model, name)
 
-    assert len(first_prompts(EVERY_2, split("held"), split("train"))) == 2
-    assert first_prompts(EVERY_2, split("held"), split("train"))[0][0]["content"] == "held"
-    for empty in (None, split("x").select([])):
-        assert first_prompts(EVERY_2, empty, split("train"))[0][0]["content"] == "train"
-    assert first_prompts(None, None, split("train")) == []
+    split("train")
+    assert [prompt[0]["content"] for prompt in first_prompts(EVERY_2, tmp_path)] == ["train"] * 2
+    split("heldout")
+    assert first_prompts(EVERY_2, tmp_path)[0][0]["content"] == "heldout"
+    assert first_prompts(None, tmp_path) == []
 
 
 def test_samples_show_what_was_learned(tiny_model, tmp_path, caplog):

@@ -1,0 +1,199 @@
+"""Public dataset layouts -> canonical rows: one function each, which formats.py has in a table.
+
+A function takes one row and returns a canonical one of its layout's type, or raises DataError with
+the reason why this row is not one. What is not text it never guesses at.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from aligntune.data.rows import ANSWER, Message, Row
+from aligntune.data.turns import (
+    after,
+    answer_turns,
+    asked,
+    dialogue,
+    last_answer,
+    prompt_turns,
+    said,
+    text,
+    turns,
+)
+from aligntune.errors import DataError
+
+
+def arithmetic(row: Row) -> Row:
+    """{question, worked, answer, wrong}: a right solution and a wrong one."""
+    return {
+        "prompt": asked(row, row["question"], "question"),
+        "chosen": [said(row["worked"], "worked")],
+        "rejected": [said(row["wrong"], "wrong")],
+    }
+
+
+def preference(row: Row) -> Row:
+    """{prompt, chosen, rejected}: text or messages each, as in trl-lib's and most public pairs.
+
+    Answers that are messages may start with the prompt.
+    """
+    prompt = prompt_turns(row, "prompt")
+    chosen, rejected = (after(prompt, answer_turns(row[c], c), c) for c in ("chosen", "rejected"))
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def preference_messages(row: Row) -> Row:
+    """{messages, chosen, rejected}, the earlier turns and two answers to them."""
+    return preference({**row, "prompt": row["messages"]})
+
+
+def preference_question(row: Row) -> Row:
+    """{question, chosen, rejected}, often with `system`, as in Intel/orca_dpo_pairs."""
+    return preference({**row, "prompt": row["question"]})
+
+
+def preference_conversations(row: Row) -> Row:
+    """{conversations, chosen, rejected}, as in llamafactory's dpo_en_demo."""
+    return preference({**row, "prompt": row["conversations"]})
+
+
+def transcripts(row: Row) -> Row:
+    """{chosen, rejected}: two whole dialogues that differ in the last answer.
+
+    Text as in Anthropic/hh-rlhf, "\\n\\nHuman: ...\\n\\nAssistant: ...", or messages.
+    """
+    prompt, chosen = last_answer(row["chosen"], "chosen")
+    other, rejected = last_answer(row["rejected"], "rejected")
+    if prompt != other:
+        raise DataError("`chosen` and `rejected` answer different prompts")
+    return {"prompt": prompt, "chosen": [chosen], "rejected": [rejected]}
+
+
+def messages(row: Row) -> Row:
+    """{messages}: role and content, or from and value."""
+    return {"messages": dialogue(row, "messages")}
+
+
+def conversations(row: Row) -> Row:
+    """{conversations}, the same under the name it has in ShareGPT."""
+    return {"messages": dialogue(row, "conversations")}
+
+
+def prompt_completion(row: Row) -> Row:
+    """{prompt, completion}: text or messages each."""
+    prompt = prompt_turns(row, "prompt")
+    return {"messages": prompt + answer_turns(row["completion"], "completion")}
+
+
+def alpaca(row: Row) -> Row:
+    """{instruction, input, output}, as in tatsu-lab/alpaca. `input` is often empty, and `history`
+    has earlier turns."""
+    instruction = text(row["instruction"], "instruction")
+    given = text(row["input"], "input") if row.get("input") else ""
+    question = f"{instruction}\n\n{given}" if given.strip() else instruction
+    prompt = asked(row, question, "instruction")
+    if row.get("history"):
+        first = len(prompt) - 1
+        prompt[first:first] = _earlier(row["history"])
+    return {"messages": [*prompt, said(row["output"], "output")]}
+
+
+def _earlier(history: Any) -> list[Message]:
+    """LLaMA-Factory's earlier turns: a list of [question, answer]."""
+    if not isinstance(history, list) or not all(
+        isinstance(turn, list | tuple) and len(turn) == 2 for turn in history
+    ):
+        raise DataError("`history` is not a list of [question, answer]")
+    return [
+        message
+        for question, answer in history
+        for message in (
+            {"role": "user", "content": text(question, "history")},
+            said(answer, "history"),
+        )
+    ]
+
+
+def question_answer(row: Row) -> Row:
+    """{question, answer}. As in openai/gsm8k, the result may follow `####` in the last line."""
+    answer = text(row["answer"], "answer")
+    _, marker, result = answer.rpartition("####")
+    final = result.strip() if marker and "\n" not in result.strip() else answer
+    question = asked(row, row["question"], "question")
+    return {"messages": [*question, said(answer, "answer")], ANSWER: final}
+
+
+def prompt(row: Row) -> Row:
+    """{prompt}: text or messages, with an `answer` where something can check one."""
+    return {"prompt": prompt_turns(row, "prompt")}
+
+
+def plain_text(row: Row) -> Row:
+    """{text}, to be learned as it is, in no chat template."""
+    return {"messages": [said(row["text"], "text")]}
+
+
+def unpaired(row: Row) -> Row:
+    """{prompt, completion, label}, as in trl-lib's KTO sets: is the answer a good one?"""
+    prompt = prompt_turns(row, "prompt")
+    completion = after(prompt, answer_turns(row["completion"], "completion"), "completion")
+    return {"prompt": prompt, "completion": completion, "label": verdict(row["label"])}
+
+
+def unpaired_messages(row: Row) -> Row:
+    """{messages, label}, as in llamafactory's kto_en_demo: the last turn is what is judged."""
+    found = turns(row["messages"], "messages")
+    return {"prompt": found[:-1], "completion": found[-1:], "label": verdict(row["label"])}
+
+
+def verdict(label: Any) -> bool:
+    """A label under the names that it has in public sets."""
+    known = str(label).lower()
+    if known in GOOD or known in BAD:
+        return known in GOOD
+    raise DataError(f"`label` is {str(label)[:40]!r}, neither true nor false")
+
+
+GOOD = {"true", "1", "1.0", "desirable", "good"}
+BAD = {"false", "0", "0.0", "-1", "undesirable", "bad"}
+
+
+def ranked(row: Row) -> Row:
+    """{prompt, responses, ranks}, rank 1 the best: the best and the worst answer make a pair."""
+    return _best_and_worst(row, row["responses"], row["ranks"], best=min)
+
+
+def rated(row: Row) -> Row:
+    """{prompt, responses, scores}: the best and the worst answer make a pair."""
+    return _best_and_worst(row, row["responses"], row["scores"], best=max)
+
+
+def ultrafeedback(row: Row) -> Row:
+    """{instruction, completions}, each with a response and its scores, as in
+    openbmb/UltraFeedback."""
+    answers = row["completions"]
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
+        raise DataError("`completions` is not a list of objects")
+    names = ("overall_score", "fine-grained_score", "score")
+    given = [[answer[name] for name in names if answer.get(name) is not None] for answer in answers]
+    scores = [found[0] if found else None for found in given]
+    asked_of = {**row, "prompt": row["instruction"]}
+    return _best_and_worst(asked_of, [answer.get("response") for answer in answers], scores, max)
+
+
+def _best_and_worst(
+    row: Row, answers: Any, values: Any, best: Callable[[Iterable[Any]], Any]
+) -> Row:
+    if not isinstance(answers, list) or not isinstance(values, list) or len(answers) < 2:
+        raise DataError("there are not several answers with a value each")
+    if len(answers) != len(values):
+        raise DataError(f"there are {len(answers)} answers but {len(values)} values")
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise DataError("an answer's value is not a number") from None
+    top = best(numbers)
+    bottom = min(numbers) if top == max(numbers) else max(numbers)
+    if top == bottom:
+        raise DataError("all answers are valued the same")
+    pair = (answers[numbers.index(top)], answers[numbers.index(bottom)])
+    return preference({**row, "chosen": pair[0], "rejected": pair[1]})

@@ -1,0 +1,162 @@
+"""Canonical rows as tokens of the run's own tokenizer, made once and read by every training stage.
+
+A row becomes sequences: of a conversation one per assistant turn, with the turns before it as the
+prompt; of a pair two, with the chosen and with the rejected answer; of a prompt one, up to the
+answer that is to come. Every turn is learned once, whatever the chat template: templates that mark
+the assistant's words for a loss mask are the exception.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligntune.config.data import TaskType
+from aligntune.data.rows import BATCH, TOOLS, Message, Row, batched
+from aligntune.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow
+    from transformers import PreTrainedTokenizerBase
+
+COLUMN = "tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A prompt and the answer to it."""
+
+    ids: list[int]
+    start: int
+    """Where the answer begins: `ids[start:]`. Tokens that the answer changes belong to it."""
+
+
+def tokenized(
+    rows: Sequence[Row], task: TaskType, tokenizer: "PreTrainedTokenizerBase"
+) -> list[list[Tokens] | str]:
+    """By row its sequences, or why the chat template refuses it."""
+    texts: dict[str, int] = {}
+    spoken: list[list[tuple[int, int]] | str] = []
+    for row in rows:
+        try:
+            pairs = _texts(row, task, tokenizer)
+        except DataError as error:
+            spoken.append(str(error))
+            continue
+        spoken.append([(_place(texts, asked), _place(texts, whole)) for asked, whole in pairs])
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    return [
+        pairs if isinstance(pairs, str) else _sequences([(ids[a], ids[w]) for a, w in pairs], task)
+        for pairs in spoken
+    ]
+
+
+def _place(texts: dict[str, int], text: str) -> int:
+    return texts.setdefault(text, len(texts))
+
+
+def _texts(row: Row, task: TaskType, tokenizer: "PreTrainedTokenizerBase") -> list[tuple[str, str]]:
+    """(prompt, prompt and answer) of each sequence."""
+    from aligntune.models.chat import is_text, render
+
+    tools = row.get(TOOLS)
+
+    def asked(prompt: list[Message]) -> str:
+        return render(tokenizer, prompt, to_answer=True, tools=tools)
+
+    def answered(messages: list[Message]) -> str:
+        return render(tokenizer, messages, to_answer=False, tools=tools)
+
+    if task == "conversation":
+        messages: list[Message] = row["messages"]
+        if is_text(messages):
+            return [("", f"{messages[0]['content']}{tokenizer.eos_token}")]
+        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        return [(asked(messages[:turn]), answered(messages[: turn + 1])) for turn in turns]
+    prompt = asked(row["prompt"])
+    if task == "prompt":
+        return [(prompt, prompt)]
+    answers = ("chosen", "rejected") if task == "preference" else ("completion",)
+    return [(prompt, answered([*row["prompt"], *row[name]])) for name in answers]
+
+
+def _sequences(pairs: Sequence[tuple[list[int], list[int]]], task: TaskType) -> list[Tokens]:
+    starts = [_shared(asked, whole) for asked, whole in pairs]
+    if task == "preference":
+        # Both answers of a pair are to the same prompt.
+        starts = [min(starts)] * len(starts)
+    return [Tokens(whole, start) for (_, whole), start in zip(pairs, starts, strict=True)]
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the longest common start: a prompt's last token can merge with the answer."""
+    if other[: len(one)] == one:
+        return len(one)
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in same)
+
+
+def longest(tokens: Sequence[Tokens]) -> int:
+    return max(len(sequence.ids) for sequence in tokens)
+
+
+def packed(tokens: Sequence[Tokens]) -> bytes:
+    """The sequences of a row as int32: how many, start and length of each, all ids."""
+    head = [len(tokens)]
+    for sequence in tokens:
+        head += (sequence.start, len(sequence.ids))
+    ids = [token for sequence in tokens for token in sequence.ids]
+    return np.array(head + ids, dtype=np.int32).tobytes()
+
+
+def write(path: Path, rows: Iterable[bytes]) -> None:
+    """Packed rows as parquet: a column `tokens` of lists of {ids, start}."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, _schema(), compression="zstd", compression_level=1) as writer:
+        for batch in batched(rows, BATCH):
+            writer.write_table(_table(batch))
+
+
+def read(path: Path) -> "pyarrow.Table":
+    """The column that `write` wrote.
+
+    Raises:
+        DataError: the data stage was run without a tokenizer.
+    """
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise DataError(f"{path} is missing, so there is nothing to train on; run the data stage")
+    return pq.read_table(path)
+
+
+def _schema() -> "pyarrow.Schema":
+    import pyarrow as pa
+
+    sequence = pa.struct([("ids", pa.list_(pa.int32())), ("start", pa.int32())])
+    return pa.schema([(COLUMN, pa.list_(sequence))])
+
+
+def _table(rows: Sequence[bytes]) -> "pyarrow.Table":
+    import pyarrow as pa
+
+    unpacked = [np.frombuffer(row, dtype=np.int32) for row in rows]
+    counts = [int(row[0]) for row in unpacked]
+    heads = [row[1 : 1 + 2 * n].reshape(n, 2) for row, n in zip(unpacked, counts, strict=True)]
+    starts, lengths = np.concatenate(heads).T
+    ids = np.concatenate([row[1 + 2 * n :] for row, n in zip(unpacked, counts, strict=True)])
+    sequences = pa.StructArray.from_arrays(
+        [pa.ListArray.from_arrays(_offsets(lengths), pa.array(ids)), pa.array(starts)],
+        names=["ids", "start"],
+    )
+    column = pa.ListArray.from_arrays(_offsets(np.array(counts, dtype=np.int32)), sequences)
+    return pa.Table.from_arrays([column], schema=_schema())
+
+
+def _offsets(lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

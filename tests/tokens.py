@@ -1,0 +1,30 @@
+"""What the data stage writes, in a test: rows of one split, and their tokens."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from datasets import Dataset
+
+from aligntune.config.algo import TASK
+from aligntune.data.rows import columns_in, encode, write_rows
+from aligntune.data.tokens import packed, tokenized
+from aligntune.data.tokens import write as write_tokens
+from aligntune.models.load import load_tokenizer
+from aligntune.train.rows import training_rows
+
+
+def write_split(folder: Path, rows, task, model: Path, split="train") -> Path:
+    """`<split>.parquet` and its tokens, by the tokenizer of `model`."""
+    folder.mkdir(exist_ok=True)
+    lines = [encode(row) for row in rows]
+    write_rows(folder / f"{split}.parquet", lines, task, columns_in(lines))
+    made = tokenized(rows, task, load_tokenizer(model))
+    write_tokens(folder / f"{split}.tokens.parquet", [packed(row) for row in made])
+    return folder
+
+
+def trained_on(rows, spec, model: Path) -> Dataset:
+    """`rows` as the algorithm of `spec` learns from them."""
+    with TemporaryDirectory() as name:
+        folder = write_split(Path(name), rows, TASK[spec.algo], model)
+        return training_rows(folder, "train", spec)
