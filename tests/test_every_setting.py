@@ -24,15 +24,16 @@ BASE = {
     "sample_logging": {},
 }
 TRAINED = ("ppo", "sft")
+PREPARED = ("sft-data", "data")
 MEASURED = ("evaluate-base", "evaluate-sft", "evaluate-ppo")
 NEUTRAL = "neutral"
 EFFECTS = {
     "algo": ("dpo", ("dpo",), "algo"),
     "seed": (7, ("sft-data", "data", *TRAINED, *MEASURED), "seed"),
-    "model.name_or_path": ("owner/other", ("model",), "name_or_path"),
-    "model.sft_path": ("./tuned", ("model",), "name_or_path"),
-    "model.revision": ("v2", ("model",), "revision"),
-    "model.chat_template": ("{{ messages }}", ("model",), "chat_template"),
+    "model.name_or_path": ("owner/other", ("model", "tokenizer"), "name_or_path"),
+    "model.sft_path": ("./tuned", ("model", "tokenizer"), "name_or_path"),
+    "model.revision": ("v2", ("model", "tokenizer"), "revision"),
+    "model.chat_template": ("{{ messages }}", ("model", "tokenizer"), "chat_template"),
     "model.trust_remote_code": (True, ("model", *TRAINED, *MEASURED), "trust_remote_code"),
     "model.precision": ("bf16", (*TRAINED, *MEASURED), "precision"),
     "model.max_seq_length": (99, TRAINED, "train.max_length"),
@@ -50,6 +51,18 @@ EFFECTS = {
     "datasets.0.task_type": ("prompt", ("data",), "datasets.0.task_type"),
     "datasets.0.columns": ({"prompt": "text"}, ("data",), "datasets.0.columns"),
     "datasets.0.weight": (2.0, ("data",), "datasets.0.weight"),
+    "datasets.0.format": ("alpaca", ("data",), "datasets.0.format"),
+    "datasets.0.streaming": (True, ("data",), "datasets.0.streaming"),
+    "datasets.0.eval_fraction": (0.5, ("data",), "datasets.0.eval_fraction"),
+    "datasets.0.eval_split": ("test", ("data",), "datasets.0.eval_split"),
+    "cleaning.on_invalid": ("error", PREPARED, "cleaning.on_invalid"),
+    "cleaning.max_invalid": (0.5, PREPARED, "cleaning.max_invalid"),
+    "cleaning.duplicates": ("row", PREPARED, "cleaning.duplicates"),
+    "cleaning.near_duplicates": (0.8, PREPARED, "cleaning.near_duplicates"),
+    "cleaning.decontaminate": (8, PREPARED, "cleaning.decontaminate"),
+    "cleaning.too_long": ("drop", PREPARED, "cleaning.too_long"),
+    "mix.repeat": (True, PREPARED, "mix.repeat"),
+    "launch.data_workers": (3, PREPARED, NEUTRAL),
     "datasets.0.params": ({"count": 3}, ("data",), "datasets.0.params"),
     "rewards.0.reward_type": ("safety", ("ppo", *MEASURED), "rewards.0.reward_type"),
     "rewards.0.weight": (2.0, ("ppo", *MEASURED), "rewards.0.weight"),

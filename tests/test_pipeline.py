@@ -24,7 +24,7 @@ SFT = {"datasets": [{"name": "owner/chats"}]}
 
 def test_the_smallest_run_is_data_training_evaluation_registration():
     assert list(graph(config())) == [
-        "model", "data", "dpo", "evaluate-base", "evaluate-dpo", "register",
+        "model", "tokenizer", "data", "dpo", "evaluate-base", "evaluate-dpo", "register",
     ]  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def test_optional_sections_add_stages():
         logging={"push_to_hub": True, "hub_model_id": "me/model"},
     )
     assert list(graph(run)) == [
-        "model", "sft-data", "sft", "data", "dpo", "eval-data",
+        "model", "tokenizer", "eval-data", "sft-data", "sft", "data", "dpo",
         "evaluate-base", "evaluate-sft", "evaluate-dpo", "register", "push",
     ]  # fmt: skip
 

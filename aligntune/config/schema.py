@@ -31,12 +31,14 @@ def known_name(path: KeyPath) -> str:
     if close := one_edit_from(name, here):
         return f"did you mean {close!r}?"
     close, places = similar(name, here), _elsewhere(section, name)
-    if places and not close:
+    if places and not (close and section):
+        # At the top are sections: one that looks a little like a setting was not meant.
         return f"it belongs at {' or '.join(places)}"
-    if not close:
+    if not close or not section:
         # One edit from a name of two letters is no evidence.
         long = {str(known[-1]) for known in _all_paths() if len(str(known[-1])) > 3}
         places = _elsewhere(section, one_edit_from(name, long))
+        close = None if places else close
     meant = [*([repr(close)] if close else []), *places]
     return f"did you mean {' or '.join(meant)}?" if meant else f"choose from {', '.join(here)}"
 

@@ -134,6 +134,10 @@ class Reader:
     names: tuple[tuple[str, str], ...] = ()
     """(column of the layout, what the source calls it), where these differ."""
 
+    def known_of(self, columns: Iterable[str]) -> int:
+        """How many of the columns it reads."""
+        return len(FORMATS[self.layout].used.intersection(columns)) + len(self.names)
+
     def __call__(self, row: Row) -> Row:
         """The canonical row, or a DataError with the reason why there is none."""
         found = FORMATS[self.layout]
@@ -194,7 +198,8 @@ def reader(
     """How rows with these columns are read as `task`, or as what they are; None if they cannot.
 
     Only `layout` is tried where it is given. Where several fit, one whose columns have its own
-    names goes first, and of these one whose rows are of that `kind` by themselves.
+    names goes first, and of these one whose rows are of that `kind` by themselves; where columns
+    have other names, the one that knows most of them.
     """
     if layout is not None and layout not in FORMATS:
         raise ConfigError(unknown("format", layout, FORMATS))
@@ -202,10 +207,16 @@ def reader(
     tried = {layout: FORMATS[layout]} if layout else FORMATS
     ordered = sorted(tried.items(), key=lambda item: item[1].task != kind)
     for aliases in (False, True):
-        for name, known in ordered:
-            names = _names(known, there, aliases=aliases)
-            if names is not None and _becomes(known.task, task, {*there, *names}):
-                return Reader(name, task or known.task, tuple(sorted(names.items())))
+        fitting = [
+            Reader(name, task or known.task, tuple(sorted(names.items())))
+            for name, known in ordered
+            if (names := _names(known, there, aliases=aliases)) is not None
+            and _becomes(known.task, task, {*there, *names})
+        ]
+        if fitting and not aliases:
+            return fitting[0]
+        if fitting:
+            return max(fitting, key=lambda found: found.known_of(there))
     return None
 
 
@@ -214,7 +225,7 @@ def _names(known: Format, columns: Sequence[str], *, aliases: bool) -> dict[str,
     needed is not there."""
     found: dict[str, str] = {}
     taken = set(known.columns) & set(columns)
-    for column in (*known.columns, *known.optional, *ALWAYS):
+    for column in dict.fromkeys((*known.columns, *known.optional, *ALWAYS)):
         if column in columns:
             continue
         others = [name for name in ALIASES.get(column, ()) if name in columns and name not in taken]

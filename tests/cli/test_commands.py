@@ -367,5 +367,7 @@ def test_a_plan_is_json_too(run, config, tmp_path, tiny_model):
     assert code == 0, err
     planned = json.loads(out)
     labels = [stage["label"] for stage in planned["stages"]]
-    assert labels == ["model", "data", "dpo", "evaluate-base", "evaluate-dpo", "register"]
+    assert labels == [
+        "model", "tokenizer", "data", "dpo", "evaluate-base", "evaluate-dpo", "register",
+    ]  # fmt: skip
     assert not any(stage["reuse"] for stage in planned["stages"])

@@ -84,7 +84,7 @@ def test_signatures_are_the_same_everywhere():
     assert made.digest()[:3] == FIRST
 
 
-FIRST = [0, 0, 0]
+FIRST = [3313849879, 3298934994, 3190686803]
 
 
 def test_more_bands_for_lower_thresholds():
@@ -172,4 +172,4 @@ def test_gsm8k_has_as_many_overlaps_as_the_definition_says():
     evaluated = {gram for gram, count in counts.items() if count == 1}
     expected = [slow(evaluated, row)[0] for row in train]
     assert Overlap(test, 13).contaminated(train) == expected
-    assert sum(expected) == 0
+    assert sum(expected) == 1

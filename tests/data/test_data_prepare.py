@@ -76,8 +76,8 @@ def test_the_result_stays_the_same_from_version_to_version(run_stage):
         task="conversation",
     )
     assert {split: digest[:12] for split, digest in made.facts["digests"].items()} == {
-        "train": "0c600eeb8ad2",
-        "heldout": "dced5be5b485",
+        "train": "64b2b1e9d100",
+        "heldout": "a563c5cd3331",
     }
 
 
@@ -112,7 +112,8 @@ def test_without_a_held_out_share_there_is_one_file_and_only_the_digest_of_it(ru
 def test_rows_without_a_reference_have_no_answer_column(run_stage, write_jsonl):
     plain = run_stage({"name": write_jsonl(broken(5, 0))})
     assert pq.read_schema(plain.out / "train.parquet").names == ["messages"]
-    mixed = run_stage({"name": write_jsonl(broken(5, 0))}, {"name": write_jsonl(qa(5), "qa.jsonl")})
+    answered = {"name": write_jsonl(qa(5, 100), "qa.jsonl")}
+    mixed = run_stage({"name": write_jsonl(broken(5, 0))}, answered)
     assert Counter("answer" in row for row in mixed.train) == {True: 5, False: 5}
 
 
@@ -392,9 +393,7 @@ def test_four_formats_at_5_3_1_1_give_these_counts(run_stage, write_jsonl):
 def test_the_same_bytes_on_one_and_four_workers(run_stage, write_jsonl, monkeypatch):
     monkeypatch.setattr("aligntune.data.intake.BATCH", 16)
     spec = {"task": "conversation", "heldout_fraction": 0.1}
-    one, several = (
-        run_stage(*four(write_jsonl), workers=workers, **spec) for workers in (1, 4)
-    )
+    one, several = (run_stage(*four(write_jsonl), workers=workers, **spec) for workers in (1, 4))
     names = sorted(path.name for path in one.out.iterdir())
     assert names == sorted(path.name for path in several.out.iterdir())
     for name in names:
@@ -527,7 +526,9 @@ def test_every_bad_row_of_a_source_is_named_before_the_run_stops(run_stage, tmp_
     lines[8] = b'{"question": "q8", "answer": "  "}'
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\n".join(lines))
-    with pytest.raises(DataError, match=r"5 of 10 rows cannot be used .*on_invalid is `error`") as e:
+    with pytest.raises(
+        DataError, match=r"5 of 10 rows cannot be used .*on_invalid is `error`"
+    ) as e:
         run_stage({"name": str(path)}, cleaning={"on_invalid": "error"})
     for line in (2, 4, 6, 7, 9):
         assert f"rows.jsonl:{line}" in (tmp_path / "out-1" / "rejected.jsonl").read_text()

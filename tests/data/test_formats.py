@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 
 from aligntune.data.formats import FORMATS, mismatch, reader
-from aligntune.errors import DataError
+from aligntune.errors import ConfigError, DataError
 
 
 def turns(*contents, system=None):
@@ -29,6 +29,13 @@ def sharegpt(*contents):
 
 
 PAIR = {"prompt": turns("p"), "chosen": answer("good"), "rejected": answer("bad")}
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": '[{"function": {"arguments": {"x": 1}, "name": "f"}, "type": "function"}]',
+}
+TOLD = {"role": "tool", "name": "f", "content": "2"}
+TOOLS = '[{"function": {"name": "f"}, "type": "function"}]'
 HH = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
 ARITHMETIC = {"question": "What is 1 + 1?", "worked": "2.", "answer": "2", "wrong": "3."}
 
@@ -115,7 +122,90 @@ CASES = {
             "answer": "2",
         },
     ),
-    "prompt": ({"prompt": "p", "key": 3}, {"prompt": turns("p")}),
+    "prompt": ({"prompt": "p"}, {"prompt": turns("p")}),
+    "other columns are kept": (
+        {"prompt": "p", "level": 3, "a": {"c": None, "b": [1]}, "image": b"x", "none": None},
+        {"prompt": turns("p"), "extra": '{"a":{"b":[1],"c":null},"level":3}'},
+    ),
+    "alpaca with history": (
+        {"instruction": "c", "output": "d", "system": "s", "history": [["a", "b"]]},
+        {"messages": turns("a", "b", "c", "d", system="s")},
+    ),
+    "plain text": ({"text": "Once upon a time"}, {"messages": answer("Once upon a time")}),
+    "unpaired": (
+        {"prompt": "p", "completion": "c", "label": True},
+        {"prompt": turns("p"), "completion": answer("c"), "label": True},
+    ),
+    "unpaired messages": (
+        {"messages": turns("p", "a", "q", "c"), "label": "undesirable"},
+        {"prompt": turns("p", "a", "q"), "completion": answer("c"), "label": False},
+    ),
+    "ranked": (
+        {"prompt": "p", "responses": ["ok", "good", "bad"], "ranks": [2, 1, 3]},
+        PAIR,
+    ),
+    "rated": (
+        {"prompt": "p", "responses": ["bad", "good"], "scores": [0.5, 4]},
+        PAIR,
+    ),
+    "ultrafeedback": (
+        {
+            "instruction": "p",
+            "completions": [
+                {"response": "good", "overall_score": 8.0, "fine-grained_score": 1},
+                {"response": "bad", "overall_score": 3.5},
+            ],
+        },
+        PAIR,
+    ),
+    "tool calls": (
+        {
+            "messages": [
+                *turns("q"),
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"function": {"name": "f", "arguments": '{"x": 1}'}}],
+                },
+                {"role": "tool", "name": "f", "content": "2"},
+                *answer("two"),
+            ],
+            "tools": '[{"type": "function", "function": {"name": "f"}}]',
+        },
+        {"messages": [*turns("q"), CALL, TOLD, *answer("two")], "tools": TOOLS},
+    ),
+    "tool calls of sharegpt": (
+        {
+            "conversations": [
+                *sharegpt("q"),
+                {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+                {"from": "observation", "value": "2"},
+                {"from": "gpt", "value": "two"},
+            ],
+            "tools": "[]",
+        },
+        {"messages": [*turns("q"), CALL, {"role": "tool", "content": "2"}, *answer("two")]},
+    ),
+    "openorca": (
+        {"id": "x", "system_prompt": "s", "question": "q", "response": "a"},
+        {"messages": turns("q", "a", system="s"), "extra": '{"id":"x"}'},
+    ),
+    "dolly": (
+        {"instruction": "Say", "context": "it", "response": "it"},
+        {"messages": turns("Say\n\nit", "it")},
+    ),
+    "maths": (
+        {"problem": "1 + 1", "solution": "\\boxed{2}", "level": 1},
+        {
+            "messages": turns("1 + 1", "\\boxed{2}"),
+            "answer": "\\boxed{2}",
+            "extra": '{"level":1}',
+        },
+    ),
+    "roles under other names": (
+        {"dialogue": [{"role": "Prompter", "content": "q"}, {"role": "bot", "content": "a"}]},
+        {"messages": turns("q", "a")},
+    ),
     "prompt and answer": (
         {"prompt": turns("p"), "answer": " 7 "},
         {"prompt": turns("p"), "answer": "7"},
@@ -134,6 +224,27 @@ def test_a_layout_becomes_what_it_naturally_is(row, expected):
 
 def test_every_layout_is_covered_above():
     assert {reader(row, None).layout for row, _ in CASES.values()} == set(FORMATS)
+
+
+def test_two_names_for_a_column_are_not_chosen_between():
+    assert reader(["prompt", "winner", "accepted", "loser"], "preference") is None
+    assert reader(["prompt", "winner", "loser"], "preference").layout == "preference"
+
+
+def test_a_format_can_be_said():
+    assert reader(["prompt", "completion", "label"], None).layout == "unpaired"
+    chosen = reader(["prompt", "completion", "label"], None, None, "prompt_completion")
+    assert chosen.layout == "prompt_completion"
+    with pytest.raises(ConfigError, match="unknown format 'alpacca'; did you mean 'alpaca'"):
+        reader(["instruction"], None, None, "alpacca")
+
+
+def test_a_bad_answer_is_not_imitated():
+    row = {"messages": turns("q", "a"), "label": False}
+    make = reader(["messages", "label"], "conversation", "unpaired")
+    with pytest.raises(DataError, match="says that this answer is a bad one"):
+        make(row)
+    assert make(row | {"label": True}) == {"messages": turns("q", "a")}
 
 
 @pytest.mark.parametrize(
@@ -189,14 +300,21 @@ def test_no_layout_hides_one_that_needs_more_columns():
         ({"chosen": f"Rules.{HH} x", "rejected": f"{HH} b"}, "`chosen` is not a transcript"),
         ({"chosen": [], "rejected": turns("p", "a")}, "`chosen` has no messages"),
         ({"prompt": "p", "chosen": turns("q", "a"), "rejected": "b"}, "does not continue the pro"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "a turn of 'tool', not of"),
-        ({"messages": [{"role": ["user"], "content": "x"}]}, "not of system, user, assistant"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "a turn of 'wizard', not of"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "not of system, developer, user"),
         ({"messages": ["hello"]}, "something that is not a message"),
         ({"messages": "hello"}, "`messages` is not a list of messages"),
         ({"messages": [{"role": "user", "content": None}]}, "`messages` is null, not text"),
         ({"instruction": "i", "output": None}, "`output` is missing"),
         ({"instruction": "i", "output": ["a"]}, "`output` is a list, not text"),
         ({"question": True, "answer": "a"}, "`question` is true or false, not text"),
+        ({"prompt": "p", "completion": "c", "label": "maybe"}, "'maybe', neither true nor false"),
+        ({"prompt": "p", "responses": ["a", "b"], "ranks": [1]}, "2 answers but 1 values"),
+        ({"prompt": "p", "responses": ["a", "b"], "scores": [1, 1]}, "all answers are valued the"),
+        ({"prompt": "p", "responses": ["a", "b"], "scores": [1, "x"]}, "value is not a number"),
+        ({"instruction": "i", "output": "o", "history": ["a"]}, "`history` is not a list of"),
+        ({"messages": [{"from": "function_call", "value": "{"}]}, "tool calls are not valid JSON"),
+        ({"messages": turns("q", "a"), "tools": "{"}, "`tools`: the tools are not valid JSON"),
     ],
 )
 def test_a_row_that_does_not_fit_its_layout_says_why(row, reason):
@@ -205,10 +323,10 @@ def test_a_row_that_does_not_fit_its_layout_says_why(row, reason):
 
 
 def test_a_mismatch_shows_columns_rows_and_the_mapping_to_write():
-    rows = [{"text": "x" * 200 + "\x1b[31m", "label": 1}] * 3
-    message = mismatch("a.jsonl", ["text", "label"], "preference", rows)
-    assert "'a.jsonl' has the columns text, label, which are no layout we know" in message
+    rows = [{"txt": "x" * 200 + "\x1b[31m", "label": 1}] * 3
+    message = mismatch("a.jsonl", ["txt", "label"], "preference", rows)
+    assert "'a.jsonl' has the columns txt, label, which are no layout we know" in message
     assert "`columns: {prompt: <column>, chosen: <column>, rejected: <column>}`" in message
     assert message.count("\n  row ") == 3
-    assert f"text={'x' * 79}…, label=1" in message
+    assert f"txt={'x' * 79}…, label=1" in message
     assert "\x1b" not in mismatch("a", ["t"], None, [{"t": "\x1b[31m"}])

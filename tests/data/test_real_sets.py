@@ -22,18 +22,20 @@ def demo(name):
     [
         (HH, "transcripts", 1491, 9),
         (GSM8K, "question_answer", 7473, 0),
-        (demo("alpaca"), "alpaca", 789, 0),
-        (demo("dpo"), "preference_conversations", 237, 0),
+        (demo("alpaca"), "alpaca", 799, 0),
+        (demo("dpo"), "preference_conversations", 240, 0),
+        (demo("kto"), "unpaired_messages", 240, 0),
         ({"name": str(HUB / "google/IFEval/ifeval_input_data.jsonl")}, "prompt", 300, 0),
     ],
-    ids=["hh-rlhf", "gsm8k", "alpaca", "dpo", "ifeval"],
+    ids=["hh-rlhf", "gsm8k", "alpaca", "dpo", "kto", "ifeval"],
 )
 def test_a_public_set_is_recognised_and_almost_all_of_it_kept(
     run_stage, dataset, layout, kept, rejected
 ):
-    made = run_stage(dataset, heldout_fraction=0.05)
+    every = {"duplicates": "keep", "decontaminate": None}
+    made = run_stage(dataset, heldout_fraction=0.05, cleaning=every)
     (source,) = made.facts["sources"]
-    assert (source["layout"], source["kept"], source["rejected"]) == (layout, kept, rejected)
+    assert (source["format"], source["kept"], source["invalid"]) == (layout, kept, rejected)
     assert not set(map(question_of, made.train)) & set(map(question_of, made.heldout))
 
 
@@ -51,7 +53,7 @@ def test_hh_keeps_every_turn_and_says_what_is_wrong_with_the_rest(run_stage):
 @pytest.mark.parametrize("seed", range(6))
 def test_a_small_sample_of_hh_goes_through(run_stage, seed):
     made = run_stage({**HH, "max_samples": 120, "task_type": "conversation"}, seed=seed)
-    assert len(made.train) + made.metrics["rejected"] == 120
+    assert len(made.train) + made.metrics["invalid"] + made.metrics["duplicates"] == 120
 
 
 def test_gsm8k_has_its_results_as_references(run_stage):

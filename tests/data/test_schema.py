@@ -45,7 +45,7 @@ def test_good_rows_pass(task, rows):
 @pytest.mark.parametrize(
     ("task", "row", "reason"),
     [
-        *(("conversation", conversation(r), ALTERNATE) for r in ("", "u", "a", "uau", "uua")),
+        *(("conversation", conversation(r), ALTERNATE) for r in ("", "u", "aa", "uau", "uua")),
         *(("conversation", conversation(r), ALTERNATE) for r in ("usa", "sa", "ssua")),
         ("conversation", {"messages": said("ua", " \n")}, BLANK),
         ("conversation", {"messages": said("ua", "a\0b")}, BROKEN),

@@ -159,7 +159,7 @@ def test_stopped_anywhere_it_goes_on_exactly(tiny_model, tmp_path, monkeypatch):
 
 def test_evaluation_teaches_the_memory_nothing(tiny_model, tmp_path):
     made = place(tmp_path)
-    heldout = [{"prompt": HELLO, "answer": "", "source": "x"}]
+    heldout = [{"prompt": HELLO, "answer": ""}]
     settings = spec("bolt", max_steps=2, eval_steps=1, num_generations=8)
     trainer = run(TRAINERS["bolt"], tiny_model, settings, made, heldout=heldout)
     assert len(curve(made, "eval/reward")) == 2

@@ -262,14 +262,14 @@ def test_what_no_reward_can_judge_teaches_nothing(tiny_model, setting, rewards, 
 
 
 def test_long_prompts_are_left_out_and_said(tiny_model, setting, caplog):
-    long = {"prompt": [{"role": "user", "content": "red " * 130}], "answer": "", "source": ""}
+    long = {"prompt": [{"role": "user", "content": "red " * 130}], "answer": ""}
     trainer = train(tiny_model, spec("grpo", max_steps=1), setting(), [*ROWS, *ROWS, long])
     assert len(trainer.train_dataset) == 32
     assert "1 of 33 rows do not fit in 120 tokens" in caplog.text
 
 
 def test_too_many_long_prompts_are_an_error(tiny_model, setting):
-    long = {"prompt": [{"role": "user", "content": "red " * 130}], "answer": "", "source": ""}
+    long = {"prompt": [{"role": "user", "content": "red " * 130}], "answer": ""}
     with pytest.raises(DataError, match=r"17 of 33 .* raise train.max_prompt_length"):
         train(tiny_model, spec("grpo", max_steps=1), setting(), [*ROWS, *[long] * 17])
 
