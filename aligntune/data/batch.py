@@ -31,8 +31,8 @@ Fit = Literal["fits", "cut", "lost"]
 class Good(NamedTuple):
     """A row that is what it should be."""
 
-    index: int
-    """Of the row in its source."""
+    row: int
+    """Its index in the source."""
     line: bytes
     tokens: bytes
     """Packed; empty where there is no tokenizer."""
@@ -119,12 +119,12 @@ class Work:
             fit = "cut" if tokens else "lost"
         kept = self.duplicates
         return Good(
-            index=index,
+            row=index,
             line=encode(row),
             tokens=module.packed(tokens) if tokens else b"",
             length=length,
             fit=fit,
-            key=key(self.seed, "question", clean.normalised(question_of(row))),
+            key=key(self.seed, clean.normalised(question_of(row))),
             same=b"" if kept == "keep" else clean.duplicate_key(row, kept),
         )
 

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
@@ -26,6 +27,7 @@ _WORD = re.compile(r"\w+")
 _SEED = 1
 
 
+@lru_cache(maxsize=16)  # the same question is asked for by several
 def normalised(text: str) -> str:
     """Without what does not make it another text: letter case, kinds of spaces, compatibility
     forms of characters."""

@@ -90,7 +90,7 @@ class Intake:
             self._seen[good.same] = len(self._pool)
         self._pool.add(good.line, good.tokens, good.key)
         self._sources.append(len(self.accounts) - 1)
-        self._rows.append(good.index)
+        self._rows.append(good.row)
         account.lengths.append(good.length)
         account.truncated += good.fit == "cut"
         return True
@@ -99,7 +99,7 @@ class Intake:
         limit = self._spec.max_length
         why = "no answer is left within" if good.fit == "lost" else "more than"
         self._ledger.drop(
-            account, good.index, "too_long", f"{good.length} tokens; {why} max_length {limit}"
+            account, good.row, "too_long", f"{good.length} tokens; {why} max_length {limit}"
         )
 
     def _drop_like(self, account: Account, good: Good, earlier: int, *, exact: bool) -> None:
@@ -107,9 +107,9 @@ class Intake:
         where = f"{other.source.rows.place(index)} of {other.source.name!r}"
         if exact:
             reason = f"the same {'prompt' if self._prompts(account) else 'row'} as {where}"
-            self._ledger.drop(account, good.index, "duplicates", reason)
+            self._ledger.drop(account, good.row, "duplicates", reason)
         else:
-            self._ledger.drop(account, good.index, "near_duplicates", f"much like {where}")
+            self._ledger.drop(account, good.row, "near_duplicates", f"much like {where}")
 
     def _prompts(self, account: Account) -> bool:
         return duplicates(self._spec.cleaning, account.source.reader.task) == "prompt"

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 
-def key(seed: int, purpose: str, text: str) -> int:
-    """64 bits that depend on all three and on nothing else."""
-    return int.from_bytes(_digest(f"{seed}/{purpose}/{text}")[:8], "big")
+def key(seed: int, text: str) -> int:
+    """64 bits that depend on both and on nothing else."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, salt=seed.to_bytes(8, "big"))
+    return int.from_bytes(digest.digest(), "big")
 
 
 def generator(seed: int, source: int | str, purpose: str) -> np.random.Generator:

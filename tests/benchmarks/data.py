@@ -71,9 +71,7 @@ def theirs(folder: Path, workers: int) -> int:
 
     cache = str(folder / "cache")
     parts = [
-        datasets.load_dataset(
-            "json", data_files=str(folder / name), split="train", cache_dir=cache
-        )
+        datasets.load_dataset("json", data_files=str(folder / name), split="train", cache_dir=cache)
         for name in ("large.jsonl", "small.jsonl")
     ]
     mixed = datasets.interleave_datasets(parts, probabilities=[0.7, 0.3], seed=42)

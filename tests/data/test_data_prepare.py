@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -76,8 +77,8 @@ def test_the_result_stays_the_same_from_version_to_version(run_stage):
         task="conversation",
     )
     assert {split: digest[:12] for split, digest in made.facts["digests"].items()} == {
-        "train": "64b2b1e9d100",
-        "heldout": "a563c5cd3331",
+        "train": "748d6c63d7ad",
+        "heldout": "0cfeb2dd3388",
     }
 
 
@@ -540,3 +541,43 @@ def test_every_bad_row_of_a_source_is_named_before_the_run_stops(run_stage, tmp_
 def test_other_columns_are_kept_for_rewards(run_stage, write_jsonl):
     made = run_stage({"name": write_jsonl([{"prompt": "q", "answer": "4", "level": 3}])})
     assert json.loads(made.train[0]["extra"]) == {"level": 3}
+
+
+def corrupted():
+    """Lines of a jsonl file, and by number why they are dropped."""
+    good = [json.dumps({"id": n, "prompt": f"q{n}", "completion": f"a{n}"}) for n in range(1000)]
+    bad = {
+        3: (b'{"id": 3, "prompt": "q3", ', "not valid JSON"),
+        5: ("naïve caf\xe9".encode("latin-1"), "not valid JSON|not UTF-8"),
+        8: (b'{"id": 8, "prompt": "caf\xe9", "completion": "a"}', "byte 0xe9 is not UTF-8"),
+        11: (b'{"id": 11, "prompt": "q11"}', "`completion` is missing"),
+        13: (b'{"id": 13, "prompt": "q13", "completion": ""}', "a turn is empty"),
+        17: (b'{"id": 17, "prompt": null, "completion": "a"}', "`prompt` is missing"),
+        19: (json.dumps({"prompt": "q", "completion": "x" * 10**7}).encode(), "1,000,000 char"),
+        21: (b"[1, 2]", "an array and not an object"),
+        23: ('{"prompt": "caf\ufffd", "completion": "a"}'.encode(), "U\\+FFFD"),
+        29: (b'{"prompt": "a\\u0000b", "completion": "a"}', "NUL"),
+        31: (b'{"prompt": {"a": 1}, "completion": "a"}', "`prompt` is an object, not text"),
+        37: (good[36].encode(), "the same prompt as rows.jsonl:37"),
+    }  # fmt: skip
+    lines = [bad[n][0] if n in bad else line.encode() for n, line in enumerate(good)]
+    return lines, {number: reason for number, (_, reason) in bad.items()}
+
+
+def test_a_corrupted_corpus_is_reported_row_by_row(run_stage, tmp_path):
+    lines, expected = corrupted()
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    made = run_stage({"name": str(path)}, cleaning={"max_invalid": 0.02})
+    reasons = {row["row"] - 1: row["reason"] for row in made.rejected}
+    assert reasons.keys() == expected.keys()
+    for number, reason in expected.items():
+        assert re.search(reason, reasons[number]), (number, reasons[number])
+    assert (made.metrics["invalid"], made.metrics["duplicates"]) == (11, 1)
+    assert len(made.train) == 1000 - 12
+    assert (made.out / "rejected.jsonl").stat().st_size < 100_000
+    with pytest.raises(DataError, match="11 of 1000 rows cannot be used") as stopped:
+        run_stage({"name": str(path)}, cleaning={"on_invalid": "error"})
+    assert len(str(stopped.value)) < 3000
+    with pytest.raises(DataError, match=r"only 1\.00% may be dropped"):
+        run_stage({"name": str(path)})

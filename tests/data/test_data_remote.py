@@ -38,6 +38,7 @@ def lines(text, count):
 
 def read(hub, tmp_path, *datasets, **environment):
     """What a process of its own, in `tmp_path`, reads of each: [fingerprint, every other row]."""
+    tmp_path.mkdir(exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-c", READ, json.dumps(datasets)],
         env={
@@ -128,3 +129,40 @@ def test_without_the_hub_only_the_pinned_commit_is_read_from_the_cache(hub, tmp_
     hub.fail("cut", path="/me/configs", times=10**6)
     (cut,) = read(hub, tmp_path, {**b, "pinned": f"commit:{newer}"}, ALIGNTUNE_HUB_BUDGET="1")
     assert cut.startswith("ServiceError: the hub did not serve dataset 'me/configs' within 1 s")
+
+
+def test_slices_of_splits(hub, tmp_path):
+    name = {"name": "me/configs", "subset": "b"}
+    first, several, wrong = read(
+        hub,
+        tmp_path,
+        {**name, "split": "train[:2]"},
+        {**name, "split": "train[60%:]+train[:1]"},
+        {**name, "split": "test[:2]+train"},
+    )
+    assert [row["prompt"] for row in first[1]] == ["b0"]
+    assert [row["prompt"] for row in several[1]] == ["b3", "b0"]
+    assert "unknown split 'test'; choose from train" in wrong
+
+
+def test_a_file_of_a_repository_is_a_subset(hub, tmp_path):
+    named, missing = read(
+        hub,
+        tmp_path,
+        {"name": "me/folders", "subset": "help/test.jsonl.gz"},
+        {"name": "me/folders", "subset": "none.jsonl"},
+    )
+    assert [row["prompt"] for row in named[1]] == ["t0"]
+    assert missing.startswith("ConfigError: dataset 'me/folders': unknown subset 'none.jsonl'")
+
+
+def test_a_streamed_sample_is_seeded_and_reads_no_more_than_it_needs(hub, tmp_path):
+    shards = {f"part-{n}.jsonl": lines(f"p{n}-", 1_000) for n in range(40)}
+    hub.commit("dataset", "me/huge", shards)
+    stream = {"name": "me/huge", "streaming": True, "max_samples": 6}
+    (first,) = read(hub, tmp_path, stream)
+    (again,) = read(hub, tmp_path / "other", stream)
+    assert first == again
+    assert len(first[1]) == 3
+    fetched = sum(hub.count("GET", rf"resolve/.*part-{n}\.") > 0 for n in range(40))
+    assert fetched < 40

@@ -1,8 +1,15 @@
 """Parts of public sets, where they are: ../shared/hub/datasets beside the project."""
 
+import gzip
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from data.conftest import DEFAULTS
+from loopback_hub import LoopbackHub
 
 from aligntune.data.rows import question_of
 
@@ -61,3 +68,82 @@ def test_gsm8k_has_its_results_as_references(run_stage):
     assert row["answer"].replace(",", "").lstrip("-").replace(".", "").isdecimal()
     text = run_stage(GSM8K).train[0]["messages"][-1]["content"]
     assert text.rpartition("#### ")[2] == row["answer"]
+
+
+ON_THE_HUB = [
+    # (dataset, rows read, layout, valid rows)
+    ({"name": "Anthropic/hh-rlhf", "subset": "harmless-base"}, 1500, "transcripts", 1491),
+    (
+        {"name": "Anthropic/hh-rlhf", "subset": "harmless-base", "split": "test"},
+        300, "transcripts", 299,
+    ),
+    ({"name": "openai/gsm8k", "subset": "main"}, 7473, "question_answer", 7473),
+    ({"name": "openai/gsm8k", "subset": "main", "split": "test"}, 500, "question_answer", 500),
+    (
+        {"name": "llamafactory/demo_data", "subset": "alpaca_en_demo.json"},
+        799, "alpaca", 799,
+    ),
+    (
+        {"name": "llamafactory/demo_data", "subset": "dpo_en_demo.json"},
+        240, "preference_conversations", 240,
+    ),
+    (
+        {"name": "llamafactory/demo_data", "subset": "kto_en_demo.json"},
+        240, "unpaired_messages", 240,
+    ),
+    ({"name": "google/IFEval"}, 300, "prompt", 300),
+]  # fmt: skip
+PREPARE = """
+import json, sys
+from pathlib import Path
+from aligntune.config.slices import DataSlice
+from aligntune.data.prepare import Place, prepare
+from aligntune.data.sources import fingerprint
+found = []
+for number, item in enumerate(json.loads(sys.argv[1])):
+    out = Path(f"out-{number}")
+    out.mkdir()
+    spec = DataSlice.model_validate(json.loads(sys.argv[2]) | {"datasets": [item]})
+    made = prepare(spec, {"datasets[0]": fingerprint(spec.datasets[0])}, Place(out))
+    found.append(made.facts["sources"][0])
+print(json.dumps(found))
+"""
+
+
+def test_under_their_hub_names_every_row_arrives(tmp_path):
+    every = {"duplicates": "keep", "decontaminate": None}
+    with LoopbackHub(HUB.parent) as hub:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                PREPARE,
+                json.dumps([dataset for dataset, *_ in ON_THE_HUB]),
+                json.dumps(DEFAULTS | {"cleaning": every}),
+            ],  # fmt: skip
+            env=os.environ | hub.env(tmp_path) | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [[each["read"], each["format"], each["kept"]] for each in found] == [
+        expected for _, *expected in ON_THE_HUB
+    ]
+    assert all(each["fingerprint"].startswith("commit:") for each in found)
+
+
+def test_hh_dialogues_keep_every_turn(run_stage):
+    """As many turns as the text has markers, of every dialogue that is kept."""
+    with gzip.open(HH["name"], "rt") as file:
+        texts = [json.loads(line)["chosen"] for line in file if line.strip()]
+    made = run_stage(HH, cleaning={"duplicates": "keep"})
+    told = {row["chosen"][0]["content"]: len(row["prompt"]) + 1 for row in made.train}
+    counted = 0
+    for text in texts:
+        markers = text.count("\n\nHuman:") + text.count("\n\nAssistant:")
+        answer = text.rpartition("\n\nAssistant:")[2].strip()
+        counted += told.get(answer) == markers
+    assert counted >= 1480

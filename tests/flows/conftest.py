@@ -29,7 +29,11 @@ logging:
   push_to_hub: true
   hub_model_id: me/tiny
 """
-STAGES = ("model", "data", "sft", "eval-data", "evaluate-base", "evaluate-sft", "register", "push")
+STAGES = (
+    "model", "tokenizer", "eval-data", "data", "sft", "evaluate-base", "evaluate-sft", "register",
+    "push",
+)  # fmt: skip
+BEFORE_SFT = ("model", "tokenizer", "eval-data", "data")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from aligntune.config.load import load
 from aligntune.errors import DataError, ServiceError
 from aligntune.plan import plan
 
-from .conftest import CONFIG, STAGES, start, trainers, wait_for_checkpoint
+from .conftest import BEFORE_SFT, CONFIG, STAGES, start, trainers, wait_for_checkpoint
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -25,15 +25,13 @@ def test_an_interrupted_flow_says_so_in_prefect(interrupted, prefect):
     assert (flow_run.state.type.value, flow_run.state.name) == ("CANCELLED", "Interrupted")
     assert "same command" in flow_run.state.message
     states = {label: task.state.name for label, task in prefect.tasks(flow_run).items()}
-    assert states == {"model": "Completed", "data": "Completed", "sft": "Interrupted"}
+    assert states == dict.fromkeys(BEFORE_SFT, "Completed") | {"sft": "Interrupted"}
 
 
 def test_the_same_command_again_finishes_what_was_interrupted(finished, prefect, output, config):
     assert (finished.state.type.value, finished.name) == ("COMPLETED", "Tiny.run_1")
     states = {label: task.state.name for label, task in prefect.tasks(finished).items()}
-    assert states == {
-        label: "Cached" if label in ("model", "data") else "Completed" for label in STAGES
-    }
+    assert states == {label: "Cached" if label in BEFORE_SFT else "Completed" for label in STAGES}
     assert (output / "runs" / "Tiny.run_1" / "report.html").exists()
     for entry in plan(load([config])).stages:
         assert find(output / "stages", entry.stage.kind, entry.stage.key, verify=True)

@@ -5,6 +5,8 @@ import json
 import pytest
 from loopback_hub import LoopbackHub
 
+from aligntune.data.rows import read_rows
+
 CONFIG = """
 algo: dpo
 model: {{name_or_path: microsoft/DialoGPT-tiny, precision: fp32, max_seq_length: 128}}
@@ -52,5 +54,5 @@ def test_a_run_pins_the_commits_it_fetched_and_survives_a_busy_hub(root, aligntu
     assert len(source) == len("commit:") + 40
     rows = manifest["metrics"]
     assert rows["rows_train"] + rows["rows_heldout"] == 24
-    (sample, *_) = manifest["facts"]["samples"]
-    assert [turn["role"] for turn in sample["prompt"]] == ["user", "assistant", "user"]
+    row = read_rows(data.parent / "train.parquet")[0]
+    assert [turn["role"] for turn in row["prompt"]] == ["user", "assistant", "user"]

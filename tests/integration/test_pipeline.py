@@ -13,7 +13,7 @@ from aligntune.direct import post_train
 from aligntune.plan import plan
 
 STAGES = [
-    "model", "sft-data", "sft", "data", "dpo", "eval-data",
+    "model", "tokenizer", "eval-data", "sft-data", "sft", "data", "dpo",
     "evaluate-base", "evaluate-sft", "evaluate-dpo", "register",
 ]  # fmt: skip
 
@@ -184,7 +184,7 @@ def test_another_chat_template_reruns_everything_that_reads_the_model(
     template = tmp_path / "template.jinja"
     template.write_text("{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}")
     changed = states(config_path, f"model.chat_template={template}")
-    assert {label for label, why in changed.items() if not why} == {"sft-data", "data", "eval-data"}
+    assert {label for label, why in changed.items() if not why} == {"eval-data"}
 
 
 def test_a_manifest_names_everything_it_was_made_from(finished, config_path):

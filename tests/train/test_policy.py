@@ -232,7 +232,8 @@ def test_the_best_checkpoint_is_kept_and_not_the_last(tiny_model, data, setting)
     """What is learned is wrong on the held-out rows, more so with every step."""
     other = {"role": "assistant", "content": "one two three four five six"}
     folder = data([{"messages": [row["messages"][0], other]} for row in ROWS])
-    (folder / "train.parquet").rename(folder / "heldout.parquet")
+    for ending in ("parquet", "tokens.parquet"):
+        (folder / f"train.{ending}").rename(folder / f"heldout.{ending}")
     data(ROWS)
     ruinous = spec(max_steps=6, learning_rate=5e-2, lr_scheduler_type="constant")
     wanted = {"save_steps": 1, "eval_steps": 1, "load_best": 1}
