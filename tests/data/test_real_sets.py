@@ -120,7 +120,7 @@ def test_under_their_hub_names_every_row_arrives(tmp_path):
                 PREPARE,
                 json.dumps([dataset for dataset, *_ in ON_THE_HUB]),
                 json.dumps(DEFAULTS | {"cleaning": every}),
-            ],  # fmt: skip
+            ],
             env=os.environ | hub.env(tmp_path) | {"PYTHONPATH": os.pathsep.join(sys.path)},
             cwd=tmp_path,
             capture_output=True,
