@@ -104,13 +104,14 @@ def flow(paths: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
 
 @app.command()
 @_config_options
+@click.option("--samples", type=click.IntRange(0, 10), default=2, help="Rows shown per source.")
 @_json
-def data(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+def data(paths: tuple[Path, ...], overrides: tuple[str, ...], samples: int, as_json: bool) -> None:
     """Run the data stages only, and show what they made of each source."""
     from aligntune.direct import prepare_data
 
     command = _command("data", paths, overrides)
-    prepare_data(_checked(paths, overrides), command, as_json=as_json)
+    prepare_data(_checked(paths, overrides), command, samples=samples, as_json=as_json)
 
 
 @app.command()

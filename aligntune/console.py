@@ -2,10 +2,12 @@
 
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any
 
 from rich.console import Console
@@ -55,6 +57,9 @@ def configure(level: str, console: Console) -> None:
 
 def screen(*, stderr: bool = False) -> Console:
     """Where a person reads; as wide as its tables need where it is not a terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, TextIOWrapper):  # what a terminal cannot show is no reason to fail
+        stream.reconfigure(errors="backslashreplace")
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=160)
 

@@ -11,7 +11,7 @@ from aligntune.config.run import RunConfig
 from aligntune.console import configure, screen, stage_progress
 from aligntune.interrupt import stop_on_signals
 from aligntune.launch import execute_in_child
-from aligntune.plan import Stage, only, plan
+from aligntune.plan import Stage, plan
 from aligntune.run import Done, execute
 from aligntune.session import Session, opened, preparing
 from aligntune.show import done_line, result_record, show_result
@@ -46,8 +46,11 @@ def post_train(config: RunConfig, command: str, *, as_json: bool = False) -> Non
         show_result(console, session)
 
 
-def prepare_data(config: RunConfig, command: str, *, as_json: bool = False) -> None:
-    """Run the data stages of `config` and what they read, and print their reports.
+def prepare_data(
+    config: RunConfig, command: str, *, samples: int = 2, as_json: bool = False
+) -> None:
+    """Run the data stages of `config` and what they read, and print their reports, with so many
+    samples of each source.
 
     The artifacts are those that a run would make, so a run reuses them.
 
@@ -59,7 +62,7 @@ def prepare_data(config: RunConfig, command: str, *, as_json: bool = False) -> N
 
     console = screen(stderr=as_json)
     configure(config.logging.level, console)
-    wanted = only(plan(config), "data")
+    wanted = plan(config, only="data")
     with stop_on_signals() as stopping, preparing(wanted, command) as session:
         for entry in wanted.stages:
             with stage_progress(console, entry.stage.label) as progress:
@@ -74,7 +77,7 @@ def prepare_data(config: RunConfig, command: str, *, as_json: bool = False) -> N
         return
     for label, folder in folders.items():
         console.print()
-        show(read(folder), folder, label, console)
+        show(read(folder), folder, label, console, samples)
 
 
 def _separate(config: RunConfig, stage: Stage) -> bool:

@@ -1,8 +1,8 @@
 """What a run would do, stage by stage: reuse or run, and why. Reads, never writes."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,9 @@ class Plan:
         return next(planned for planned in self.stages if planned.stage.label == label)
 
 
-def plan(config: RunConfig) -> Plan:
-    """The stages of `config` in order, each with its key and whether it exists.
+def plan(config: RunConfig, only: str | None = None) -> Plan:
+    """The stages of `config` in order, each with its key and whether it exists; with `only`, those
+    of that kind and what they read.
 
     Asks the hub for commits where a source is there; imports no torch.
     """
@@ -63,7 +64,8 @@ def plan(config: RunConfig) -> Plan:
     known = _manifests(paths.stages)
     done: dict[str, Stage] = {}
     planned = []
-    for step in steps(config, tracking_uri=tracking_identity(), hub_endpoint=hub_endpoint()):
+    every = steps(config, tracking_uri=tracking_identity(), hub_endpoint=hub_endpoint())
+    for step in _needed(every, only) if only else every:
         stage = _resolve(step, done)
         done[step.label] = stage
         artifact = find(paths.stages, stage.kind, stage.key)
@@ -71,14 +73,12 @@ def plan(config: RunConfig) -> Plan:
     return Plan(config, paths, tuple(planned))
 
 
-def only(whole: Plan, kind: str) -> Plan:
-    """The stages of one kind, and what they read."""
-    wanted = {entry.stage.name for entry in whole.stages if entry.stage.kind == kind}
-    for entry in reversed(whole.stages):  # a stage comes after its inputs
-        if entry.stage.name in wanted:
-            wanted |= set(entry.stage.inputs.values())
-    chosen = tuple(entry for entry in whole.stages if entry.stage.name in wanted)
-    return replace(whole, stages=chosen)
+def _needed(every: Sequence[Step], kind: str) -> list[Step]:
+    wanted = {step.label for step in every if step.kind == kind}
+    for step in reversed(every):  # a step comes after its inputs
+        if step.label in wanted:
+            wanted |= set(step.inputs.values())
+    return [step for step in every if step.label in wanted]
 
 
 def _resolve(step: Step, done: Mapping[str, Stage]) -> Stage:

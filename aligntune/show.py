@@ -45,7 +45,7 @@ def show_plan(plan: Plan) -> None:
     to_run = sum(planned.artifact is None for planned in plan.stages)
     console.print(f"\n{to_run} of {len(plan.stages)} stages to run")
     for name, where in (("artifacts", plan.paths.stages), ("run", plan.paths.run)):
-        console.print(f"{name:<10} {_from_here(where)}", highlight=False, soft_wrap=True)
+        console.print(f"{name:<10} {from_here(where)}", highlight=False, soft_wrap=True)
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
@@ -97,8 +97,8 @@ def show_result(console: Console, session: Session) -> None:
     what = "everything was reused" if reused == len(rows) else f"{reused} stages reused"
     console.print(f"\n{len(rows)} stages in {_clock(session.seconds)}, {what}", highlight=False)
     places = {
-        "model": _from_here(session.folder / "model"),
-        "report": _from_here(session.report),
+        "model": from_here(session.folder / "model"),
+        "report": from_here(session.report),
         "mlflow": _store(session.context.tracking_uri),
     }
     for name, where in places.items():
@@ -126,14 +126,14 @@ def result_record(session: Session) -> dict[str, Any]:
     }
 
 
-def _from_here(path: Path) -> str:
+def from_here(path: Path) -> str:
     """Relative where it is below the working directory."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _store(uri: str) -> str:
     path = uri.removeprefix("sqlite:///")
-    return tracking_identity() if path == uri else f"sqlite:///{_from_here(Path(path))}"
+    return tracking_identity() if path == uri else f"sqlite:///{from_here(Path(path))}"
 
 
 def _version(facts: Mapping[str, object], label: str, session: Session) -> str:

@@ -156,16 +156,17 @@ def _data(session: Session) -> Iterator[DataRow]:
         if artifact.manifest.kind == "data":
             for split, digest in artifact.manifest.facts["digests"].items():
                 rows = int(artifact.manifest.metrics[f"rows_{split}"])
-                yield DataRow(label, split, rows, digest, _dropped(artifact))
+                page = f"stages/{label}/report.html"
+                yield DataRow(label, split, rows, digest, _dropped(artifact), page)
 
 
 def _dropped(artifact: Artifact) -> str:
-    """Why rows are not there, and where each of them is."""
+    """Why rows are not there."""
     from aligntune.data.report import CAUSES
 
     counts = {cause: int(artifact.manifest.metrics[cause]) for cause in CAUSES}
     told = ", ".join(f"{count:,} {cause}" for cause, count in counts.items() if count)
-    return f"{told.replace('_', ' ')}: see report.html of the stage" if told else ""
+    return f"{told.replace('_', ' ')} dropped" if told else ""
 
 
 def _lineage(session: Session) -> Iterator[Fact]:

@@ -31,6 +31,8 @@ _BATCH = 1000
 """Metrics per request, MLflow's limit."""
 _DIGEST = 36
 """Characters of a dataset digest, MLflow's limit."""
+_SOURCE = 65_535
+"""Characters of a dataset's source, MLflow's limit."""
 _SEND_EVERY = 5.0
 """Seconds between batches while a stage runs."""
 
@@ -222,6 +224,8 @@ def reused_stage(tracker: Tracker, label: str, artifact: Artifact) -> str | None
         tags = {"aligntune.artifact": artifact.name, "aligntune.cached_from": origin}
         run_id = _child(client, tracker, label, tags)
         _log_metrics(client, run_id, artifact.manifest.metrics)
+        if artifact.manifest.kind == "data":
+            client.log_inputs(run_id, datasets(label, artifact))
         client.set_terminated(run_id, "FINISHED")
         return run_id
     return None
@@ -232,23 +236,51 @@ def datasets(role: str, artifact: Artifact) -> list[DatasetInput]:
     see chat columns, nor rows after the 10,000th."""
     found = []
     for split, digest in artifact.manifest.facts["digests"].items():
+        file = artifact.path / f"{split}.parquet"
         described = Dataset(
             name=f"{artifact.name}-{split}",
             digest=digest[:_DIGEST],
             source_type="local",
-            source=json.dumps(
-                {
-                    "uri": str(artifact.path / f"{split}.parquet"),
-                    "sources": {
-                        f"{source['name']} ({source['split']})": source["fingerprint"]
-                        for source in artifact.manifest.facts["sources"]
-                    },
-                }
-            ),
+            source=_source(file, artifact.manifest.facts["sources"]),
+            schema=_schema(file),
             profile=json.dumps({"num_rows": artifact.manifest.metrics[f"rows_{split}"]}),
         )
         found.append(DatasetInput(described, [InputTag("mlflow.data.context", role)]))
     return found
+
+
+def _source(file: Path, sources: Sequence[Mapping[str, Any]]) -> str:
+    """Where the rows are, and what they came from, as far as MLflow has room for it."""
+    names = ("name", "subset", "split", "fingerprint")
+    came = [{name: source[name] for name in names if source.get(name)} for source in sources]
+    while True:
+        left_out = {"left_out": len(sources) - len(came)} if len(came) < len(sources) else {}
+        text = json.dumps({"uri": str(file), "sources": came} | left_out)
+        if len(text) <= _SOURCE or not came:
+            return text
+        came = came[: len(came) // 2]
+
+
+def _schema(file: Path) -> str:
+    """The columns as MLflow shows them."""
+    import pyarrow.parquet as pq
+
+    columns = [
+        {"name": column.name, "required": not column.nullable} | _type(column.type)
+        for column in pq.read_schema(file)
+    ]
+    return json.dumps({"mlflow_colspec": columns})
+
+
+def _type(column: Any) -> dict[str, Any]:
+    from pyarrow import types
+
+    if types.is_list(column):
+        return {"type": "array", "items": _type(column.value_type)}
+    if types.is_struct(column):
+        fields = {field.name: _type(field.type) | {"required": False} for field in column}
+        return {"type": "object", "properties": fields}
+    return {"type": "boolean" if types.is_boolean(column) else "string"}
 
 
 def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:

@@ -211,6 +211,16 @@ def test_links_are_the_given_ones_and_no_others():
     }
 
 
+def test_a_data_row_links_to_its_own_report_and_nowhere_else():
+    def links(page):
+        return Page(render(replace(REPORT, data=(replace(REPORT.data[0], page=page),)))).links()
+
+    inside = "stages/sft-data/report.html"
+    assert inside in links(inside)
+    for outside in ("stages/../report.html", "/etc/passwd", "stages//x.example/report.html"):
+        assert outside not in links(outside)
+
+
 @pytest.mark.parametrize("url", ["", "file:///etc/passwd", "ftp://x", "http:/x", "http://[", None])
 def test_what_no_browser_should_follow_is_no_link(url):
     assert words.web(url) == ""

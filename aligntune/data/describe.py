@@ -67,6 +67,7 @@ def _source(
     shown = rows[:: max(len(rows) // SAMPLES, 1)][:SAMPLES]
     return SourceReport(
         name=source.name,
+        subset=source.dataset.subset,
         split=source.dataset.split,
         kind="heldout" if source.heldout else "train",
         fingerprint=source.fingerprint,

@@ -1,8 +1,9 @@
 """What the data stage has to say of its sources, as data: `report.json`."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -63,6 +64,7 @@ class SourceReport:
     """Rows in the chat template."""
     reasons: tuple[tuple[str, int, str], ...]
     """(why rows are invalid, how many, where the first is), the commonest."""
+    subset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,14 @@ class DataReport:
     """How the sizes came about."""
     max_length: int | None
     sources: tuple[SourceReport, ...]
+
+
+MAX_SAMPLES = 800_000
+"""Characters of all samples together, so that a report of many sources stays small."""
+MAX_SAMPLE = 2000
+"""Characters of one sample."""
+# Legal in JSON only as escapes, or apt to change how the text around them is shown.
+_ODD = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def histogram(values: Sequence[int]) -> Histogram | None:
@@ -104,7 +114,20 @@ def facts(source: SourceReport) -> dict[str, Any]:
 
 
 def write(report: DataReport, out: Path) -> None:
-    write_atomic(out / FILE, json.dumps(asdict(report), indent=1, ensure_ascii=False))
+    """report.json in `out`, with as many samples of each source as there is room for."""
+    text = json.dumps(asdict(_fitting(report)), indent=1, ensure_ascii=False)
+    write_atomic(out / FILE, _ODD.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def _fitting(report: DataReport) -> DataReport:
+    room = max(MAX_SAMPLES // (MAX_SAMPLE * max(len(report.sources), 1)), 1)
+    return replace(
+        report,
+        sources=tuple(
+            replace(source, samples=tuple(text[:MAX_SAMPLE] for text in source.samples[:room]))
+            for source in report.sources
+        ),
+    )
 
 
 def read(folder: Path) -> DataReport:

@@ -3,6 +3,8 @@
 Every text may come from a dataset: none is trusted.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from aligntune.artifacts import write_atomic
@@ -11,6 +13,8 @@ from aligntune.data.report import CAUSES, DataReport, SourceReport, read
 from aligntune.report import words
 from aligntune.report.page import environment
 
+LANGUAGES = 8
+"""So many are named."""
 COUNTS = ("read", "not_sampled", *CAUSES, "truncated", "kept", "train", "heldout")
 
 
@@ -19,7 +23,7 @@ def write(folder: Path) -> None:
     bytes."""
     report = read(folder)
     page = environment().get_template("data.html.j2")
-    html = page.render(report=report, columns=columns(report), facts=facts)
+    html = page.render(report=report, columns=columns(report), facts=facts, title=title)
     write_atomic(folder / "report.html", words.visible(html))
     write_atomic(folder / "report.md", markdown(report))
 
@@ -59,7 +63,7 @@ def markdown(report: DataReport) -> str:
         lines += ["", f"## {_cell(title(source))}", "", f"`{source.fingerprint}`", ""]
         lines += [f"- {_cell(fact)}" for fact in facts(source)]
         for sample in source.samples:
-            lines += ["", *(f"    {printable(line)}" for line in sample.splitlines())]
+            lines += ["", *_fenced(sample)]
     lines += ["", *(f"{split} sha256 `{digest}`  " for split, digest in report.digests.items())]
     return "\n".join(lines) + "\n"
 
@@ -78,22 +82,42 @@ def facts(source: SourceReport) -> list[str]:
     if source.languages is None:
         found.append("languages: not measured; pip install 'aligntune-pipeline[languages]'")
     elif source.languages:
-        shares = ", ".join(f"{code} {share:.1%}" for code, share in source.languages.items())
-        found.append(f"languages: {shares} (of {source.looked_at:,})")
+        found.append(f"languages: {_shares(source.languages)} (of {source.looked_at:,})")
     for reason, count, place in source.reasons:
-        found.append(f"invalid: {reason} ({count:,} rows, the first is {place})")
+        where = "it is" if count == 1 else "the first is"
+        rows = "row" if count == 1 else "rows"
+        found.append(f"invalid: {reason} ({count:,} {rows}, {where} {place})")
     return found
+
+
+def _shares(languages: Mapping[str, float]) -> str:
+    """The commonest, and what is left."""
+    commonest = list(languages.items())[:LANGUAGES]
+    shown = [f"{code} {share:.1%}" for code, share in commonest]
+    if others := len(languages) - len(commonest):
+        left = max(1 - sum(share for _, share in commonest), 0)
+        shown.append(f"{others} more {left:.1%}")
+    return ", ".join(shown)
 
 
 def title(source: SourceReport) -> str:
     """What a source is called."""
-    return source.name if source.split == "train" else f"{source.name} ({source.split})"
+    name = f"{source.name} {source.subset}" if source.subset else source.name
+    return name if source.split == "train" else f"{name} ({source.split})"
 
 
 def sizes(report: DataReport) -> str:
     """How many rows there are of each split."""
     parts = ", ".join(f"{count:,} {split}" for split, count in report.rows.items())
     return f"{report.task} rows: {parts}"
+
+
+def _fenced(text: str) -> list[str]:
+    """Lines in a code block that nothing in them can end."""
+    lines = [printable(line) for line in text.splitlines()]
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(longest + 1, 3)
+    return [f"{fence}text", *lines, fence]
 
 
 def _cell(text: str) -> str:

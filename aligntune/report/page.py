@@ -55,7 +55,7 @@ def environment() -> "Environment":
     filters = (
         words.number, words.measure, words.span, words.signed, words.signed_span,
         words.difference_unit, words.percent, words.duration, words.moment, words.shorten,
-        words.web,
+        words.web, words.beside,
     )  # fmt: skip
     made.filters.update({function.__name__: function for function in filters})
     return made

@@ -33,6 +33,8 @@ class DataRow:
     digest: str
     note: str = ""
     """Anything else worth a line: a hub commit, how many rows were dropped and why."""
+    page: str = ""
+    """The data report, `stages/<label>/report.html` from this one; anything else is no link."""
 
 
 @dataclass(frozen=True, slots=True)

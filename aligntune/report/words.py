@@ -114,6 +114,11 @@ def web(url: str | None) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
+def beside(path: str) -> str:
+    """`path` if it is the page of a stage beside this one; else nothing."""
+    return path if re.fullmatch(r"stages/[\w-]+/report\.html", path, re.ASCII) else ""
+
+
 def _bare(value: float, unit: str) -> str:
     if unit == "%" and math.isfinite(value):
         return _fixed(100 * value, 1)

