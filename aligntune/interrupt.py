@@ -1,16 +1,13 @@
 """A request to stop, by SIGTERM or Ctrl-C, that lets the current step finish and save."""
 
 import ctypes
-import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-
-LOG = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -30,7 +27,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.set()
-        LOG.warning("%s: finishing this step, then saving", signal.Signals(number).name)
+        _say(f"{signal.Signals(number).name}: finishing this step, then saving\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -38,6 +35,12 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    """Past every log and console: the code that the signal interrupted may hold their locks."""
+    with suppress(OSError):  # nobody may be there to read it
+        os.write(2, text.encode())
 
 
 def stop_with(parent: int) -> None:

@@ -6,11 +6,13 @@ To add a kind: a function, and a line in READERS.
 import csv
 import io
 import json
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,9 +22,11 @@ from aligntune.errors import DataError
 _BOM = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 LOOKED_AT = 1000
-"""Lines of a jsonl file whose keys are taken for its columns."""
+"""Rows of a jsonl file whose keys are taken for its columns."""
 MAX_CELL = 2**26
 """Bytes of a csv cell; the rules for rows refuse much less than that by name."""
+_END = "\0end of file"
+"""A csv line after the last one, which only a quote that is left open can swallow."""
 
 
 def suffix(name: str) -> str | None:
@@ -30,28 +34,47 @@ def suffix(name: str) -> str | None:
     return next((ending for ending in READERS if name.lower().endswith(ending)), None)
 
 
-def read_files(paths: Sequence[Path]) -> Rows:
-    """The rows of files whose names have one of the READERS' endings, one file after the other."""
-    parts = [read_file(path) for path in paths]
+def read_files(paths: Mapping[str, Path]) -> Rows:
+    """The rows of files with one of the READERS' endings, one file after the other.
+
+    `paths` has them by what messages call them: their names, below their folders where there are
+    several.
+    """
+    parts = [_called(name, path, read_file(path)) for name, path in paths.items()]
     if len(parts) == 1:
         return parts[0]
+    _refuse_other_kinds(list(paths), parts)
     starts = [0, *accumulate(part.count for part in parts)]
 
-    def part_of(index: int) -> int:
-        return bisect_right(starts, index) - 1
-
     def at(indices: Sequence[int]) -> Iterator[Row | Unreadable]:
-        for number, part in enumerate(parts):
-            inside = [i - starts[number] for i in indices if part_of(i) == number]
-            if inside:
-                yield from part.at(inside)
+        for part, start, end in zip(parts, starts, starts[1:], strict=False):
+            inside = indices[bisect_left(indices, start) : bisect_left(indices, end)]
+            if len(inside):
+                yield from part.at([index - start for index in inside])
 
     def place(index: int) -> str:
-        number = part_of(index)
+        number = bisect_right(starts, index) - 1
         return parts[number].place(index - starts[number])
 
     columns = dict.fromkeys(name for part in parts for name in part.columns)
     return Rows(tuple(columns), starts[-1], at, place)
+
+
+def _called(name: str, path: Path, rows: Rows) -> Rows:
+    folder = name.removesuffix(path.name)
+    return replace(rows, place=lambda index: folder + rows.place(index))
+
+
+def _refuse_other_kinds(names: Sequence[str], parts: Sequence[Rows]) -> None:
+    """DataError for a file that shares no column with the first: it holds something else."""
+    told = [(name, part.columns) for name, part in zip(names, parts, strict=True) if part.columns]
+    for name, columns in told[1:]:
+        first, known = told[0]
+        if not set(columns) & set(known):
+            raise DataError(
+                f"{first} has the columns {', '.join(known)} but {name} has "
+                f"{', '.join(columns)}; name the files of one kind with a glob"
+            )
 
 
 def read_file(path: Path) -> Rows:
@@ -73,11 +96,15 @@ def _readable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed if its name says so."""
+    """The text's bytes, decompressed if its name says so. DataError for UTF-16."""
     import pyarrow as pa
 
     with pa.input_stream(str(path), compression="detect") as stream:
-        yield io.BufferedReader(stream, 1 << 20)
+        file = io.BufferedReader(stream, 1 << 20)
+        start = file.peek(2)[:2]
+        if start in _UTF_16 or b"\0" in start:
+            raise DataError(f"{path}: is UTF-16; save the file as UTF-8")
+        yield file
 
 
 def _json(path: Path) -> Rows:
@@ -106,33 +133,29 @@ def _json(path: Path) -> Rows:
 
 def _jsonl(path: Path) -> Rows:
     """The keys of the first rows are the columns, so that a large file is decoded only once."""
-    columns: dict[str, None] = {}
-    for _, line in islice(_lines(path), LOOKED_AT):
-        row = _decoded(line)
-        columns.update(dict.fromkeys(row if isinstance(row, dict) else ()))
-    blank: list[int] = []
+    decoded = (_decoded(line) for line in _lines(path))
+    rows = islice((row for row in decoded if isinstance(row, dict)), LOOKED_AT)
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    blank = array("Q")
     number = 0
     with _open(path) as file:
-        if file.peek(2)[:2] in _UTF_16:  # type: ignore[attr-defined]
-            raise DataError(f"{path}: is UTF-16; save the file as UTF-8")
         for number, line in enumerate(file, start=1):
             if line.isspace():
                 blank.append(number)
 
     def place(index: int) -> str:
-        line = index + 1
-        for empty in blank:
-            line += empty <= line
-        return f"{path.name}:{line}"
+        # The blank line number `i` (from 0) has `blank[i] - 1 - i` rows above it.
+        above = bisect_right(range(len(blank)), index, key=lambda i: blank[i] - 1 - i)
+        return f"{path.name}:{index + 1 + above}"
 
-    return Rows(tuple(columns), number - len(blank), partial(_jsonl_at, path), place)
+    return Rows(columns, number - len(blank), partial(_jsonl_at, path), place)
 
 
 def _jsonl_at(path: Path, indices: Sequence[int]) -> Iterator[Row | Unreadable]:
     wanted = iter(indices)
     index = next(wanted, None)
     with _readable(path):
-        for position, (_, line) in enumerate(_lines(path)):
+        for position, line in enumerate(_lines(path)):
             if position != index:
                 continue
             yield _decoded(line)
@@ -141,12 +164,12 @@ def _jsonl_at(path: Path, indices: Sequence[int]) -> Iterator[Row | Unreadable]:
                 return
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number, content) of every line that is not blank."""
+def _lines(path: Path) -> Iterator[bytes]:
+    """Every line that is not blank."""
     with _open(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(file):
             if not line.isspace():
-                yield number, line.removeprefix(_BOM) if number == 1 else line
+                yield line if number else line.removeprefix(_BOM)
 
 
 def _decoded(line: bytes) -> Row | Unreadable:
@@ -155,9 +178,22 @@ def _decoded(line: bytes) -> Row | Unreadable:
 
     try:
         row = orjson.loads(line)
+        if _rounded(row):
+            row = json.loads(line)
     except orjson.JSONDecodeError:
         row = _leniently(line)
+    except RecursionError:
+        row = Unreadable("JSON nested too deep")
     return row if isinstance(row, dict | Unreadable) else Unreadable(_kind(row))
+
+
+def _rounded(value: Any) -> bool:
+    """Whether a number in it may be an integer beyond 64 bits, which orjson rounds."""
+    if isinstance(value, float):
+        return abs(value) >= 2**63
+    if isinstance(value, dict):
+        return any(map(_rounded, value.values()))
+    return isinstance(value, list) and any(map(_rounded, value))
 
 
 def _leniently(line: bytes) -> Any:
@@ -183,35 +219,56 @@ def _kind(value: object) -> str:
 
 def _csv(path: Path) -> Rows:
     """Every cell is text: what looks like a number may be an answer such as `007`."""
-    csv.field_size_limit(MAX_CELL)
     records = _records(path)
     _, names = next(records, (0, []))
-    if len(set(names)) < len(names):
-        raise DataError(f"{path}:1: two columns have the same name; rename one")
-    lines = [line for line, _ in records]
+    if isinstance(named := _row(names, names), Unreadable):
+        raise DataError(f"{path}:1: {named.reason}; save the file as UTF-8")
+    _refuse_same(f"{path}:1", names)
+    lines = array("Q", (line for line, _ in records))
 
     def at(indices: Sequence[int]) -> Iterator[Row | Unreadable]:
         wanted = iter(indices)
         index = next(wanted, None)
         with _readable(path):
             for position, (_, cells) in enumerate(islice(_records(path), 1, None)):
-                if position == index:
-                    yield _row(names, cells)
-                    index = next(wanted, None)
+                if position != index:
+                    continue
+                yield _row(names, cells)
+                index = next(wanted, None)
+                if index is None:
+                    return
 
     return Rows(tuple(names), len(lines), at, lambda index: f"{path.name}:{lines[index]}")
 
 
+def _refuse_same(where: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise DataError(f"{where}: two columns have the same name; rename one")
+
+
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line on which it starts, cells) of every record that is not blank."""
+    """(line on which it starts, cells) of every record that is not blank.
+
+    DataError for a quote that is left open, as it makes one cell of all that follows.
+    """
+    csv.field_size_limit(MAX_CELL)
+    start = 1
     with _open(path) as file:
         text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(text)
-        start = 1
-        for cells in reader:
-            if cells:
-                yield start, cells
-            start = reader.line_num + 1
+        reader = csv.reader(chain(text, [_END]))
+        try:
+            for cells in reader:
+                if cells == [_END]:
+                    return
+                if cells and cells[-1].endswith(_END):
+                    raise DataError(f"{path}:{start}: a quote is opened and never closed; close it")
+                if cells:
+                    yield start, cells
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(
+                f"{path}:{start}: {error}; most likely a quote that is not closed"
+            ) from None
 
 
 def _row(names: Sequence[str], cells: Sequence[str]) -> Row | Unreadable:
@@ -228,10 +285,11 @@ def _parquet(path: Path) -> Rows:
 
     with pq.ParquetFile(path) as file:
         names, count = tuple(file.schema_arrow.names), file.metadata.num_rows
+    _refuse_same(str(path), names)
     return Rows(names, count, partial(_parquet_at, path), _rows_of(path))
 
 
-def _parquet_at(path: Path, indices: Sequence[int]) -> Iterator[Row]:
+def _parquet_at(path: Path, indices: Sequence[int]) -> Iterator[Row | Unreadable]:
     import pyarrow.parquet as pq
 
     with _readable(path), pq.ParquetFile(path) as file:
@@ -248,24 +306,41 @@ def _arrow(path: Path) -> Rows:
     except pa.ArrowInvalid:
         table = pa.ipc.open_stream(source).read_all()
 
-    def at(indices: Sequence[int]) -> Iterator[Row]:
+    _refuse_same(str(path), table.column_names)
+
+    def at(indices: Sequence[int]) -> Iterator[Row | Unreadable]:
         return _chosen(table.to_batches(max_chunksize=BATCH), indices)
 
     return Rows(tuple(table.column_names), table.num_rows, at, _rows_of(path))
 
 
-def _chosen(batches: Any, indices: Sequence[int]) -> Iterator[Row]:
+def _chosen(batches: Any, indices: Sequence[int]) -> Iterator[Row | Unreadable]:
     """The rows with these ascending indices, counted over all batches."""
     import numpy as np
     import pyarrow as pa
 
     wanted = np.asarray(indices, dtype=np.int64)
-    start = 0
-    for batch in batches:
-        low, high = np.searchsorted(wanted, (start, start + batch.num_rows))
-        if high > low:
-            yield from batch.take(pa.array(wanted[low:high] - start)).to_pylist()
-        start += batch.num_rows
+    start = done = 0
+    for batch in batches if len(wanted) else ():
+        end = start + batch.num_rows
+        until = int(np.searchsorted(wanted, end))
+        if until > done:
+            yield from _values(batch.take(pa.array(wanted[done:until] - start)))
+        start, done = end, until
+        if done == len(wanted):
+            return
+
+
+def _values(batch: Any) -> list[Row | Unreadable]:
+    try:
+        rows: list[Row | Unreadable] = batch.to_pylist()
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows > 1:
+            return [row for i in range(batch.num_rows) for row in _values(batch.slice(i, 1))]
+        if isinstance(error, UnicodeDecodeError):
+            return [Unreadable(_not_utf8(error))]
+        return [Unreadable(f"cannot be decoded: {error}")]
+    return rows
 
 
 def _rows_of(path: Path) -> Callable[[int], str]:

@@ -1,6 +1,7 @@
 """Rows of a function of the user's: `package.module:function`."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from importlib import import_module
@@ -14,12 +15,18 @@ from aligntune.errors import ConfigError, DataError
 
 
 def source_of(name: str) -> Path | None:
-    """The file that a module is in, or None where there is no such module."""
+    """The file that a module is in, or None where there is no such module, or it is built in.
+
+    Looks into the packages that it is in; ConfigError where one cannot be imported.
+    """
+    module = name.partition(":")[0]
     try:
-        spec = find_spec(name.partition(":")[0])
+        spec = find_spec(module)
     except (ImportError, ValueError):
-        spec = None
-    return Path(spec.origin) if spec and spec.origin else None
+        return None
+    except Exception as error:  # code of the user's may raise anything
+        raise ConfigError(_failed(name, error)) from error
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
 def identity(name: str, params: Mapping[str, Any]) -> str:
@@ -28,8 +35,8 @@ def identity(name: str, params: Mapping[str, Any]) -> str:
     if source is None:
         module = name.partition(":")[0]
         raise ConfigError(f"there is no module {module!r} on the Python path")
-    told = f"{name} {sha256(source)} {json.dumps(params, sort_keys=True)}"
-    return hashlib.sha256(told.encode()).hexdigest()
+    given = json.dumps(params, sort_keys=True, default=repr)
+    return hashlib.sha256(f"{name} {sha256(source)} {given}".encode()).hexdigest()
 
 
 def rows(name: str, params: Mapping[str, Any]) -> list[Row]:
@@ -42,13 +49,31 @@ def rows(name: str, params: Mapping[str, Any]) -> list[Row]:
     module, _, function = name.partition(":")
     try:
         call = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{name} cannot be imported: {error}") from error
+    except Exception as error:  # code of the user's may raise anything
+        raise ConfigError(_failed(name, error)) from error
+    if not callable(call):
+        raise ConfigError(f"{name} is {type(call).__name__} and not a function")
+    _refuse_params(call, params)
     try:
         made = list(call(**params))
-    except Exception as error:  # code of the user's may raise anything
+    except Exception as error:
         raise DataError(f"{name} failed: {type(error).__name__}: {error}") from error
     for number, row in enumerate(made, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{name}: item {number} is {type(row).__name__}; yield dicts")
     return made
+
+
+def _refuse_params(call: Any, params: Mapping[str, Any]) -> None:
+    try:
+        signature = inspect.signature(call)
+    except ValueError:  # written in C
+        return
+    try:
+        signature.bind(**params)
+    except TypeError as error:
+        raise ConfigError(f"params: {error}; the function takes {signature}") from error
+
+
+def _failed(name: str, error: Exception) -> str:
+    return f"{name} cannot be imported: {type(error).__name__}: {error}"

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from aligntune.config.data import Dataset
 from aligntune.data import files, imported
 from aligntune.data.rows import Row, Rows, Unreadable
-from aligntune.data.urls import fetch
+from aligntune.data.urls import fetch, labels, public
 from aligntune.digest import sha256
 from aligntune.errors import ConfigError, DataError, unknown
 
@@ -90,16 +90,18 @@ def read(dataset: Dataset, fingerprint: str, seed: int = 0) -> Rows:
     """
     rows = _read(dataset, fingerprint, seed)
     if not rows.count:
-        raise DataError(f"dataset {dataset.name!r} ({dataset.split}) has no rows")
+        raise DataError(f"{_called(dataset)} ({dataset.split}) has no rows")
     return _renamed(rows, dataset) if dataset.columns else rows
 
 
 def heldout(dataset: Dataset) -> Dataset | None:
-    """The split of the same dataset that is held out."""
+    """The split of the same dataset that is held out: all of it, but of a dataset that is streamed
+    because it is huge as many rows as are taken of the other split."""
     if dataset.eval_split is None:
         return None
-    whole = {"percent": 100.0, "max_samples": None, "streaming": False}
-    return dataset.model_copy(update={"split": dataset.eval_split, "eval_split": None, **whole})
+    most = dataset.max_samples if dataset.streaming else None
+    own = {"split": dataset.eval_split, "eval_split": None, "percent": 100.0, "max_samples": most}
+    return dataset.model_copy(update=own)
 
 
 def _read(dataset: Dataset, fingerprint: str, seed: int) -> Rows:
@@ -117,7 +119,7 @@ def _read(dataset: Dataset, fingerprint: str, seed: int) -> Rows:
         return read_hub(dataset, fingerprint.removeprefix("commit:"), seed)
     paths = _local(dataset, kind)
     if fingerprint != f"sha256:{_digest(paths)}":
-        raise DataError(f"{paths[0]} has changed since the run was planned; start it again")
+        raise DataError(f"{_called(dataset)} has changed since the run was planned; start it again")
     return files.read_files(paths)
 
 
@@ -159,21 +161,22 @@ def _refuse_settings(dataset: Dataset, kind: Kind) -> None:
     for name, purpose in _REFUSED[kind].items():
         if name in given:
             raise ConfigError(
-                f"dataset {dataset.name!r}: `{name}` is for {purpose}; remove it from this one"
+                f"{_called(dataset)}: `{name}` is for {purpose}; remove it from this one"
             )
-    if dataset.streaming and dataset.max_samples is None:
+    if dataset.streaming and (dataset.max_samples is None or dataset.percent != 100):
         raise ConfigError(
-            f"dataset {dataset.name!r}: `streaming` reads a part; say how much with `max_samples`"
+            f"{_called(dataset)}: `streaming` reads a part; say how much with `max_samples`"
+            + (" and not with `percent`" if dataset.percent != 100 else "")
         )
     if kind not in ("hub", "procedural") and dataset.split != "train":
         raise ConfigError(
-            f"dataset {dataset.name!r}: a file is one split, so `split` must be 'train' and not "
+            f"{_called(dataset)}: a file is one split, so `split` must be 'train' and not "
             f"{dataset.split!r}; name the file that holds the other split"
         )
 
 
-def _local(dataset: Dataset, kind: Kind) -> list[Path]:
-    """The files that hold the rows, fetched if need be."""
+def _local(dataset: Dataset, kind: Kind) -> dict[str, Path]:
+    """The files that hold the rows, fetched if need be, by what messages call them."""
     if kind == "url":
         return fetch(dataset.name)
     if kind == "file":
@@ -185,11 +188,11 @@ def _local(dataset: Dataset, kind: Kind) -> list[Path]:
         place = logged_dataset(run_id, wanted)
     inner = _kind(place)
     if inner not in ("file", "url"):
-        raise ConfigError(f"dataset {dataset.name!r} is {place!r}; name that instead")
+        raise ConfigError(f"{_called(dataset)} is {place!r}; name that instead")
     return _local(dataset.model_copy(update={"name": place}), inner)
 
 
-def _files(name: str) -> list[Path]:
+def _files(name: str) -> dict[str, Path]:
     """The data files that a path, a directory or a glob names, in the order of their names."""
     path = Path(name).expanduser().absolute()
     if path.is_file() and files.suffix(path.name) is None:
@@ -198,7 +201,7 @@ def _files(name: str) -> list[Path]:
             f"{', '.join(files.READERS)}"
         )
     if path.is_file():
-        return [path]
+        return {path.name: path}
     if path.is_dir():
         found = sorted(path.rglob("*"), key=lambda file: file.as_posix())
         inside = [file for file in found if not _hidden(file, path)]
@@ -211,18 +214,18 @@ def _files(name: str) -> list[Path]:
         raise ConfigError(
             f"dataset {name!r} {what}; {path} was looked for, and {', '.join(files.READERS)} files"
         )
-    return chosen
+    return dict(zip(labels([file.as_posix() for file in chosen]), chosen, strict=True))
 
 
 def _hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def _digest(paths: Mapping[str, Path]) -> str:
     """Of one file its own; of several one over their names and digests, wherever they are."""
     if len(paths) == 1:
-        return sha256(paths[0])
-    lines = "".join(f"{sha256(path)}  {path.name}\n" for path in paths)
+        return sha256(*paths.values())
+    lines = "".join(f"{sha256(path)}  {name}\n" for name, path in paths.items())
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
@@ -234,13 +237,17 @@ def _generator(name: str) -> tuple[Generator, str]:
     return Generator(module.identity, module.rows), task
 
 
+def _called(dataset: Dataset) -> str:
+    return f"dataset {public(dataset.name)!r}"
+
+
 @contextmanager
 def _named(dataset: Dataset) -> Iterator[None]:
     """Puts the dataset's name before a generator's complaint."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"dataset {dataset.name!r}: {error}") from error
+        raise ConfigError(f"{_called(dataset)}: {error}") from error
 
 
 def _renamed(rows: Rows, dataset: Dataset) -> Rows:
@@ -248,7 +255,7 @@ def _renamed(rows: Rows, dataset: Dataset) -> Rows:
     for column in dataset.columns.values():
         if column not in rows.columns:
             raise ConfigError(
-                f"dataset {dataset.name!r}, `columns`: " + unknown("column", column, rows.columns)
+                f"{_called(dataset)}, `columns`: " + unknown("column", column, rows.columns)
             )
     moved = set(dataset.columns.values())
     kept = tuple(c for c in rows.columns if c not in moved and c not in dataset.columns)
