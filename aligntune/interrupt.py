@@ -18,20 +18,27 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     Signals can only be handled in the main thread; elsewhere nobody asks.
     """
-    asked = threading.Event()
+    # A list and no Event: signals come several at once, a handler may interrupt itself, and an
+    # Event that is set inside of its own `set` waits for ever.
+    asked: list[int] = []
+
+    def stopping() -> bool:
+        return bool(asked)
+
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield stopping
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.set()
-        _say(f"{signal.Signals(number).name}: finishing this step, then saving\n")
+        if not asked:
+            _say(f"{signal.Signals(number).name}: finishing this step, then saving\n")
+        asked.append(number)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield asked.is_set
+        yield stopping
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

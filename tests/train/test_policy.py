@@ -1,7 +1,10 @@
 """Training ends with better weights or with a reason, never with NaNs or with nothing done."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -216,8 +219,6 @@ def test_no_checkpoint_holds_a_pickle_of_arguments(tiny_model, data, setting):
 
 
 def test_a_signal_asks_to_stop_once_and_the_handler_goes_away():
-    import os
-
     from aligntune.interrupt import stop_on_signals
 
     before = signal.getsignal(signal.SIGTERM)
@@ -226,6 +227,19 @@ def test_a_signal_asks_to_stop_once_and_the_handler_goes_away():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopping()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_signals_that_come_all_at_once_are_one_request(capfd):
+    """A handler may interrupt itself, so it may take no lock."""
+    from aligntune.interrupt import stop_on_signals
+
+    send = "import os, sys\nfor _ in range(3000): os.kill(int(sys.argv[1]), 15)"
+    with stop_on_signals() as stopping:
+        sender = subprocess.Popen([sys.executable, "-c", send, str(os.getpid())])
+        while sender.poll() is None:
+            pass
+        assert stopping()
+    assert capfd.readouterr().err.count("SIGTERM: finishing this step, then saving") == 1
 
 
 def test_the_best_checkpoint_is_kept_and_not_the_last(tiny_model, data, setting):
