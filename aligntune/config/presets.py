@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aligntune.config.algo import ALGOS, GROUP, ONLINE, Algo
-from aligntune.config.train import Bolt, Counterfactual, Peft, Train
+from aligntune.config.train import Bolt, Counterfactual, Guard, Peft, Train
 
 _SFT = {"loss_type": "nll", "packing": False, "completion_only_loss": True}
 _DPO = {"loss_type": "sigmoid", "beta": 0.1, "label_smoothing": 0.0}
@@ -22,6 +22,7 @@ _ONLINE = {
     "top_k": 0,
     "ent_coef": 0.0,
     "mask_truncated_completions": False,
+    "guard": Guard,
 }
 # TRL's defaults, which are those of arXiv:2403.17031
 _PPO = _ONLINE | {
@@ -40,32 +41,37 @@ _PPO = _ONLINE | {
 _GROUP = _ONLINE | {
     "loss_type": "grpo",
     "beta": 0.0,
+    "overlong_buffer": 0,
     "num_iterations": 1,
     "epsilon": 0.2,
     "epsilon_high": None,
     "scale_rewards": "group",
     "importance_sampling_level": "token",
 }
+_COMPARED = _GROUP | {"max_resampling": 0}
+"""Where a group of answers that are all rewarded alike teaches nothing."""
 
 PRESETS: dict[Algo, dict[str, Any]] = {
     "sft": _SFT,
     "dpo": _DPO,
     "ppo": _PPO,
     # Shao et al. 2024, arXiv:2402.03300
-    "grpo": _GROUP | {"beta": 0.04},
+    "grpo": _COMPARED | {"beta": 0.04},
     # Liu et al. 2025, arXiv:2503.20783: no length bias, no difficulty bias
-    "dr-grpo": _GROUP | {"loss_type": "dr_grpo", "scale_rewards": "none"},
-    # Yu et al. 2025, arXiv:2503.14476: clip higher, count tokens
-    "dapo": _GROUP | {"loss_type": "dapo", "epsilon_high": 0.28},
+    "dr-grpo": _COMPARED | {"loss_type": "dr_grpo", "scale_rewards": "none"},
+    # Yu et al. 2025, arXiv:2503.14476: clip higher, count tokens, replace useless groups, punish
+    # long answers
+    "dapo": _COMPARED
+    | {"loss_type": "dapo", "epsilon_high": 0.28, "max_resampling": 3, "overlong_buffer": None},
     # Zheng et al. 2025, arXiv:2507.18071: several updates per rollout, or the ratio stays 1
-    "gspo": _GROUP
+    "gspo": _COMPARED
     | {
         "importance_sampling_level": "sequence",
         "epsilon": 3e-4,
         "epsilon_high": 4e-4,
     },
     # Yuan et al. 2026, arXiv:2602.04380: Dr. GRPO with a Bregman divergence
-    "gbmpo": _GROUP
+    "gbmpo": _COMPARED
     | {
         "loss_type": "dr_grpo",
         "scale_rewards": "none",
@@ -74,7 +80,7 @@ PRESETS: dict[Algo, dict[str, Any]] = {
         "divergence_estimator": "sampled",
     },
     # Khandoga et al. 2026, arXiv:2602.09331: DAPO's loss with token weights
-    "counterfactual-grpo": _GROUP
+    "counterfactual-grpo": _COMPARED
     | {"loss_type": "dapo", "beta": 0.005, "counterfactual": Counterfactual},
     # Xu & Ding 2025, arXiv:2509.13232, with groups
     "bolt": _GROUP
@@ -132,6 +138,8 @@ def _sampling(values: Mapping[str, Any], algo: Algo) -> dict[str, Any]:
     }
     if algo in GROUP:
         sampling["epsilon_high"] = values["epsilon_high"] or values["epsilon"]
+        buffer = values["overlong_buffer"]
+        sampling["overlong_buffer"] = answer // 5 if buffer is None else buffer
     return sampling
 
 

@@ -219,6 +219,18 @@ def _online(at: KeyPath, algo: Algo, train: Train) -> Iterator[Problem]:
             f"prompt ({prompt}) and answer ({answer}) do not fit into `max_length` "
             f"({train.max_length}) tokens",
         )
+    if (train.overlong_buffer or 0) > answer:
+        yield Problem(
+            (*at, "overlong_buffer"),
+            f"{train.overlong_buffer} is more than `max_completion_length` ({answer}), so every "
+            "answer would be punished; lower it",
+        )
+    if train.max_resampling and train.scale_rewards == "batch":
+        yield Problem(
+            (*at, "max_resampling"),
+            "a batch that is put together has no spread of its own to scale by; set "
+            "`scale_rewards` to group or none, or `max_resampling` to 0",
+        )
     if train.bolt and train.bolt.rho_min > train.bolt.rho_max:
         yield Problem((*at, "bolt", "rho_min"), "must not be more than `rho_max`")
     if algo == "bolt" and train.scale_rewards == "group":

@@ -62,6 +62,22 @@ class Bolt(Strict):
     """Optimizer steps between new sampling weights."""
 
 
+class Guard(Strict):
+    """Online runs that collapse: what counts as a sign of it, and what is done then."""
+
+    action: Literal["warn", "stop", "off"] = "warn"
+    """Say so, or stop and keep the earlier checkpoints. A run in which nothing could be learned
+    from the first step on is stopped by both."""
+    patience: int = Field(20, ge=1)
+    """Optimizer steps in a row that have the sign."""
+    max_kl: float = Field(5.0, gt=0)
+    """Nats per token that the policy may be away from the reference."""
+    min_entropy: float = Field(1e-4, ge=0)
+    """Nats per token that the policy's entropy has to have."""
+    min_length: float = Field(2.0, ge=0)
+    """Tokens that answers have to have on average, with the one that ends them."""
+
+
 class Train(Strict):
     per_device_batch_size: int = Field(4, ge=1)
     """Rows per device and forward pass: examples, pairs (dpo), or answers (online)."""
@@ -125,6 +141,15 @@ class Train(Strict):
     steps_per_generation: int | None = Field(None, ge=1)
     """online: forward passes that share one round of sampling. Default:
     `gradient_accumulation_steps`; for gspo four times that."""
+
+    guard: NeutralField[Guard | None] = None
+    """online: what is done about a run that collapses."""
+    overlong_buffer: int | None = Field(None, ge=0)
+    """GRPO family: answers are punished from so many tokens before `max_completion_length` on, up
+    to 1 at the limit (arXiv:2503.14476). Default: a fifth of the limit for dapo, else 0, never."""
+    max_resampling: int | None = Field(None, ge=0)
+    """GRPO family but bolt: groups whose answers are all rewarded alike are replaced by those of
+    other prompts, in at most so many further rounds of sampling. Default: 3 for dapo, else 0."""
 
     num_iterations: int | None = Field(None, ge=1)
     """GRPO family: passes over one round of answers. Default: 1."""

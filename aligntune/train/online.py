@@ -11,28 +11,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer
+from trl.rewards import get_soft_overlong_punishment
 
 from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Train
-from aligntune.errors import DataError
+from aligntune.errors import ConfigError, DataError
 from aligntune.losses.aggregate import Share, aggregate
+from aligntune.train.guard import Watch
 from aligntune.train.judge import judges
 from aligntune.train.loop import Finite, Setting, arguments
 from aligntune.train.lora import lora
+from aligntune.train.refill import Batch, Sampled, informative, refilled
 from aligntune.train.rows import fitting
-
-Batch = dict[str, Tensor]
-"""Rows of a rollout: `prompt_ids`, `prompt_mask` (left-padded), `completion_ids`,
-`completion_mask` (B, T) (right-padded), `advantages` (B,) or (B, T), `num_items_in_batch` (),
-`ref_per_token_logps` and `old_per_token_logps` (B, T) where they are needed, and whatever
-`shape_rollout` adds."""
-
 
 T = TypeVar("T")
 
@@ -87,7 +84,7 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         at all."""
         self.logps: Tensor | None = None
         """(B, T) log-probabilities of the current micro-batch, with gradient, in `extra_loss`."""
-        self._rewards: Tensor | None = None
+        self._scores: Tensor | None = None
 
     @classmethod
     def options(cls, train: Train) -> dict[str, Any]:
@@ -171,8 +168,7 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         scores: Tensor = super()._calculate_rewards(*args, **kwargs)
-        summed = (scores * self.reward_weights.to(scores.device)).nansum(dim=1)
-        self._rewards = summed.masked_fill(scores.isnan().all(dim=1), torch.nan)
+        self._scores = scores
         return scores
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
@@ -182,11 +178,12 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         return scored
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
-        out: Batch = super()._generate_and_score_completions(inputs)
-        if not self.model.training or self._rewards is None:
-            return out
-        first = self.accelerator.process_index * len(inputs)
-        return self.shape_rollout(out, self._rewards[first : first + len(inputs)], inputs)
+        sampled = self._sampled(inputs)
+        if not self.model.training:
+            return sampled.out
+        if self.settings.max_resampling:
+            sampled = self._refilled(sampled)
+        return self.shape_rollout(sampled.out, sampled.rewards, sampled.inputs)
 
     def _compute_loss(self, model: Any, inputs: Batch) -> Tensor:
         with self._own_kl():
@@ -207,6 +204,44 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.load_state(Path(checkpoint))
+
+    def _sampled(self, inputs: list[dict[str, Any]]) -> Sampled:
+        out: Batch = super()._generate_and_score_completions(inputs)
+        first = self.accelerator.process_index * len(inputs)
+        scores = given(self._scores)[first : first + len(inputs)]
+        judged = len(self.reward_funcs) - bool(self.settings.overlong_buffer)
+        return Sampled(out, self._sum(scores), self._sum(scores[:, :judged]), inputs)
+
+    def _sum(self, scores: Tensor) -> Tensor:
+        """(B, rewards) -> (B,), weighted; NaN where no reward could judge."""
+        weights = self.reward_weights[: scores.size(1)].to(scores.device)
+        summed: Tensor = (scores * weights).nansum(1)
+        return summed.masked_fill(scores.isnan().all(1), torch.nan)
+
+    def _refilled(self, first: Sampled) -> Sampled:
+        sampled, rounds = refilled(
+            first,
+            answers=self.num_generations,
+            rounds=given(self.settings.max_resampling),
+            pad_id=self._tokenizer.pad_token_id,
+            more=lambda number, groups: self._sampled(self._others(number, groups)),
+            most=lambda lacking: max(gather_object([lacking])),
+        )
+        good = informative(sampled.merits, self.num_generations).float()
+        self._metrics["train"]["resampling/rounds"].append(float(rounds))
+        useful, groups = self.total(torch.stack([good.sum(), good.new_tensor(len(good))])).tolist()
+        self._metrics["train"]["resampling/useful_groups"].append(useful / groups)
+        sampled.out["num_items_in_batch"] = self.total(sampled.out["completion_mask"].sum())
+        return sampled
+
+    def _others(self, number: int, groups: int) -> list[dict[str, Any]]:
+        """Prompts for one more round: the same whenever this step is taken, others on every
+        process."""
+        generator = torch.Generator().manual_seed(hash((self.args.seed, self._step, number)))
+        order = torch.randperm(len(self.train_dataset), generator=generator).tolist()
+        first = self.accelerator.process_index * groups
+        chosen = [order[(first + i) % len(order)] for i in range(groups)]
+        return [self.train_dataset[i] for i in chosen for _ in range(self.num_generations)]
 
     @contextmanager
     def _own_kl(self) -> Iterator[None]:
@@ -243,8 +278,15 @@ def online_trainer(
 ) -> Rollout:
     """A trainer of `kind`. The reference is the policy that the stage starts from.
 
-    Raises DataError if the prompts that fit are not enough for one rollout.
+    Raises:
+        ConfigError: the tokenizer has no token that ends an answer.
+        DataError: the prompts that fit are not enough for one rollout.
     """
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            "the model's tokenizer has no end-of-sequence token, so no answer would ever end; use "
+            "a tokenizer with `eos_token`"
+        )
     settings = spec.train
     prompts = fitting(train, settings.max_prompt_length)
     measured = fitting(heldout, settings.max_prompt_length) if heldout else None
@@ -259,16 +301,27 @@ def online_trainer(
             f"have at most {settings.max_prompt_length} tokens; add data, raise "
             "train.max_prompt_length, or lower train.per_device_batch_size"
         )
-    return kind(
+    made = kind(
         settings,
         model=model,
         args=config,
-        reward_funcs=judges(spec.rewards, model, tokenizer),
+        reward_funcs=[*judges(spec.rewards, model, tokenizer), *_punishments(settings)],
         train_dataset=prompts,
         eval_dataset=measured or None,
         processing_class=tokenizer,
         peft_config=lora(spec.peft, model),
     )
+    made.add_callback(Watch(spec.algo, settings))
+    return made
+
+
+def _punishments(train: Train) -> list[Any]:
+    """What is taken from the rewards of long answers (arXiv:2503.14476, equation 13)."""
+    if not train.overlong_buffer:
+        return []
+    punish = get_soft_overlong_punishment(given(train.max_completion_length), train.overlong_buffer)
+    punish.__name__ = "overlong"
+    return [punish]
 
 
 def _arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[str, Any]:
@@ -286,7 +339,10 @@ def _arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[s
         "top_k": train.top_k,
         "entropy_coef": train.ent_coef,
         "mask_truncated_completions": train.mask_truncated_completions,
-        "reward_weights": [reward.weight for reward in spec.rewards],
+        "reward_weights": [
+            *(reward.weight for reward in spec.rewards),
+            *(1.0 for _ in _punishments(train)),
+        ],
         # Else old and new log-probabilities of the same weights would differ.
         "disable_dropout": True,
         # Hooks read tensors that a search for unused parameters does not see.

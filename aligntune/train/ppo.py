@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from aligntune.config.train import Train
 from aligntune.losses.advantages import gae, kl_estimate, token_rewards, whiten
 from aligntune.losses.values import explained_variance, value_loss
-from aligntune.train.online import Batch, Rollout, given
+from aligntune.train.online import Rollout, given
+from aligntune.train.refill import Batch
 
 HEAD = "value_head"
 FILE = f"{HEAD}.safetensors"

@@ -73,6 +73,9 @@ ELSEWHERE = {
     "max_prompt_length": ONLINE,  # which prompts are left out: test_online
     **{name: {"ppo"} for name in (*PPO, "missing_eos_penalty")},
     **{name: {"gbmpo"} for name in ("divergence", "divergence_weight", "divergence_estimator")},
+    "guard": ONLINE,  # test_guard
+    "overlong_buffer": GROUP,  # a reward more: test_refill
+    "max_resampling": GROUP - {"bolt"},  # test_refill
     "counterfactual": {"counterfactual-grpo"},
     "bolt": {"bolt"},
 }
