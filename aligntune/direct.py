@@ -81,7 +81,8 @@ def prepare_data(
 
 
 def _separate(config: RunConfig, stage: Stage) -> bool:
-    return config.launch.mode == "process" and KINDS[stage.kind].trains
+    apart = config.launch.mode == "process" or config.launch.processes > 1
+    return apart and KINDS[stage.kind].trains
 
 
 def _say(console: Console, session: Session, done: Done) -> None:

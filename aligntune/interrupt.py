@@ -50,10 +50,10 @@ def _say(text: str) -> None:
         os.write(2, text.encode())
 
 
-def stop_with(parent: int) -> None:
-    """Ask the kernel for a SIGTERM when the parent process dies, so that killing it leaves none of
+def stop_with(parent: int, number: int = signal.SIGTERM) -> None:
+    """Ask the kernel for a signal when the parent process dies, so that killing it leaves none of
     its children behind. It is sent when the thread that started this process ends."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it died before we asked
         raise SystemExit(75)

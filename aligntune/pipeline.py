@@ -166,6 +166,7 @@ def _train(config: RunConfig, algo: Algo, train: Train, peft: Peft | None) -> Tr
         quantization=model.quantization,
         use_unsloth=model.use_unsloth,
         trust_remote_code=model.trust_remote_code,
+        processes=config.launch.processes,
         seed=config.seed,
         load_best=logging.save_steps if logging.load_best and algo not in ONLINE else None,
         save_steps=logging.save_steps,

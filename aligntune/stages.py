@@ -142,6 +142,7 @@ def _data(work: Work) -> Outcome:
 def _train(work: Work) -> Outcome:
     from aligntune.train.loop import Setting
     from aligntune.train.policy import train_policy
+    from aligntune.train.ranks import Job, together
 
     assert isinstance(work.config, TrainSlice)
     setting = Setting(work.out, work.out / WORK, work.key, work.progress, work.stopping)
@@ -149,7 +150,9 @@ def _train(work: Work) -> Outcome:
     _emptied(work.out / "model")
     _emptied(work.out / "adapter")
     spec = work.config.model_copy(update={"rewards": _pinned(work)})
-    metrics = train_policy(spec, model.path / "model", data.path, setting)
+    job = Job(spec, model.path / "model", data.path, setting.work, work.key)
+    with together(job):
+        metrics = train_policy(spec, job.model, job.data, setting)
     return Outcome(metrics, {"data_digests": data.manifest.facts["digests"]})
 
 

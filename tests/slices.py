@@ -11,6 +11,7 @@ PLAIN = {
     "quantization": None,
     "use_unsloth": False,
     "trust_remote_code": False,
+    "processes": 1,
     "seed": 1,
     "load_best": None,
     "save_steps": 2,

@@ -80,5 +80,8 @@ class Launch(Strict):
     mode: Literal["inline", "process"] = "inline"
     """`inline` trains in this process; `process` in a child process per training stage, as flows
     always do."""
+    processes: int = Field(1, ge=1)
+    """Processes that train together on this machine, one per GPU; each takes its own
+    `train.per_device_batch_size` rows. More than one always run apart from this process."""
     data_workers: NeutralField[int] = Field(1, ge=1)
     """Processes that read and tokenise data; what they make does not depend on it."""

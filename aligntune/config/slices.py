@@ -52,6 +52,8 @@ class TrainSlice(Strict):
     quantization: Quantization | None
     use_unsloth: bool
     trust_remote_code: bool
+    processes: int
+    """That train together, each with a batch of its own."""
     seed: int
     load_best: int | None
     """Optimizer steps between the checkpoints of which the best is kept; None keeps the last."""

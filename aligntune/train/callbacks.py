@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aligntune.journal import Journal
@@ -43,7 +44,7 @@ class WriteJournal(TrainerCallback):  # type: ignore[misc]
             for key, value in logs.items()
             if isinstance(value, int | float) and key not in _PARTIAL and math.isfinite(value)
         }
-        if state.is_world_process_zero and metrics:
+        if metrics:
             self.journal.write(state.global_step, metrics)
 
 
@@ -62,6 +63,7 @@ class CommitCheckpoints(TrainerCallback):  # type: ignore[misc]
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        _wait()  # until every process has written its part
         if state.is_world_process_zero:
             self.journal.sync()
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -75,6 +77,12 @@ class CommitCheckpoints(TrainerCallback):  # type: ignore[misc]
                 key=self.key,
                 eval_loss=losses[-1] if losses else None,
             )
+        _wait()
+
+
+def _wait() -> None:
+    if dist.is_initialized():
+        dist.barrier()
 
 
 class ShowProgress(TrainerCallback):  # type: ignore[misc]
@@ -111,11 +119,20 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        if self.stopping() and state.global_step < state.max_steps:
+        if _any_process(self.stopping()) and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
         return control
+
+
+def _any_process(asked: bool) -> bool:
+    """Whether one of the processes that train together was asked: all stop at the same step."""
+    if not dist.is_initialized():
+        return asked
+    everyone: list[bool] = [False] * dist.get_world_size()
+    dist.all_gather_object(everyone, asked)
+    return any(everyone)
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]

@@ -148,7 +148,9 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
 
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote."""
-        state = load_file(folder / self._rollout_file, device=str(self.accelerator.device))
+        device = self.accelerator.device
+        loaded = load_file(folder / self._rollout_file)
+        state = {name: tensor.to(device) for name, tensor in loaded.items()}
         self._step = int(state.pop("step"))
         batches: list[Batch] = []
         for name in sorted(state, key=lambda name: int(name.split("/")[0])):
@@ -320,7 +322,7 @@ def _punishments(train: Train) -> list[Any]:
     if not train.overlong_buffer:
         return []
     punish = get_soft_overlong_punishment(given(train.max_completion_length), train.overlong_buffer)
-    punish.__name__ = "overlong"
+    punish.__name__ = "soft_overlong"
     return [punish]
 
 

@@ -9,6 +9,7 @@ from transformers import set_seed
 
 from aligntune.config.algo import ONLINE, Algo
 from aligntune.config.slices import TrainSlice
+from aligntune.errors import ResourceError
 from aligntune.models.load import load_tokenizer
 from aligntune.models.save import save_policy
 from aligntune.models.trainable import load_trainable
@@ -48,6 +49,7 @@ def train_policy(
         Diverged: a loss, gradient or weight is not finite, or no step could be taken.
         DataError: too many rows do not fit.
         Interrupted: asked to stop; a checkpoint was saved.
+        ResourceError: `spec.processes` do not train together.
     """
     set_seed(spec.seed)
     train = training_rows(data, "train", spec)
@@ -58,7 +60,18 @@ def train_policy(
     tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
     measured = heldout if spec.eval_steps and heldout else None
     trainer = TRAINERS[spec.algo](policy, tokenizer, train, measured, spec, setting)
+    _check_world(trainer, spec)
     prompts = first_prompts(spec.sample_logging, data)
     metrics = fit(trainer, spec, setting, rows=len(train), prompts=prompts)
-    save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, setting.out)
+    if trainer.is_world_process_zero():
+        save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, setting.out)
     return metrics
+
+
+def _check_world(trainer: Any, spec: TrainSlice) -> None:
+    """Processes that do not find each other would each train alone, and say nothing."""
+    if trainer.args.world_size != spec.processes:
+        raise ResourceError(
+            f"{spec.processes} processes were to train together, and torch sees "
+            f"{trainer.args.world_size}; unset WORLD_SIZE and RANK if they are set by hand"
+        )

@@ -146,9 +146,7 @@ def test_replaced_groups_are_the_same_after_an_interruption(tiny_model, tmp_path
 def test_normalised_by_the_tokens_that_are_learned_from(tiny_model, tmp_path, rewards):
     rewards["toy"] = picky
     made = place(tmp_path / "out")
-    trainer = make(
-        TRAINERS["dapo"], tiny_model, spec("dapo", max_resampling=8, **DAPO), made, ROWS
-    )
+    trainer = make(TRAINERS["dapo"], tiny_model, spec("dapo", max_resampling=8, **DAPO), made, ROWS)
     out = trainer._generate_and_score_completions(
         [row for row in list(trainer.train_dataset)[:4] for _ in range(4)]
     )
@@ -164,7 +162,7 @@ def test_answers_are_punished_for_the_last_tokens_before_the_limit(tiny_model, t
     lengths = (15, 16, 20, 21)
     found = punish(completion_ids=[[1] * length for length in lengths])
     assert found == pytest.approx([0, -0.2, -1, -1])
-    assert trainer.reward_func_names[1:] == ["overlong"]
+    assert trainer.reward_func_names[1:] == ["soft_overlong"]
     assert trainer.reward_weights.tolist() == [1.0, 1.0]
 
 
@@ -174,4 +172,4 @@ def test_length_alone_does_not_make_a_group_useful(tiny_model, tmp_path, rewards
     wanted = spec("dapo", max_resampling=1, **DAPO | {"overlong_buffer": 8})
     run(TRAINERS["dapo"], tiny_model, wanted, made)
     assert curve(made, "train/resampling/useful_groups") == [0.0] * 4
-    assert min(curve(made, "train/rewards/overlong/mean")) < 0
+    assert min(curve(made, "train/rewards/soft_overlong/mean")) < 0

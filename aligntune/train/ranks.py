@@ -1,0 +1,196 @@
+"""Several processes that train together, each on its own rows: this one, and others that it starts.
+
+    python -m aligntune.train.ranks JOB RANK PARENT
+
+What the others write besides checkpoints goes to a scratch folder, so each stage is one
+process's, and they end with it.
+"""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligntune.config.slices import TrainSlice
+from aligntune.errors import AlignTuneError, ConfigError, ResourceError
+from aligntune.interrupt import stop_with
+
+LOG = logging.getLogger(__name__)
+GRACE = 30.0
+"""Seconds that the others may take to end after this process has."""
+
+_PLACES = ("model", "data", "work")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all of them train."""
+
+    spec: TrainSlice
+    model: Path
+    data: Path
+    work: Path
+    """Scratch of the stage; checkpoints are in it."""
+    key: str
+
+
+@contextmanager
+def together(job: Job) -> Iterator[None]:
+    """`job.spec.processes` processes train `job` within, of which this is the first.
+
+    Raises:
+        ConfigError: there are fewer GPUs.
+        ResourceError: one of the others died.
+    """
+    count = job.spec.processes
+    if count == 1:
+        yield
+        return
+    _check_devices(count)
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+    if "OMP_NUM_THREADS" not in os.environ:
+        shared["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // count, 1))
+    others = [_start(job, rank, shared) for rank in range(1, count)]
+    try:
+        with _environment(shared | {"RANK": "0", "LOCAL_RANK": "0"}):
+            yield
+        _leave()
+    except AlignTuneError:
+        raise
+    except Exception as error:
+        raise _blamed(job, others, error) from error
+    finally:
+        for other in others:
+            _end(other)
+    for rank in range(1, count):
+        shutil.rmtree(_folder(job.work, rank), ignore_errors=True)
+
+
+def accompany(job: Job, rank: int) -> None:
+    """Train `job` as one of the others."""
+    from aligntune.train.loop import Setting
+    from aligntune.train.policy import train_policy
+
+    out = _folder(job.work, rank)
+    setting = Setting(out, job.work, job.key, lambda done, total, shown: None, lambda: False)
+    train_policy(job.spec, job.model, job.data, setting)
+    _leave()
+
+
+def write_job(job: Job, path: Path) -> None:
+    record = {"spec": job.spec.model_dump(mode="json"), "key": job.key}
+    places = {name: str(getattr(job, name).absolute()) for name in _PLACES}
+    path.write_text(json.dumps(record | places), encoding="utf-8")
+
+
+def read_job(path: Path) -> Job:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    places = {name: Path(record[name]) for name in _PLACES}
+    return Job(spec=TrainSlice.model_validate(record["spec"]), key=record["key"], **places)
+
+
+def _check_devices(count: int) -> None:
+    import torch
+
+    if torch.cuda.is_available() and count > torch.cuda.device_count():
+        raise ConfigError(
+            f"launch.processes: {count} processes need as many GPUs, and there are "
+            f"{torch.cuda.device_count()}; lower it"
+        )
+
+
+def _start(job: Job, rank: int, shared: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    folder = _folder(job.work, rank)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_job(job, folder / "job.json")
+    file = str(folder / "job.json")
+    command = [sys.executable, "-m", "aligntune.train.ranks", file, str(rank)]
+    with (folder / "output.txt").open("wb") as output:
+        return subprocess.Popen(
+            [*command, str(os.getpid())],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _leave() -> None:
+    """The others wait for this, so that nobody misses one who went ahead."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def _blamed(job: Job, others: list["subprocess.Popen[bytes]"], error: Exception) -> Exception:
+    """`error`, or what happened to another process, which this one only noticed."""
+    for rank, other in enumerate(others, start=1):
+        try:
+            code = other.wait(5)
+        except subprocess.TimeoutExpired:
+            continue
+        if code != 0:
+            lines = (_folder(job.work, rank) / "output.txt").read_text(errors="replace").split("\n")
+            last = next((line for line in reversed(lines) if line.strip()), "")
+            return ResourceError(
+                f"training process {rank} ended with code {code} and said {last!r}; the same "
+                "command continues from the last checkpoint"
+            )
+    return error
+
+
+def _end(other: "subprocess.Popen[bytes]") -> None:
+    try:
+        other.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        other.kill()
+        other.wait()
+
+
+def _folder(work: Path, rank: int) -> Path:
+    return work / f"rank-{rank}"
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def main(path: Path, rank: int, parent: int) -> None:
+    # The first process decides when to stop, and tells the others at the end of a step.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    stop_with(parent, signal.SIGKILL)
+    try:
+        accompany(read_job(path), rank)
+    except AlignTuneError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
