@@ -63,6 +63,7 @@ EFFECTS = {
     "cleaning.too_long": ("drop", PREPARED, "cleaning.too_long"),
     "mix.repeat": (True, PREPARED, "mix.repeat"),
     "launch.data_workers": (3, PREPARED, NEUTRAL),
+    "launch.processes": (2, TRAINED, "processes"),
     "datasets.0.params": ({"count": 3}, ("data",), "datasets.0.params"),
     "rewards.0.reward_type": ("safety", ("ppo", *MEASURED), "rewards.0.reward_type"),
     "rewards.0.weight": (2.0, ("ppo", *MEASURED), "rewards.0.weight"),

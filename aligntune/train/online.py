@@ -30,6 +30,7 @@ from aligntune.train.loop import Finite, Setting, arguments
 from aligntune.train.lora import lora
 from aligntune.train.refill import Batch, Sampled, informative, refilled
 from aligntune.train.rows import fitting
+from aligntune.train.timing import Stopwatch
 
 T = TypeVar("T")
 
@@ -85,6 +86,7 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         self.logps: Tensor | None = None
         """(B, T) log-probabilities of the current micro-batch, with gradient, in `extra_loss`."""
         self._scores: Tensor | None = None
+        self._watch = Stopwatch()
 
     @classmethod
     def options(cls, train: Train) -> dict[str, Any]:
@@ -169,15 +171,18 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         return SequentialSampler(eval_dataset)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        scores: Tensor = super()._calculate_rewards(*args, **kwargs)
+        with self._watch.time("reward"):
+            scores: Tensor = super()._calculate_rewards(*args, **kwargs)
         self._scores = scores
         return scores
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        scored = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         if torch.is_grad_enabled():
+            scored = super()._get_per_token_logps_and_entropies(*args, **kwargs)
             self.logps = scored[0]
-        return scored
+            return scored
+        with self._watch.time("score"):
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         sampled = self._sampled(inputs)
@@ -196,7 +201,10 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         # Without an advantage the loss on held-out prompts says nothing.
-        super().log({k: v for k, v in logs.items() if k != "eval_loss"}, start_time)
+        told = {k: v for k, v in logs.items() if k != "eval_loss"}
+        if self.model.training and "loss" in logs:
+            told |= self._times()
+        super().log(told, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -207,8 +215,16 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         if checkpoint is not None:
             self.load_state(Path(checkpoint))
 
+    def _times(self) -> dict[str, float]:
+        """Seconds since the last logged step by what they were spent on: sampling answers, judging
+        them, forward passes without gradient, and the rest, which is the update."""
+        spent = {"generate": 0.0, "reward": 0.0, "score": 0.0} | self._watch.read()
+        spent["update"] = max(sum(self._metrics["train"]["step_time"]) - sum(spent.values()), 0.0)
+        return {f"time/{name}": seconds for name, seconds in spent.items()}
+
     def _sampled(self, inputs: list[dict[str, Any]]) -> Sampled:
-        out: Batch = super()._generate_and_score_completions(inputs)
+        with self._watch.time("generate"):
+            out: Batch = super()._generate_and_score_completions(inputs)
         first = self.accelerator.process_index * len(inputs)
         scores = given(self._scores)[first : first + len(inputs)]
         judged = len(self.reward_funcs) - bool(self.settings.overlong_buffer)

@@ -1,5 +1,7 @@
 """Online algorithms: each learns what it is rewarded for, and goes on where it stopped."""
 
+import time
+
 import pytest
 import torch
 from rollouts import ROWS, curve, gain, make, place, run, spec
@@ -297,3 +299,21 @@ def test_a_missing_end_costs(tiny_model, setting):
         returns.append(curve(made, "train/value/return")[0])
     assert cut > 0.9
     assert returns[0] - returns[1] > 3
+
+
+def test_a_steps_time_is_told_by_what_it_was_spent_on(tiny_model, setting, rewards, monkeypatch):
+    def slow(samples):
+        time.sleep(0.2)
+        return letters(samples)
+
+    rewards["toy"] = slow
+    made = setting()
+    train(tiny_model, spec("grpo", max_steps=3, beta=0.1), made)
+    parts = {
+        name: curve(made, f"train/time/{name}")
+        for name in ("generate", "reward", "score", "update")
+    }
+    assert all(0.2 <= seconds < 0.3 for seconds in parts["reward"])
+    assert all(min(seconds) > 0 for seconds in parts.values())
+    whole = [sum(step) for step in zip(*parts.values(), strict=True)]
+    assert whole == pytest.approx(curve(made, "train/step_time"))
