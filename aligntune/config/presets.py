@@ -30,6 +30,8 @@ _PPO = _ONLINE | {
     "num_ppo_epochs": 4,
     "kl_coef": 0.1,
     "kl_estimator": "k1",
+    "kl_target": None,
+    "kl_horizon": 10_000,
     "cliprange": 0.2,
     "cliprange_value": 0.2,
     "vf_coef": 0.1,

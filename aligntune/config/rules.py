@@ -219,6 +219,8 @@ def _online(at: KeyPath, algo: Algo, train: Train) -> Iterator[Problem]:
             f"prompt ({prompt}) and answer ({answer}) do not fit into `max_length` "
             f"({train.max_length}) tokens",
         )
+    if train.kl_target and not train.kl_coef:
+        yield Problem((*at, "kl_target"), "there is no KL penalty to adapt; set `kl_coef` above 0")
     if (train.overlong_buffer or 0) > answer:
         yield Problem(
             (*at, "overlong_buffer"),

@@ -169,8 +169,13 @@ class Train(Strict):
     kl_coef: float | None = Field(None, ge=0)
     """ppo: weight of the KL penalty in the reward of each token. Default: 0.1. The GRPO
     family's is `beta`."""
-    kl_estimator: Literal["k1", "k3"] | None = None
+    kl_estimator: Literal["k1", "k2", "k3"] | None = None
     """ppo: how that KL is estimated from one sample. Default: k1, which is unbiased."""
+    kl_target: float | None = Field(None, gt=0)
+    """ppo: `kl_coef` is raised and lowered to keep answers so many nats away from the reference
+    (arXiv:1909.08593). Default: it stays as it is."""
+    kl_horizon: int | None = Field(None, ge=1)
+    """ppo: answers over which `kl_coef` adapts. Default: 10000."""
     cliprange: float | None = Field(None, gt=0, lt=1)
     """ppo: ratios outside 1 +- cliprange are clipped. Default: 0.2. The GRPO family's is
     `epsilon`."""

@@ -12,11 +12,20 @@ Reduce = Callable[[Tensor], Tensor]
 def kl_estimate(logps: Tensor, reference: Tensor, estimator: str) -> Tensor:
     """KL(policy || reference) at each token from that token alone, in nats.
 
-    `k1` is unbiased and may be negative; `k3` is unbiased and never is
-    (http://joschu.net/blog/kl-approx.html).
+    `k1` is unbiased and may be negative; `k2` is biased and never negative; `k3` is unbiased and
+    never negative (http://joschu.net/blog/kl-approx.html).
     """
     log_ratio = reference - logps
-    return -log_ratio if estimator == "k1" else torch.expm1(log_ratio) - log_ratio
+    if estimator == "k1":
+        return -log_ratio
+    return log_ratio**2 / 2 if estimator == "k2" else torch.expm1(log_ratio) - log_ratio
+
+
+def adapted(coefficient: float, kl: float, *, target: float, horizon: int, answers: int) -> float:
+    """The weight of the KL penalty after a round of so many answers, which were `kl` nats each
+    away from the reference on average (arXiv:1909.08593, section 2.2)."""
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return coefficient * (1 + error * answers / horizon)
 
 
 def token_rewards(scores: Tensor, penalties: Tensor, mask: Tensor) -> Tensor:

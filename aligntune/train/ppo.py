@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from aligntune.config.train import Train
-from aligntune.losses.advantages import gae, kl_estimate, token_rewards, whiten
+from aligntune.losses.advantages import adapted, gae, kl_estimate, token_rewards, whiten
 from aligntune.losses.values import explained_variance, value_loss
 from aligntune.train.online import Rollout, given
 from aligntune.train.refill import Batch
 
 HEAD = "value_head"
 FILE = f"{HEAD}.safetensors"
+_COEFFICIENT = "kl_coef"
 
 
 class Critic:
@@ -61,6 +62,7 @@ class Ppo(Rollout):
     def __init__(self, settings: Train, **kwargs: Any) -> None:
         super().__init__(settings, **kwargs)
         self.kl_in_loss = 0.0
+        self.kl_coef = given(settings.kl_coef)
         policy = self.model
         self.critic = Critic(policy.get_base_model() if hasattr(policy, "peft_config") else policy)
         self._values: Tensor | None = None
@@ -85,8 +87,9 @@ class Ppo(Rollout):
         penalties = torch.zeros_like(logps)
         if "ref_per_token_logps" in out:
             kl = kl_estimate(logps, out["ref_per_token_logps"], given(train.kl_estimator))
-            penalties = given(train.kl_coef) * kl
+            penalties = self.kl_coef * kl
             self.note("kl", kl, mask)
+            self._adapt((logps - out["ref_per_token_logps"]) * mask)
         scores = rewards.nan_to_num().to(logps.dtype) - self._missing_eos(out)
         earned = token_rewards(scores, penalties, mask)
         if train.whiten_rewards:
@@ -122,11 +125,14 @@ class Ppo(Rollout):
         super().save_state(folder)
         if self.args.should_save:
             state = {k: v.detach().cpu() for k, v in self.critic.head.state_dict().items()}
-            save_file(state, folder / FILE)
+            coefficient = torch.tensor(self.kl_coef, dtype=torch.float64)
+            save_file(state | {_COEFFICIENT: coefficient}, folder / FILE)
 
     def load_state(self, folder: Path) -> None:
         super().load_state(folder)
-        self.critic.head.load_state_dict(load_file(folder / FILE))
+        state = load_file(folder / FILE)
+        self.kl_coef = float(state.pop(_COEFFICIENT))
+        self.critic.head.load_state_dict(state)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -143,6 +149,22 @@ class Ppo(Rollout):
         # The value of the state before each token; a separate reference model has none.
         self._values = torch.cat(heard)[:, -logits_to_keep - 1 : -1] if heard else None
         return scored
+
+    def _adapt(self, log_ratios: Tensor) -> None:
+        """What the next round's penalties weigh, by how far this round's answers are."""
+        train = self.settings
+        self._metrics["train"]["kl_coef"].append(self.kl_coef)
+        if train.kl_target is None:
+            return
+        rows = log_ratios.new_tensor(len(log_ratios))
+        far, answers = self.total(torch.stack([log_ratios.sum(), rows])).tolist()
+        self.kl_coef = adapted(
+            self.kl_coef,
+            far / answers,
+            target=train.kl_target,
+            horizon=given(train.kl_horizon),
+            answers=int(answers),
+        )
 
     @torch.no_grad()
     def _score(self, out: Batch) -> tuple[Tensor, Tensor]:

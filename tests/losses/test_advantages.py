@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aligntune.losses.advantages import gae, kl_estimate, token_rewards, whiten
+from aligntune.losses.advantages import adapted, gae, kl_estimate, token_rewards, whiten
 
 REWARDS = torch.tensor([[0.1, -0.2, 0.0, 1.0]], dtype=torch.float64)
 VALUES = torch.tensor([[0.5, 0.4, 0.3, 0.2]], dtype=torch.float64)
@@ -80,6 +80,38 @@ def test_the_score_is_on_the_last_token_and_penalties_on_all():
     assert torch.allclose(
         rewards, torch.tensor([[-0.1, 0.8, 0.0], [0.0, 0.0, 1.5], [0.0, 0.0, 0.0]])
     )
+
+
+def test_the_coefficient_follows_the_divergence_at_most_a_fifth_per_horizon():
+    changed = [
+        adapted(0.15, kl, target=6, horizon=10_000, answers=64) for kl in (9, 600, 6, 5.4, 0)
+    ]
+    assert changed == pytest.approx([0.150192, 0.150192, 0.15, 0.149904, 0.149808])
+
+
+def test_in_a_loss_each_estimate_has_a_gradient_of_its_own():
+    """Table 1.5 of the design: none, that of KL(policy || ref), and that of KL(ref || policy)."""
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(6, dtype=torch.float64, generator=generator, requires_grad=True)
+    reference = torch.randn(6, dtype=torch.float64, generator=generator).log_softmax(-1)
+
+    def gradient(value):
+        return torch.autograd.grad(value, logits)[0]
+
+    def in_loss(estimator):
+        logps = logits.log_softmax(-1)
+        return gradient((logps.exp().detach() * kl_estimate(logps, reference, estimator)).sum())
+
+    logps = logits.log_softmax(-1)
+    reverse = gradient((logps.exp() * (logps - reference)).sum())
+    forward = gradient((reference.exp() * (reference - logits.log_softmax(-1))).sum())
+    assert torch.allclose(in_loss("k1"), torch.zeros_like(logits))
+    assert torch.allclose(in_loss("k2"), reverse)
+    assert torch.allclose(in_loss("k3"), forward)
+
+
+def test_k2_is_half_the_square():
+    assert float(kl_estimate(torch.tensor(1.0), torch.tensor(-1.0), "k2")) == 2.0
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k3"])

@@ -67,7 +67,16 @@ KEYS = {
     },
 } | dict.fromkeys(GROUP, COMMON | GROUP_KEYS)
 """algorithm -> setting -> (a value that is not the default, the trainer's argument)."""
-PPO = ("kl_estimator", "cliprange_value", "vf_coef", "gamma", "lam", "whiten_rewards")
+PPO = (
+    "kl_estimator",
+    "kl_target",
+    "kl_horizon",
+    "cliprange_value",
+    "vf_coef",
+    "gamma",
+    "lam",
+    "whiten_rewards",
+)
 ELSEWHERE = {
     "max_length": ONLINE,  # limits max_prompt_length
     "max_prompt_length": ONLINE,  # which prompts are left out: test_online

@@ -317,3 +317,25 @@ def test_a_steps_time_is_told_by_what_it_was_spent_on(tiny_model, setting, rewar
     assert all(min(seconds) > 0 for seconds in parts.values())
     whole = [sum(step) for step in zip(*parts.values(), strict=True)]
     assert whole == pytest.approx(curve(made, "train/step_time"))
+
+
+def test_the_kl_coefficient_adapts_and_goes_on_from_a_checkpoint(tiny_model, setting):
+    changes = {"kl_coef": 0.1, "num_ppo_epochs": 1, "kl_target": 1e-9, "kl_horizon": 160}
+    wanted = spec("ppo", max_steps=4, **changes)
+    train(tiny_model, wanted, setting("whole"))
+    coefficients = curve(setting("whole"), "train/kl_coef")
+    # The first answers are the reference's own, later ones are further away than asked for.
+    assert coefficients[:2] == pytest.approx([0.1, 0.1 * (1 - 0.2 * 16 / 160)])
+    assert coefficients[2] == pytest.approx(coefficients[1] * (1 + 0.2 * 16 / 160)) or (
+        coefficients[2] == pytest.approx(coefficients[1] * (1 - 0.2 * 16 / 160))
+    )
+    seen = []
+
+    def stopping():
+        seen.append(1)
+        return len(seen) == 2
+
+    with pytest.raises(Interrupted):
+        train(tiny_model, wanted, setting("halved", stopping=stopping))
+    train(tiny_model, wanted, setting("halved"))
+    assert curve(setting("halved"), "train/kl_coef") == coefficients
