@@ -22,6 +22,7 @@ _ONLINE = {
     "top_k": 0,
     "ent_coef": 0.0,
     "mask_truncated_completions": False,
+    "vllm": None,
     "guard": Guard,
 }
 # TRL's defaults, which are those of arXiv:2403.17031

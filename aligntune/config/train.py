@@ -62,6 +62,19 @@ class Bolt(Strict):
     """Optimizer steps between new sampling weights."""
 
 
+class Vllm(Strict):
+    """Sampling by vLLM instead of the policy itself, as TRL does it with these settings."""
+
+    mode: Literal["colocate", "server"] = "colocate"
+    """Beside the policy on its GPU, or a `trl vllm-serve` on others."""
+    server_base_url: str | None = None
+    """Where that server is. Default: http://0.0.0.0:8000."""
+    gpu_memory_utilization: float = Field(0.3, gt=0, le=1)
+    """colocate: the share of the GPU's memory that vLLM takes."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """colocate: GPUs over which the sampling model is split."""
+
+
 class Guard(Strict):
     """Online runs that collapse: what counts as a sign of it, and what is done then."""
 
@@ -142,6 +155,8 @@ class Train(Strict):
     """online: forward passes that share one round of sampling. Default:
     `gradient_accumulation_steps`; for gspo four times that."""
 
+    vllm: Vllm | None = None
+    """online: sample with vLLM, which needs a GPU. Default: sample with the policy itself."""
     guard: NeutralField[Guard | None] = None
     """online: what is done about a run that collapses."""
     overlong_buffer: int | None = Field(None, ge=0)

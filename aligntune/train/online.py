@@ -7,6 +7,7 @@ are wrapped, and one place per process, the rollout in memory, is saved with eac
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.rewards import get_soft_overlong_punishment
 
 from aligntune.config.slices import TrainSlice
-from aligntune.config.train import Train
+from aligntune.config.train import Train, Vllm
 from aligntune.errors import ConfigError, DataError
 from aligntune.losses.aggregate import Share, aggregate
 from aligntune.train.guard import Watch
@@ -87,6 +88,7 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         """(B, T) log-probabilities of the current micro-batch, with gradient, in `extra_loss`."""
         self._scores: Tensor | None = None
         self._watch = Stopwatch()
+        self._answered = 0
 
     @classmethod
     def options(cls, train: Train) -> dict[str, Any]:
@@ -190,12 +192,16 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
             return sampled.out
         if self.settings.max_resampling:
             sampled = self._refilled(sampled)
-        return self.shape_rollout(sampled.out, sampled.rewards, sampled.inputs)
+        out = self.shape_rollout(sampled.out, sampled.rewards, sampled.inputs)
+        self._spread(out["advantages"], out["completion_mask"])
+        return out
 
     def _compute_loss(self, model: Any, inputs: Batch) -> Tensor:
         with self._own_kl():
             loss: Tensor = super()._compute_loss(model, inputs)
         extra = self.extra_loss(inputs) if self.model.training else None
+        if self.model.training and "old_per_token_logps" in inputs:
+            self._moved(given(self.logps).detach() - inputs["old_per_token_logps"], inputs)
         self.logps = None
         return loss if extra is None else loss + extra
 
@@ -215,16 +221,38 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         if checkpoint is not None:
             self.load_state(Path(checkpoint))
 
+    def _spread(self, advantages: Tensor, mask: Tensor) -> None:
+        """Log how far a round's advantages are apart, by answer or by token."""
+        counted = advantages[mask.bool()] if advantages.dim() > 1 else advantages
+        count = counted.new_tensor(counted.numel())
+        size, total, squares = self.total(
+            torch.stack([count, counted.sum(), (counted**2).sum()])
+        ).tolist()
+        mean = total / max(size, 1)
+        self._metrics["train"]["advantages/mean"].append(mean)
+        variance = max(squares / max(size, 1) - mean**2, 0.0)
+        self._metrics["train"]["advantages/std"].append(variance**0.5)
+
+    def _moved(self, log_ratios: Tensor, inputs: Batch) -> None:
+        """Log how far the policy is from the one that answered."""
+        mask = inputs["completion_mask"]
+        self.note("ratio/mean", log_ratios.exp(), mask)
+        self.note("ratio/approx_kl", log_ratios**2 / 2, mask)
+
     def _times(self) -> dict[str, float]:
         """Seconds since the last logged step by what they were spent on: sampling answers, judging
         them, forward passes without gradient, and the rest, which is the update."""
         spent = {"generate": 0.0, "reward": 0.0, "score": 0.0} | self._watch.read()
+        if spent["generate"]:
+            self._metrics["train"]["tokens_per_second"] = [self._answered / spent["generate"]]
+        self._answered = 0
         spent["update"] = max(sum(self._metrics["train"]["step_time"]) - sum(spent.values()), 0.0)
         return {f"time/{name}": seconds for name, seconds in spent.items()}
 
     def _sampled(self, inputs: list[dict[str, Any]]) -> Sampled:
         with self._watch.time("generate"):
             out: Batch = super()._generate_and_score_completions(inputs)
+        self._answered += int(out["completion_mask"].sum())
         first = self.accelerator.process_index * len(inputs)
         scores = given(self._scores)[first : first + len(inputs)]
         judged = len(self.reward_funcs) - bool(self.settings.overlong_buffer)
@@ -333,6 +361,18 @@ def online_trainer(
     return made
 
 
+def _sampler(vllm: Vllm | None) -> dict[str, Any]:
+    if vllm is None:
+        return {}
+    if find_spec("vllm") is None or not torch.cuda.is_available():
+        raise ConfigError(
+            "train.vllm needs a GPU and the package vllm (`pip install trl[vllm]`); remove it to "
+            "sample with the policy itself"
+        )
+    options = {name: value for name, value in vllm.model_dump().items() if value is not None}
+    return {"use_vllm": True} | {f"vllm_{name}": value for name, value in options.items()}
+
+
 def _punishments(train: Train) -> list[Any]:
     """What is taken from the rewards of long answers (arXiv:2503.14476, equation 13)."""
     if not train.overlong_buffer:
@@ -363,6 +403,7 @@ def _arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[s
         ],
         # Else old and new log-probabilities of the same weights would differ.
         "disable_dropout": True,
+        **_sampler(train.vllm),
         # Hooks read tensors that a search for unused parameters does not see.
         "ddp_find_unused_parameters": False,
     }

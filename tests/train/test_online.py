@@ -339,3 +339,16 @@ def test_the_kl_coefficient_adapts_and_goes_on_from_a_checkpoint(tiny_model, set
         train(tiny_model, wanted, setting("halved", stopping=stopping))
     train(tiny_model, wanted, setting("halved"))
     assert curve(setting("halved"), "train/kl_coef") == coefficients
+
+
+def test_diagnostics_of_a_step(tiny_model, setting):
+    made = setting()
+    train(tiny_model, spec("ppo", max_steps=4, num_ppo_epochs=2), made)
+    ratios, moved = curve(made, "train/ratio/mean"), curve(made, "train/ratio/approx_kl")
+    assert ratios[0] == pytest.approx(1.0, abs=1e-5)
+    assert moved[0] < 1e-9 < moved[1]
+    # One round's advantages are whitened.
+    assert curve(made, "train/advantages/mean")[0] == pytest.approx(0.0, abs=1e-5)
+    assert curve(made, "train/advantages/std")[0] == pytest.approx(1.0, abs=1e-3)
+    assert all(speed > 1 for speed in curve(made, "train/tokens_per_second"))
+    assert len(curve(made, "train/advantages/std")) == 2
