@@ -6,6 +6,7 @@ To add a kind: a function, and a line in READERS.
 import csv
 import io
 import json
+import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ LOOKED_AT = 1000
 """Rows of a jsonl file whose keys are taken for its columns."""
 MAX_CELL = 2**26
 """Bytes of a csv cell; the rules for rows refuse much less than that by name."""
+_LONG = re.compile(rb"\d{19}")
+"""Digits of a number that may not fit into 64 bits."""
 _END = "\0end of file"
 """A csv line after the last one, which only a quote that is left open can swallow."""
 
@@ -178,7 +181,7 @@ def _decoded(line: bytes) -> Row | Unreadable:
 
     try:
         row = orjson.loads(line)
-        if _rounded(row):
+        if _LONG.search(line) and _rounded(row):
             row = json.loads(line)
     except orjson.JSONDecodeError:
         row = _leniently(line)
