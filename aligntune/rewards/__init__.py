@@ -26,6 +26,8 @@ class Known:
     label: str | None = None
     """The label whose probability is the score where a `model_name` is given; None if it takes
     none."""
+    probed: bool = False
+    """Called once without samples when a config is checked: it says what this machine lacks."""
 
 
 MODEL = "model"
@@ -42,6 +44,12 @@ REWARDS: dict[str, Known] = {
     "math": Known(f"{_HERE}.answers:math", "1 where the number it gives is the row's answer"),
     "exact_match": Known(f"{_HERE}.answers:exact_match", "1 where the text is the row's answer"),
     "accuracy": Known(f"{_HERE}.answers:exact_match", "the same as exact_match"),
+    "code_syntax": Known(f"{_HERE}.code:code_syntax", "1 for Python that parses"),
+    "code_execution": Known(
+        f"{_HERE}.code:code_execution",
+        "1 where a program passes the row's tests, in a sandbox",
+        probed=True,
+    ),
     "sentiment": Known(
         f"{_HERE}.tone:sentiment",
         "how positive the words are (VADER), or a classifier's probability",
@@ -85,7 +93,7 @@ def check(name: str, params: Mapping[str, Any], model_name: str | None) -> None:
     settings = _settings(function)
     _check_keys(name, settings or {}, params)
     _check_types(name, settings or {}, params)
-    if params:
+    if params or known.probed:
         function([], **params)  # which says what is wrong with their values
 
 
