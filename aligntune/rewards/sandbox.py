@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -104,7 +105,7 @@ def available() -> bool:
 
 
 def _filled(text: str) -> Any:
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     os.fchmod(file.fileno(), 0o644)  # read under another id
     file.write(text.encode("utf-8", "replace"))
     file.flush()
@@ -113,10 +114,8 @@ def _filled(text: str) -> Any:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -84,15 +84,13 @@ FAMILIES = {
     "loop": "n = {n}\nwhile True: n += 1",
     "sleep": "import time\ntime.sleep(60 * {n})",
     "huge number": "x = 9 ** 9 ** {n}9",
-    "recursion": "import sys\nsys.setrecursionlimit(10**9)\n"
-    "def f(n): return f(n + {n})\nf(0)",
+    "recursion": "import sys\nsys.setrecursionlimit(10**9)\ndef f(n): return f(n + {n})\nf(0)",
     "delete": "import shutil, os\nshutil.rmtree('{target}', ignore_errors=True)\n"
     "try: os.remove('{target}/kept')\nexcept OSError: pass" + WRONG + "#{n}",
     "write outside": "for p in ('{target}/new{n}', '/etc/new', '/usr/new', '/new'):\n"
     "    try: open(p, 'w').write('x')\n    except OSError: continue\n"
     "    def add(a, b): return 5",
-    "read outside": "def add(a, b):\n"
-    "    return 5 if open('{target}/kept').read() else {n}",
+    "read outside": "def add(a, b):\n    return 5 if open('{target}/kept').read() else {n}",
     "read passwords": "def add(a, b): return 5 if open('/etc/shadow').read() else {n}",
     "network": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 5).send(b'{n}')"
     "\ndef add(a, b): return 5",
@@ -159,6 +157,10 @@ def _attack(world, programs):
         before = time.monotonic()
         assert score(code, timeout=SECONDS) == [0], (family, n)
         assert time.monotonic() - before < SECONDS + 3, (family, n)
+    # The kernel takes the last processes away a moment after the run is over.
+    end = time.monotonic() + 5
+    while _left() and time.monotonic() < end:
+        time.sleep(0.05)
     assert not _left()
 
 
