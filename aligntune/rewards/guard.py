@@ -36,7 +36,7 @@ class Guarded:
             return self._scored(samples)
         except _Hung as error:
             return [self._instead(sample, error) for sample in samples]
-        except Exception as error:  # noqa: BLE001 - a reward is the user's code, which may raise anything
+        except Exception as error:  # noqa: BLE001 - a user's code may raise anything
             return self._one_by_one(samples, error)
 
     def _one_by_one(self, samples: Sequence[Sample], batch: Exception) -> list[float | None]:

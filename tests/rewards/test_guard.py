@@ -67,3 +67,17 @@ def test_a_hang_ends_with_the_timeout():
 @pytest.mark.parametrize("timeout", [None, 5.0])
 def test_an_async_function_is_awaited(timeout):
     assert build("waits", timeout=timeout)(SAMPLES) == [1, 1, 1]
+
+
+def test_the_command_line_tries_a_reward():
+    from click.testing import CliRunner
+
+    from aligntune.cli import app
+
+    command = ["rewards", "test", "math", "--text", "so 4", "--text", "5", "--answer", "4"]
+    found = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert [line.split()[0] for line in found.output.splitlines()] == ["1.0000", "0.0000"]
+    listed = CliRunner().invoke(app, ["rewards"], catch_exceptions=False).output
+    assert "code_execution" in listed
+    with pytest.raises(ConfigError, match="--params is 'n=2'"):
+        CliRunner().invoke(app, [*command, "--params", "n=2"], catch_exceptions=False)
