@@ -1,6 +1,6 @@
 """What online algorithms optimise, and what evaluation reports for the others."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -17,5 +17,12 @@ class Reward(Strict):
     """Settings of the reward."""
     model_name: str | None = Field(None, min_length=1)
     """The model that judges, for rewards that use one: a hub id or a directory."""
+    on_error: Literal["stop", "skip", "value"] = "stop"
+    """When it raises, hangs, or gives no finite number: end the run with the prompt and completion,
+    leave the completion unjudged, or give it `error_value`. Failures are logged and counted."""
+    error_value: float = 0.0
+    """The score of what failed, with `on_error: value`."""
+    timeout: float | None = Field(None, gt=0)
+    """Seconds that a batch may take before it counts as failed. Default: no limit."""
     device: NeutralField[str] = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")
     """Where that model runs. `auto` is the GPU where there is one, else the CPU."""

@@ -5,14 +5,15 @@ run loads only the rewards that it names.
 """
 
 import inspect
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError, unknown
+from aligntune.rewards.guard import guarded
 from aligntune.rewards.types import Function, Sample, Scorer
 
 __all__ = ["REWARDS", "Known", "Sample", "Scorer", "check", "scorer"]
@@ -26,6 +27,8 @@ class Known:
     label: str | None = None
     """The label whose probability is the score where a `model_name` is given; None if it takes
     none."""
+    probed: bool = False
+    """Called once without samples when a config is checked: it says what this machine lacks."""
 
 
 MODEL = "model"
@@ -42,6 +45,12 @@ REWARDS: dict[str, Known] = {
     "math": Known(f"{_HERE}.answers:math", "1 where the number it gives is the row's answer"),
     "exact_match": Known(f"{_HERE}.answers:exact_match", "1 where the text is the row's answer"),
     "accuracy": Known(f"{_HERE}.answers:exact_match", "the same as exact_match"),
+    "code_syntax": Known(f"{_HERE}.code:code_syntax", "1 for Python that parses"),
+    "code_execution": Known(
+        f"{_HERE}.code:code_execution",
+        "1 where a program passes the row's tests, in a sandbox",
+        probed=True,
+    ),
     "sentiment": Known(
         f"{_HERE}.tone:sentiment",
         "how positive the words are (VADER), or a classifier's probability",
@@ -85,7 +94,7 @@ def check(name: str, params: Mapping[str, Any], model_name: str | None) -> None:
     settings = _settings(function)
     _check_keys(name, settings or {}, params)
     _check_types(name, settings or {}, params)
-    if params:
+    if params or known.probed:
         function([], **params)  # which says what is wrong with their values
 
 
@@ -100,26 +109,14 @@ def scorer(reward: Reward) -> Scorer:
         from aligntune.rewards.learned import judge
 
         label = str(REWARDS[reward.reward_type].label)
-        return judge(
-            reward.model_name,
-            reward.device,
-            reward.reward_type,
-            _LEARNED | {"label": label} | reward.params,
-        )
+        params = _LEARNED | {"label": label} | reward.params
+        score = judge(reward.model_name, reward.device, reward.reward_type, params)
+        return guarded(reward, reward.reward_type, score)
     known = REWARDS.get(reward.reward_type)
     function = _function(known.path if known else reward.reward_type)
 
-    def score(samples: Sequence[Sample]) -> list[float | None]:
-        scores = list(function(samples, **reward.params))
-        if len(scores) != len(samples):
-            raise ConfigError(
-                f"reward {reward.reward_type!r} gave {len(scores)} scores for {len(samples)} "
-                "samples; return one for each, None for what it cannot judge"
-            )
-        return [_number(reward.reward_type, value) for value in scores]
-
-    score.__name__ = reward.reward_type.rpartition(":")[2]
-    return score
+    name = reward.reward_type.rpartition(":")[2]
+    return guarded(reward, name, partial(function, **reward.params))
 
 
 def _function(path: str) -> Function:
@@ -172,18 +169,3 @@ def _check_types(name: str, known: Mapping[str, Any], params: Mapping[str, Any])
         wanted, kind = (int, "a whole number") if isinstance(known[key], int) else (str, "text")
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise ConfigError(f"reward {name!r}: param {key!r} is {value!r}, and must be {kind}")
-
-
-def _number(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(
-            f"reward {name!r} gave {value!r}; return a finite number, or None for what it cannot "
-            "judge"
-        )
-    return number

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.config.rewards import Reward
+from aligntune.errors import AlignTuneError
 from aligntune.rewards import scorer
 from aligntune.rewards.types import Sample
 
@@ -41,28 +42,37 @@ def _judge(score: Scorer, name: str, ends: frozenset[int]) -> Callable[..., list
         completion_ids: list[list[int]],
         answer: list[str | None] | None = None,
         extra: list[str | None] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        trainer_state: Any = None,
         **_: Any,
     ) -> list[float | None]:
         nothing = [None] * len(prompts)
-        return score(
-            [
-                Sample(
-                    prompt=last_user(prompt),
-                    completion=completion[0]["content"],
-                    answer=expected,
-                    truncated=ids[-1] not in ends,
-                    columns=json.loads(columns or "{}"),
-                )
-                for prompt, completion, ids, expected, columns in zip(
-                    prompts,
-                    completions,
-                    completion_ids,
-                    answer or nothing,
-                    extra or nothing,
-                    strict=True,
-                )
-            ]
-        )
+        samples = [
+            Sample(
+                prompt=last_user(prompt),
+                completion=completion[0]["content"],
+                answer=expected,
+                truncated=ids[-1] not in ends,
+                columns=json.loads(columns or "{}"),
+            )
+            for prompt, completion, ids, expected, columns in zip(
+                prompts,
+                completions,
+                completion_ids,
+                answer or nothing,
+                extra or nothing,
+                strict=True,
+            )
+        ]
+        before = getattr(score, "failed", 0)
+        try:
+            scores = score(samples)
+        except AlignTuneError as error:
+            step = trainer_state.global_step + 1 if trainer_state else 0
+            raise type(error)(f"step {step}: {error}") from error
+        if log_metric and (failed := getattr(score, "failed", 0) - before):
+            log_metric(f"rewards/{name}/failed", float(failed))
+        return scores
 
     judge.__name__ = name
     return judge
