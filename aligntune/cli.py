@@ -224,22 +224,14 @@ def rewards(context: click.Context) -> None:
 @click.option("--columns", default="{}", metavar="JSON", help="The row's other columns.")
 @click.option("--params", default="{}", metavar="JSON", help="Settings of the reward.")
 @click.option("--model-name", help="The model that judges.")
-def rewards_test(
-    name: str,
-    texts: tuple[str, ...],
-    prompt: str,
-    answer: str | None,
-    columns: str,
-    params: str,
-    model_name: str | None,
-) -> None:
+def rewards_test(name: str, texts: tuple[str, ...], **given: Any) -> None:
     """Print the score that a reward gives to each text."""
     from aligntune.config.rewards import Reward
     from aligntune.rewards import Sample, scorer
 
-    extra = _object("--columns", columns)
-    reward = Reward(reward_type=name, params=_object("--params", params), model_name=model_name)
-    samples = [Sample(prompt, text, answer, columns=extra) for text in texts]
+    columns, params = (_object(f"--{key}", given[key]) for key in ("columns", "params"))
+    reward = Reward(reward_type=name, params=params, model_name=given["model_name"])
+    samples = [Sample(given["prompt"], text, given["answer"], columns=columns) for text in texts]
     for text, score in zip(texts, scorer(reward)(samples), strict=True):
         click.echo(f"{'none' if score is None else f'{score:.4f}':>8}  {text[:80]!r}")
 
