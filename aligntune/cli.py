@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aligntune.cli_rewards import print_table, rewards
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -79,6 +81,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON and no 
 def app() -> None:
     """Post-training pipelines for language models: one YAML file, stages that are reused or
     resumed, Prefect and MLflow."""
+
+
+app.add_command(rewards)
 
 
 @app.command()
@@ -186,9 +191,9 @@ def init(algo: str, name: str | None, force: bool) -> None:
 
 @app.command()
 @click.argument("name", required=False)
-@click.option("--rewards", is_flag=True, help="List the built-in rewards instead.")
+@click.option("--rewards", "of_rewards", is_flag=True, help="List the built-in rewards instead.")
 @_json
-def configs(name: str | None, rewards: bool, as_json: bool) -> None:
+def configs(name: str | None, of_rewards: bool, as_json: bool) -> None:
     """List the configs that come with aligntune, or print one."""
     from aligntune import shipped
 
@@ -199,61 +204,11 @@ def configs(name: str | None, rewards: bool, as_json: bool) -> None:
         else:
             click.echo(text, nl=False)
         return
-    rows = shipped.rewards() if rewards else shipped.summaries()
+    rows = shipped.rewards() if of_rewards else shipped.summaries()
     if as_json:
         _print_json(rows)
         return
-    _table(rows)
-
-
-@app.group(invoke_without_command=True)
-@click.pass_context
-def rewards(context: click.Context) -> None:
-    """List the built-in rewards, or try one."""
-    from aligntune import shipped
-
-    if not context.invoked_subcommand:
-        _table(shipped.rewards())
-
-
-@rewards.command("test")
-@click.argument("name")
-@click.option("--text", "texts", multiple=True, required=True, help="A completion to score.")
-@click.option("--prompt", default="", help="What it was asked for.")
-@click.option("--answer", help="The reference answer.")
-@click.option("--columns", default="{}", metavar="JSON", help="The row's other columns.")
-@click.option("--params", default="{}", metavar="JSON", help="Settings of the reward.")
-@click.option("--model-name", help="The model that judges.")
-def rewards_test(name: str, texts: tuple[str, ...], **given: Any) -> None:
-    """Print the score that a reward gives to each text."""
-    from aligntune.config.rewards import Reward
-    from aligntune.rewards import Sample, scorer
-
-    columns, params = (_object(f"--{key}", given[key]) for key in ("columns", "params"))
-    reward = Reward(reward_type=name, params=params, model_name=given["model_name"])
-    samples = [Sample(given["prompt"], text, given["answer"], columns=columns) for text in texts]
-    for text, score in zip(texts, scorer(reward)(samples), strict=True):
-        click.echo(f"{'none' if score is None else f'{score:.4f}':>8}  {text[:80]!r}")
-
-
-def _table(rows: dict[str, str]) -> None:
-    width = max(map(len, rows))
-    for known, says in rows.items():
-        click.echo(f"{known:<{width}}  {says}")
-
-
-def _object(option: str, text: str) -> dict[str, Any]:
-    import json
-
-    from aligntune.errors import ConfigError
-
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        found = None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{option} is {text!r}; write a JSON object such as '{{\"n\": 2}}'")
-    return found
+    print_table(rows)
 
 
 @app.command()

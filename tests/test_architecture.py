@@ -23,7 +23,7 @@ LAYERS = [
     {"stages", "paths", "needs", "check", "shipped", "initial", "doctor"},
     {"pipeline", "plan"},
     {"run", "session", "summary", "console", "show", "show_data", "launch", "worker"},
-    {"direct"},
+    {"direct", "cli_rewards"},
     {"cli", "__main__"},
 ]
 HEAVY = {

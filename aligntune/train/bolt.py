@@ -17,8 +17,8 @@ from aligntune.config.train import Bolt, Train
 from aligntune.errors import ConfigError
 from aligntune.losses.baseline import kept, leave_one_out, whitened
 from aligntune.train.memory import Curriculum, Memory, Visit, prompt_key
-from aligntune.train.online import Rollout
 from aligntune.train.refill import Batch
+from aligntune.train.rollout import Rollout
 from aligntune.train.scoring import completion_logps
 
 FILE = "bolt.json"

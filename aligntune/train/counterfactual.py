@@ -13,8 +13,8 @@ from torch import Tensor
 
 from aligntune.config.train import Counterfactual, Train
 from aligntune.losses.importance import Mode, chosen, importance, normalised, weights
-from aligntune.train.online import Rollout
 from aligntune.train.refill import Batch
+from aligntune.train.rollout import Rollout
 from aligntune.train.scoring import token_logps
 from aligntune.train.spans import Layout, layout
 

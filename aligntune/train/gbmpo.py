@@ -7,8 +7,8 @@ from torch import Tensor
 
 from aligntune.config.train import Train
 from aligntune.losses.divergence import distance, estimate
-from aligntune.train.online import Rollout, given
 from aligntune.train.refill import Batch
+from aligntune.train.rollout import Rollout, given
 
 
 class Gbmpo(Rollout):

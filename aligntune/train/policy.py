@@ -18,8 +18,9 @@ from aligntune.train.counterfactual import CounterfactualTrainer
 from aligntune.train.dpo import dpo_trainer
 from aligntune.train.gbmpo import Gbmpo
 from aligntune.train.loop import Setting, fit, within
-from aligntune.train.online import Rollout, online_trainer
+from aligntune.train.online import online_trainer
 from aligntune.train.ppo import Ppo
+from aligntune.train.rollout import Rollout
 from aligntune.train.rows import training_rows
 from aligntune.train.samples import first_prompts
 from aligntune.train.sft import sft_trainer

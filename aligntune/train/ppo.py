@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from aligntune.config.train import Train
 from aligntune.losses.advantages import adapted, gae, kl_estimate, token_rewards, whiten
 from aligntune.losses.values import explained_variance, value_loss
-from aligntune.train.online import Rollout, given
 from aligntune.train.refill import Batch
+from aligntune.train.rollout import Rollout, given
 
 HEAD = "value_head"
 FILE = f"{HEAD}.safetensors"

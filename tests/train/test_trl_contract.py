@@ -11,7 +11,8 @@ import torch
 from rollouts import make, place, spec
 from trl import GRPOConfig, GRPOTrainer
 
-from aligntune.train.online import OnlineConfig, Rollout, online_trainer
+from aligntune.train.online import online_trainer
+from aligntune.train.rollout import OnlineConfig, Rollout
 
 WRAPPED = {
     "_calculate_rewards": ["inputs", "prompts", "completions", "completion_ids_list"],

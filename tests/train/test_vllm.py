@@ -8,6 +8,7 @@ from aligntune.config.train import Vllm
 from aligntune.errors import ConfigError
 from aligntune.train import online
 from aligntune.train.policy import TRAINERS
+from aligntune.train.rollout import OnlineConfig
 
 
 def test_without_vllm_one_sentence_says_so(tiny_model, tmp_path):
@@ -28,6 +29,6 @@ def test_its_settings_reach_trl(monkeypatch):
     server = Vllm(mode="server", server_base_url="http://127.0.0.1:8000")
     given = online._sampler(server)
     assert given["vllm_server_base_url"] == "http://127.0.0.1:8000"
-    known = online.OnlineConfig.__dataclass_fields__
+    known = OnlineConfig.__dataclass_fields__
     assert given.keys() <= known.keys()
     assert online._sampler(None) == {}

@@ -1,0 +1,304 @@
+"""Learning from the policy's own answers, on TRL's GRPOTrainer.
+
+TRL samples, scores and clips; an algorithm of ours says what the advantages are
+(`shape_rollout`) and what else is in the loss (`extra_loss`). No method of TRL's is copied: four
+are wrapped, and one place per process, the rollout in memory, is saved with each checkpoint.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import Sampler, SequentialSampler
+from trl import GRPOConfig, GRPOTrainer
+
+from aligntune.config.train import Train
+from aligntune.losses.aggregate import Share, aggregate
+from aligntune.train.loop import Finite
+from aligntune.train.refill import Batch, Sampled, informative, refilled
+from aligntune.train.timing import Stopwatch
+
+T = TypeVar("T")
+
+
+def given(value: T | None) -> T:
+    """A value that is there by now: a setting that the algorithm has, or part of a rollout."""
+    if value is None:
+        raise ValueError("a setting of another algorithm, or a hook outside of its place")
+    return value
+
+
+class OnlineConfig(GRPOConfig):  # type: ignore[misc]
+    """GRPOConfig, with one answer per prompt allowed: not every advantage needs a group."""
+
+    def __post_init__(self) -> None:
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            # The last of its checks, so everything else has been set.
+            if self.num_generations != 1 or "at least 2 generations" not in str(error):
+                raise
+
+
+class Epochs(Sampler[int]):
+    """TRL's sampler with an order that depends on the epoch's number alone, and not on how many
+    epochs this process has seen: one that resumes has seen fewer."""
+
+    def __init__(self, sampler: Any) -> None:
+        self._sampler = sampler
+
+    def set_epoch(self, epoch: int) -> None:
+        self._sampler.generator.manual_seed(self._sampler.seed + (epoch << 32))
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+
+class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
+    """GRPO as TRL has it. Subclasses are the other methods; both hooks are for training only, in
+    evaluation there is nothing to learn."""
+
+    beta: float
+
+    def __init__(self, settings: Train, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.settings = settings
+        self.kl_in_loss: float = self.beta
+        """Weight of TRL's own KL term. `beta` in the arguments says whether there is a reference
+        at all."""
+        self.logps: Tensor | None = None
+        """(B, T) log-probabilities of the current micro-batch, with gradient, in `extra_loss`."""
+        self._scores: Tensor | None = None
+        self._watch = Stopwatch()
+        self._answered = 0
+
+    @classmethod
+    def options(cls, train: Train) -> dict[str, Any]:
+        """What the algorithm is, as arguments of GRPOConfig."""
+        return {
+            "beta": train.beta,
+            "epsilon": train.epsilon,
+            "epsilon_high": train.epsilon_high,
+            "loss_type": train.loss_type,
+            "scale_rewards": train.scale_rewards,
+            "importance_sampling_level": train.importance_sampling_level,
+            "num_iterations": train.num_iterations,
+            # With it TRL multiplies the KL term by the importance ratio; the published methods
+            # have k3 itself in the loss.
+            "use_bias_correction_kl": False,
+        }
+
+    # The hooks of the algorithms
+
+    def shape_rollout(self, out: Batch, rewards: Tensor, inputs: list[dict[str, Any]]) -> Batch:
+        """`out` with the advantages that the algorithm wants, before it is shuffled and split.
+
+        `rewards` (B,) are the weighted sums of this process's rows; NaN where no reward could
+        judge. `inputs` are the rows of the dataset, one per answer.
+        """
+        return out
+
+    def extra_loss(self, inputs: Batch) -> Tensor | None:
+        """What is added to the clipped loss of the micro-batch `inputs`, already normalised for
+        the whole optimizer step, as `aggregate` does it."""
+        return None
+
+    # What hooks may use
+
+    def aggregate(self, per_token: Tensor, inputs: Batch) -> Tensor:
+        """The micro-batch's part of a loss, averaged as TRL averages the policy's."""
+        tokens = inputs["num_items_in_batch"].clamp(min=1) / self.accelerator.num_processes
+        accumulated = self.current_gradient_accumulation_steps
+        share = Share(
+            micro_batches=accumulated,
+            # TRL counts those of the rollout.
+            tokens=tokens * accumulated / self.args.steps_per_generation,
+            longest=self.max_completion_length,
+        )
+        return aggregate(per_token, inputs["completion_mask"], self.loss_type, share)
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of `tensor` over all processes."""
+        summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        return summed
+
+    def note(self, name: str, per_token: Tensor, mask: Tensor) -> None:
+        """Log the mean over counted tokens of all processes as the metric `name`."""
+        mask = mask.to(per_token.dtype)
+        total, count = self.total(torch.stack([(per_token.detach() * mask).sum(), mask.sum()]))
+        self._metrics["train"][name].append(float(total / count.clamp(min=1)))
+
+    def save_state(self, folder: Path) -> None:
+        """Write what a checkpoint needs beyond model, optimizer and random states."""
+        save_file(self._rollout_state(), folder / self._rollout_file)
+
+    def load_state(self, folder: Path) -> None:
+        """Read what `save_state` wrote."""
+        device = self.accelerator.device
+        loaded = load_file(folder / self._rollout_file)
+        state = {name: tensor.to(device) for name, tensor in loaded.items()}
+        self._step = int(state.pop("step"))
+        batches: list[Batch] = []
+        for name in sorted(state, key=lambda name: int(name.split("/")[0])):
+            index, key = name.split("/")
+            batches += [{} for _ in range(int(index) + 1 - len(batches))]
+            batches[int(index)][key] = state[name]
+        self._buffered_inputs = batches or None
+
+    # Wrappers around TRL's methods
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler[int]:
+        return Epochs(super()._get_train_sampler(dataset))
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler[int]:
+        # The same order every time, since it decides what random numbers are left for training.
+        return SequentialSampler(eval_dataset)
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+        with self._watch.time("reward"):
+            scores: Tensor = super()._calculate_rewards(*args, **kwargs)
+        self._scores = scores
+        return scores
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():
+            scored = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+            self.logps = scored[0]
+            return scored
+        with self._watch.time("score"):
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
+        sampled = self._sampled(inputs)
+        if not self.model.training:
+            return sampled.out
+        if self.settings.max_resampling:
+            sampled = self._refilled(sampled)
+        out = self.shape_rollout(sampled.out, sampled.rewards, sampled.inputs)
+        self._spread(out["advantages"], out["completion_mask"])
+        return out
+
+    def _compute_loss(self, model: Any, inputs: Batch) -> Tensor:
+        with self._own_kl():
+            loss: Tensor = super()._compute_loss(model, inputs)
+        extra = self.extra_loss(inputs) if self.model.training else None
+        if self.model.training and "old_per_token_logps" in inputs:
+            self._moved(given(self.logps).detach() - inputs["old_per_token_logps"], inputs)
+        self.logps = None
+        return loss if extra is None else loss + extra
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        # Without an advantage the loss on held-out prompts says nothing.
+        told = {k: v for k, v in logs.items() if k != "eval_loss"}
+        if self.model.training and "loss" in logs:
+            told |= self._times()
+        super().log(told, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.save_state(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.load_state(Path(checkpoint))
+
+    def _spread(self, advantages: Tensor, mask: Tensor) -> None:
+        """Log how far a round's advantages are apart, by answer or by token."""
+        counted = advantages[mask.bool()] if advantages.dim() > 1 else advantages
+        count = counted.new_tensor(counted.numel())
+        size, total, squares = self.total(
+            torch.stack([count, counted.sum(), (counted**2).sum()])
+        ).tolist()
+        mean = total / max(size, 1)
+        self._metrics["train"]["advantages/mean"].append(mean)
+        variance = max(squares / max(size, 1) - mean**2, 0.0)
+        self._metrics["train"]["advantages/std"].append(variance**0.5)
+
+    def _moved(self, log_ratios: Tensor, inputs: Batch) -> None:
+        """Log how far the policy is from the one that answered."""
+        mask = inputs["completion_mask"]
+        self.note("ratio/mean", log_ratios.exp(), mask)
+        self.note("ratio/approx_kl", log_ratios**2 / 2, mask)
+
+    def _times(self) -> dict[str, float]:
+        """Seconds since the last logged step by what they were spent on: sampling answers, judging
+        them, forward passes without gradient, and the rest, which is the update."""
+        spent = {"generate": 0.0, "reward": 0.0, "score": 0.0} | self._watch.read()
+        if spent["generate"]:
+            self._metrics["train"]["tokens_per_second"] = [self._answered / spent["generate"]]
+        self._answered = 0
+        spent["update"] = max(sum(self._metrics["train"]["step_time"]) - sum(spent.values()), 0.0)
+        return {f"time/{name}": seconds for name, seconds in spent.items()}
+
+    def _sampled(self, inputs: list[dict[str, Any]]) -> Sampled:
+        with self._watch.time("generate"):
+            out: Batch = super()._generate_and_score_completions(inputs)
+        self._answered += int(out["completion_mask"].sum())
+        first = self.accelerator.process_index * len(inputs)
+        scores = given(self._scores)[first : first + len(inputs)]
+        judged = len(self.reward_funcs) - bool(self.settings.overlong_buffer)
+        return Sampled(out, self._sum(scores), self._sum(scores[:, :judged]), inputs)
+
+    def _sum(self, scores: Tensor) -> Tensor:
+        """(B, rewards) -> (B,), weighted; NaN where no reward could judge."""
+        weights = self.reward_weights[: scores.size(1)].to(scores.device)
+        summed: Tensor = (scores * weights).nansum(1)
+        return summed.masked_fill(scores.isnan().all(1), torch.nan)
+
+    def _refilled(self, first: Sampled) -> Sampled:
+        sampled, rounds = refilled(
+            first,
+            answers=self.num_generations,
+            rounds=given(self.settings.max_resampling),
+            pad_id=self._tokenizer.pad_token_id,
+            more=lambda number, groups: self._sampled(self._others(number, groups)),
+            most=lambda lacking: max(gather_object([lacking])),
+        )
+        good = informative(sampled.merits, self.num_generations).float()
+        self._metrics["train"]["resampling/rounds"].append(float(rounds))
+        useful, groups = self.total(torch.stack([good.sum(), good.new_tensor(len(good))])).tolist()
+        self._metrics["train"]["resampling/useful_groups"].append(useful / groups)
+        sampled.out["num_items_in_batch"] = self.total(sampled.out["completion_mask"].sum())
+        return sampled
+
+    def _others(self, number: int, groups: int) -> list[dict[str, Any]]:
+        """Prompts for one more round: the same whenever this step is taken, others on every
+        process."""
+        generator = torch.Generator().manual_seed(hash((self.args.seed, self._step, number)))
+        order = torch.randperm(len(self.train_dataset), generator=generator).tolist()
+        first = self.accelerator.process_index * groups
+        chosen = [order[(first + i) % len(order)] for i in range(groups)]
+        return [self.train_dataset[i] for i in chosen for _ in range(self.num_generations)]
+
+    @contextmanager
+    def _own_kl(self) -> Iterator[None]:
+        asked, self.beta = self.beta, self.kl_in_loss
+        try:
+            yield
+        finally:
+            self.beta = asked
+
+    @property
+    def _rollout_file(self) -> str:
+        return f"rollout-{self.accelerator.process_index}.safetensors"
+
+    def _rollout_state(self) -> Batch:
+        step = {"step": torch.tensor(self._step)}
+        between = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        if between or self._buffered_inputs is None:
+            return step
+        return step | {
+            f"{index}/{key}": tensor.detach().clone().contiguous()
+            for index, batch in enumerate(self._buffered_inputs)
+            for key, tensor in batch.items()
+        }
