@@ -103,13 +103,8 @@ def weights(out):
     return load_file(out / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize(
-    "algo",
-    [
-        "grpo",
-        *(pytest.param(algo, marks=pytest.mark.slow) for algo in sorted(CHANGES.keys() - {"grpo"})),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", sorted(CHANGES))
 def test_two_processes_do_what_one_does_with_twice_the_batch(train, algo):
     names = ("train/loss", "train/grad_norm")
     one, _ = train(algo, "one", rows=8)
