@@ -254,7 +254,7 @@ KINDS: dict[str, Kind] = {
         ("transformers",),
         network=True,
     ),
-    "data": Kind(2, DataSlice, _data, _data_sources, ("transformers",), network=True),
+    "data": Kind(3, DataSlice, _data, _data_sources, ("transformers",), network=True),
     **{
         algo: Kind(2, TrainSlice, _train, _reward_sources, libraries=_TRAINER, trains=True)
         for algo in ALGOS

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from aligntune.config.data import Sameness
+from aligntune.config.data import Sameness, TaskType
 from aligntune.data import clean, schema
 from aligntune.data.formats import Reader
 from aligntune.data.mix import key
@@ -116,7 +116,7 @@ class Work:
         if limit is not None and length > limit:
             # Later turns of a conversation of which nothing would be left are not learned.
             tokens = [sequence for sequence in tokens if sequence.start < limit]
-            fit = "cut" if tokens else "lost"
+            fit = "cut" if tokens and not _same_start(tokens, limit, self.reader.task) else "lost"
         kept = self.duplicates
         return Good(
             row=index,
@@ -127,6 +127,14 @@ class Work:
             key=key(self.seed, clean.normalised(question_of(row))),
             same=b"" if kept == "keep" else clean.duplicate_key(row, kept),
         )
+
+
+def _same_start(tokens: "list[Tokens]", limit: int, task: TaskType) -> bool:
+    """Whether nothing is left to tell a pair's answers apart."""
+    if task != "preference":
+        return False
+    chosen, rejected = (sequence.ids[:limit] for sequence in tokens)
+    return chosen == rejected
 
 
 class Mapper(Protocol):

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aligntune.data.rows import Message, Row, prompt_of, text_of
+from aligntune.data.rows import TOOLS, Message, Row, prompt_of, text_of
 from aligntune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,16 +24,21 @@ SHINGLE = 5
 """Words whose sequence counts as one element of a text."""
 RECALL = 0.97
 """Share of the pairs at the threshold that must become candidates."""
+TEMPLATE = 10
+"""Questions that may share a run of words before it counts as the wording of a template."""
 _WORD = re.compile(r"\w+")
+_ALONE = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+"""Characters of scripts without spaces between words; each counts as one."""
+_ANY_WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
 _SEED = 1
 
 
 @lru_cache(maxsize=16)  # the same question is asked for by several
 def normalised(text: str) -> str:
-    """Without what does not make it another text: letter case, kinds of spaces, compatibility
-    forms of characters."""
+    """Without what does not make it another text: letter case, kinds of spaces, and whether
+    accents are characters of their own."""
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
+        text = unicodedata.normalize("NFC", text)
     return " ".join(text.casefold().split())
 
 
@@ -40,7 +46,7 @@ def duplicate_key(row: Row, what: Literal["prompt", "row"]) -> bytes:
     """16 bytes that are equal for duplicates: rows with the same prompt, or with the same answers
     to it too. Plain text is all prompt."""
     prompt = prompt_of(row) or row["messages"]
-    digest = blake2b(_spoken(prompt), digest_size=16)
+    digest = blake2b(_spoken(prompt) + row.get(TOOLS, "").encode(), digest_size=16)
     if what == "row":
         for name in ("messages", "chosen", "rejected", "completion"):
             if name in row:
@@ -115,25 +121,22 @@ def bands(threshold: float) -> int:
 class Overlap:
     """What training rows must not repeat: the user's turns of evaluation rows.
 
-    A run of `size` words is enough (Brown et al. 2020, appendix C), unless questions share it: then
-    it is the wording of a template. A question that is shorter, or all template, counts only as a
-    whole.
+    A run of `size` words is enough, unless more than TEMPLATE questions share it (Brown et al.
+    2020, appendix C). A question that is shorter, or all template, counts only as a whole. Of
+    plain text everything is a question.
     """
 
     def __init__(self, rows: Iterable[Row], size: int) -> None:
         self._size = size
-        self._whole: set[str] = set()
-        owners: dict[tuple[str, ...], int] = {}
-        questions = [sorted({turn["content"] for turn in _asked(row)}) for row in rows]
-        distinct = list(dict.fromkeys(tuple(texts) for texts in questions))
-        for number, texts in enumerate(distinct):
-            for gram in {gram for text in texts for gram in self._grams(text)}:
-                owners[gram] = -1 if gram in owners else number
-        told = set(owners.values())
-        for number, texts in enumerate(distinct):
-            if number not in told:
-                self._whole.update(normalised(text) for text in texts)
-        self._known = {gram for gram, number in owners.items() if number >= 0}
+        said = {" ".join(_words(text)): text for row in rows for text in _asked(row)}
+        grams = [set(self._grams(text)) for text in said.values()]
+        owners = Counter(gram for found in grams for gram in found)
+        self._known = {gram for gram, count in owners.items() if count <= TEMPLATE}
+        self._whole = {
+            normalised(text)
+            for text, found in zip(said.values(), grams, strict=True)
+            if self._known.isdisjoint(found)
+        }
         words = dict.fromkeys(word for gram in self._known for word in gram)
         self._ids = {word: number for number, word in enumerate(words, start=1)}
         numbers = [[self._ids[word] for word in gram] for gram in self._known]
@@ -160,7 +163,7 @@ class Overlap:
         return any(
             normalised(turn["content"]) in self._whole
             for turn in _turns(row)
-            if turn["role"] == "user"
+            if turn["role"] == "user" or not prompt_of(row)
         )
 
     def _candidates(self, turns: Sequence[Sequence[str]]) -> Iterator[int]:
@@ -188,8 +191,10 @@ class Overlap:
         return _windows(_words(text), self._size)
 
 
-def _asked(row: Row) -> list[Message]:
-    return [turn for turn in prompt_of(row) if turn["role"] == "user"]
+def _asked(row: Row) -> list[str]:
+    prompt = prompt_of(row)
+    turns = prompt if prompt else row.get("messages", [])
+    return [turn["content"] for turn in turns if turn["role"] == "user" or not prompt]
 
 
 def _turns(row: Row) -> Iterator[Message]:
@@ -198,7 +203,7 @@ def _turns(row: Row) -> Iterator[Message]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+    return (_WORD if text.isascii() else _ANY_WORD).findall(text.casefold())
 
 
 def _windows(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from aligntune.config.data import TaskType
 from aligntune.config.document import printable
 from aligntune.data import layouts
 from aligntune.data.rows import ANSWER, EXTRA, TOOLS, Row, prompt_of
-from aligntune.data.turns import decoded, said
+from aligntune.data.turns import decoded, said, text
 from aligntune.errors import ConfigError, DataError, unknown
 
 
@@ -26,6 +27,8 @@ class Format:
     read: Callable[[Row], Row]
     optional: tuple[str, ...] = ()
     """Columns that it reads where they are there, besides `system`, `tools` and `answer`."""
+    without: tuple[str, ...] = ()
+    """Columns with which it is something else."""
 
     @cached_property
     def used(self) -> frozenset[str]:
@@ -33,6 +36,7 @@ class Format:
         return frozenset((*self.columns, *self.optional, *ALWAYS))
 
 
+_PROMPTS = ("instruction", "question", "query", "problem", "user", "input")
 FORMATS: dict[str, Format] = {
     "arithmetic": Format(
         ("question", "worked", "answer", "wrong"), "preference", layouts.arithmetic
@@ -47,7 +51,15 @@ FORMATS: dict[str, Format] = {
     "preference_question": Format(
         ("question", "chosen", "rejected"), "preference", layouts.preference_question
     ),
-    "transcripts": Format(("chosen", "rejected"), "preference", layouts.transcripts),
+    "preference_instruction": Format(
+        ("instruction", "chosen", "rejected"),
+        "preference",
+        layouts.preference_instruction,
+        ("input",),
+    ),
+    "transcripts": Format(
+        ("chosen", "rejected"), "preference", layouts.transcripts, without=_PROMPTS
+    ),
     "ranked": Format(("prompt", "responses", "ranks"), "preference", layouts.ranked),
     "rated": Format(("prompt", "responses", "scores"), "preference", layouts.rated),
     "ultrafeedback": Format(("instruction", "completions"), "preference", layouts.ultrafeedback),
@@ -61,14 +73,19 @@ FORMATS: dict[str, Format] = {
     "alpaca": Format(
         ("instruction", "output"), "conversation", layouts.alpaca, ("input", "history")
     ),
-    "question_answer": Format(("question", "answer"), "conversation", layouts.question_answer),
+    "question_solution": Format(
+        ("question", "solution", "answer"), "conversation", layouts.question_solution
+    ),
+    "question_answer": Format(
+        ("question", "answer"), "conversation", layouts.question_answer, ("context",)
+    ),
     "prompt": Format(("prompt",), "prompt", layouts.prompt),
-    "text": Format(("text",), "conversation", layouts.plain_text),
+    "text": Format(("text",), "conversation", layouts.plain_text, without=("parent_id", "role")),
 }
 """By name. The first that fits is taken, so one with more columns stands before one with fewer."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
-    "prompt": ("instruction", "question", "query", "problem", "user"),
+    "prompt": _PROMPTS,
     "question": ("problem", "query"),
     "instruction": ("prompt", "question", "query"),
     "input": ("context",),
@@ -141,6 +158,8 @@ class Reader:
     def __call__(self, row: Row) -> Row:
         """The canonical row, or a DataError with the reason why there is none."""
         found = FORMATS[self.layout]
+        if any(isinstance(value, float) and value != value for value in row.values()):
+            row = {name: value for name, value in row.items() if value == value}
         if self.names:
             row = _renamed(row, self.names)
         for column in found.columns:
@@ -177,8 +196,8 @@ def _tools(value: Any) -> Row:
 
 def _extra(columns: Row) -> Row:
     """The columns as JSON, without what JSON cannot hold, such as the bytes of an image."""
-    kept = {name: text for name, value in sorted(columns.items()) if (text := _json(value))}
-    listed = (f"{json.dumps(name, ensure_ascii=False)}:{text}" for name, text in kept.items())
+    kept = {name: encoded for name, value in sorted(columns.items()) if (encoded := _json(value))}
+    listed = (f"{json.dumps(name, ensure_ascii=False)}:{encoded}" for name, encoded in kept.items())
     return {EXTRA: "{" + ",".join(listed) + "}"} if kept else {}
 
 
@@ -206,11 +225,13 @@ def reader(
     there = list(columns)
     tried = {layout: FORMATS[layout]} if layout else FORMATS
     ordered = sorted(tried.items(), key=lambda item: item[1].task != kind)
-    for aliases in (False, True):
+    for last, aliases in product((False, True), repeat=2):
         fitting = [
             Reader(name, task or known.task, tuple(sorted(names.items())))
             for name, known in ordered
-            if (names := _names(known, there, aliases=aliases)) is not None
+            if _last_resort(known, task) == last
+            and (layout or not set(known.without).intersection(there))
+            and (names := _names(known, there, aliases=aliases)) is not None
             and _becomes(known.task, task, {*there, *names})
         ]
         if fitting and not aliases:
@@ -218,6 +239,12 @@ def reader(
         if fitting:
             return max(fitting, key=lambda found: found.known_of(there))
     return None
+
+
+def _last_resort(known: Format, task: TaskType | None) -> bool:
+    """Whether another layout, under whatever names, says more of what is learned: text in no
+    template, and a bare reference answer."""
+    return known.read is layouts.plain_text or (known.task, task) == ("prompt", "conversation")
 
 
 def _names(known: Format, columns: Sequence[str], *, aliases: bool) -> dict[str, str] | None:
@@ -246,9 +273,11 @@ def _becomes(natural: TaskType, task: TaskType | None, columns: set[str]) -> boo
 
 def _reference(row: Row) -> str:
     """The row's `answer` where that is text or a number, else nothing."""
-    answer = row.get(ANSWER)
+    answer, judge = row.get(ANSWER), row.get("reward_model")
+    if answer is None and isinstance(judge, dict):  # as in veRL's sets
+        answer = judge.get("ground_truth")
     usable = isinstance(answer, str | int | float) and not isinstance(answer, bool)
-    return str(answer).strip() if usable else ""
+    return text(answer, ANSWER).strip() if usable else ""
 
 
 NEEDED: dict[TaskType, str] = {

@@ -61,6 +61,8 @@ def rows(name: str, params: Mapping[str, Any]) -> list[Row]:
     for number, row in enumerate(made, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{name}: item {number} is {type(row).__name__}; yield dicts")
+        if not all(isinstance(column, str) for column in row):
+            raise DataError(f"{name}: item {number} has a column whose name is not text")
     return made
 
 

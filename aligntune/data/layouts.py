@@ -56,6 +56,11 @@ def preference_conversations(row: Row) -> Row:
     return preference({**row, "prompt": row["conversations"]})
 
 
+def preference_instruction(row: Row) -> Row:
+    """{instruction, input, chosen, rejected}, as in LLaMA-Factory's pairs."""
+    return preference({**row, "prompt": _instruction(row)})
+
+
 def transcripts(row: Row) -> Row:
     """{chosen, rejected}: two whole dialogues that differ in the last answer.
 
@@ -87,14 +92,17 @@ def prompt_completion(row: Row) -> Row:
 def alpaca(row: Row) -> Row:
     """{instruction, input, output}, as in tatsu-lab/alpaca. `input` is often empty, and `history`
     has earlier turns."""
-    instruction = text(row["instruction"], "instruction")
-    given = text(row["input"], "input") if row.get("input") else ""
-    question = f"{instruction}\n\n{given}" if given.strip() else instruction
-    prompt = asked(row, question, "instruction")
+    prompt = asked(row, _instruction(row), "instruction")
     if row.get("history"):
         first = len(prompt) - 1
         prompt[first:first] = _earlier(row["history"])
     return {"messages": [*prompt, said(row["output"], "output")]}
+
+
+def _instruction(row: Row) -> str:
+    instruction = text(row["instruction"], "instruction")
+    given = text(row["input"], "input") if row.get("input") else ""
+    return f"{instruction}\n\n{given}" if given.strip() else instruction
 
 
 def _earlier(history: Any) -> list[Message]:
@@ -118,8 +126,22 @@ def question_answer(row: Row) -> Row:
     answer = text(row["answer"], "answer")
     _, marker, result = answer.rpartition("####")
     final = result.strip() if marker and "\n" not in result.strip() else answer
-    question = asked(row, row["question"], "question")
-    return {"messages": [*question, said(answer, "answer")], ANSWER: final}
+    return {"messages": [*_question(row), said(answer, "answer")], ANSWER: final}
+
+
+def question_solution(row: Row) -> Row:
+    """{question, solution, answer}: the solution is learned, the answer checks others."""
+    return {"messages": [*_question(row), said(row["solution"], "solution")]}
+
+
+def _question(row: Row) -> list[Message]:
+    """The question, after the context that it is about."""
+    for name in ("choices", "options"):
+        if row.get(name):
+            raise DataError(f"`{name}` are not in the question; put them there with a function")
+    question = text(row["question"], "question")
+    context = text(row["context"], "context") if row.get("context") else ""
+    return asked(row, f"{context}\n\n{question}" if context.strip() else question, "question")
 
 
 def prompt(row: Row) -> Row:

@@ -8,6 +8,7 @@ from aligntune.data import sources
 from aligntune.data.formats import Reader, mismatch, reader
 from aligntune.data.mix import Indices, generator, sample
 from aligntune.data.rows import Rows, Unreadable
+from aligntune.data.urls import public
 from aligntune.errors import DataError
 
 SHOWN = 3
@@ -29,7 +30,8 @@ class Source:
 
     @property
     def name(self) -> str:
-        return self.dataset.name
+        """As the config has it, without a password or a signature in an address."""
+        return public(self.dataset.name)
 
 
 def open_sources(
@@ -66,7 +68,7 @@ def _open(
     if found is None:
         some = rows.at(range(min(SHOWN, rows.count)))
         shown = [row for row in some if not isinstance(row, Unreadable)]
-        raise DataError(mismatch(dataset.name, rows.columns, wanted, shown))
+        raise DataError(mismatch(public(dataset.name), rows.columns, wanted, shown))
     return Source(index, dataset, fingerprint, rows, found, heldout)
 
 

@@ -16,11 +16,13 @@ from aligntune.data.rows import COLUMNS, Message, Row
 
 LONGEST = 1_000_000
 """Characters of a turn."""
-_SAID = r"(?:a|c(?:t+c)*t+a)"
+_PLAIN = 2
+"""Parts of a turn that is no call of a tool and no result: role and content."""
+_SAID = r"(?:(?:[ac]t+)*a)"
 """An answer, perhaps after calls of tools and what they returned."""
-_PROMPT = rf"s?(?:u{_SAID})*u(?:c(?:t+c)*t+)?"
+_PROMPT = rf"s?(?:u{_SAID})*u(?:[ac]t+)*"
 _ANSWER = rf"(?:{_SAID}|c)(?:u{_SAID})*"
-_CONVERSATION = rf"a|s?(?:u{_SAID})*u(?:{_SAID}|c)"
+_CONVERSATION = rf"a|s?(?:u{_SAID})*u(?:[ac]t+)*[ac]"
 _PATTERNS = {
     "messages": (
         _CONVERSATION, "roles do not alternate between user and assistant, assistant last"
@@ -91,6 +93,7 @@ def _flags(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, list[bool]]
     it is looked at as a whole first."""
     turns = [turn for name in columns for row in rows for turn in row[name]]
     others = [value for row in rows for value in row.values() if isinstance(value, str)]
+    others += [value for turn in turns if len(turn) > _PLAIN for value in turn.values()]
     if _sound([turn["content"] for turn in turns], others):
         return {name: [False] * len(rows) for name in _TEXT}
     found = [_row_flags(row, columns) for row in rows]
@@ -125,6 +128,7 @@ def _row_flags(row: Row, columns: Sequence[str]) -> tuple[bool, bool, bool, bool
     turns = [turn for name in columns for turn in row[name]]
     contents = [turn["content"] for turn in turns]
     blank = any(not turn["content"].strip() and "tool_calls" not in turn for turn in turns)
-    text = "".join(contents + [value for value in row.values() if isinstance(value, str)])
+    others = [value for value in row.values() if isinstance(value, str)]
+    text = "".join([*contents, *others, *(value for turn in turns for value in turn.values())])
     long = max(map(len, contents), default=0) > LONGEST
     return blank, "\0" in text or _half(text), "\ufffd" in text, long

@@ -26,6 +26,10 @@ Kind = Literal["file", "url", "mlflow", "procedural", "function", "hub"]
 FILES: tuple[Kind, ...] = ("file", "url", "mlflow")
 PATHLIKE = ("./", "../", "/", "~")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SPLIT = re.compile(r"(?:^|[-_.])(train|test|valid(?:ation)?|dev)(?=$|[-_.])")
+"""What names of files say of the split that is in them."""
+_AUXILIARY = {"dataset_info.json", "dataset_dict.json", "state.json"}
+"""What `datasets` puts beside the rows that it saves."""
 _SCHEME = re.compile(r"([A-Za-z][\w.-]*):(.*)", re.DOTALL)
 
 
@@ -209,12 +213,29 @@ def _files(name: str) -> dict[str, Path]:
     else:
         inside = [Path(match) for match in sorted(glob(str(path), recursive=True))]
         what = "does not exist"
-    chosen = [file for file in inside if file.is_file() and files.suffix(file.name)]
+    there = [file for file in inside if file.is_file() and file.name not in _AUXILIARY]
+    chosen = [file for file in there if files.suffix(file.name)]
     if not chosen:
         raise ConfigError(
             f"dataset {name!r} {what}; {path} was looked for, and {', '.join(files.READERS)} files"
         )
+    _refuse_splits(name, chosen)
     return dict(zip(labels([file.as_posix() for file in chosen]), chosen, strict=True))
+
+
+def _refuse_splits(name: str, found: Sequence[Path]) -> None:
+    """ConfigError where the names say that some of the files are to be trained on, and others to
+    measure on."""
+    told: dict[str, Path] = {}
+    for file in found:
+        for word in _SPLIT.findall(file.stem.lower()):
+            told.setdefault("valid" if word.startswith(("val", "dev")) else word, file)
+    if len(told) > 1:
+        one, other = (file.name for file in list(told.values())[:2])
+        raise ConfigError(
+            f"dataset {name!r} has different splits, {one} and {other}; name the files of one with "
+            "a glob"
+        )
 
 
 def _hidden(file: Path, folder: Path) -> bool:

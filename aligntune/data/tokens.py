@@ -8,6 +8,7 @@ the assistant's words for a loss mask are the exception.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +75,8 @@ def _texts(row: Row, task: TaskType, tokenizer: "PreTrainedTokenizerBase") -> li
     if task == "conversation":
         messages: list[Message] = row["messages"]
         if is_text(messages):
-            return [("", f"{messages[0]['content']}{tokenizer.eos_token}")]
+            text = messages[0]["content"]
+            return [("", f"{_beginning(tokenizer)}{text}{tokenizer.eos_token}")]
         turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         return [(asked(messages[:turn]), answered(messages[: turn + 1])) for turn in turns]
     prompt = asked(row["prompt"])
@@ -82,6 +84,14 @@ def _texts(row: Row, task: TaskType, tokenizer: "PreTrainedTokenizerBase") -> li
         return [(prompt, prompt)]
     answers = ("chosen", "rejected") if task == "preference" else ("completion",)
     return [(prompt, answered([*row["prompt"], *row[name]])) for name in answers]
+
+
+@lru_cache(maxsize=1)
+def _beginning(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The token that the tokenizer itself puts before text, if it does."""
+    ids = tokenizer("a").input_ids
+    starts = tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+    return str(tokenizer.bos_token) if starts else ""
 
 
 def _sequences(pairs: Sequence[tuple[list[int], list[int]]], task: TaskType) -> list[Tokens]:

@@ -16,7 +16,8 @@ ROLES = {
 }  # fmt: skip
 """Names of roles in public sets, in lower case -> ours."""
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
-_HH_ANSWER = "\n\nAssistant:"
+_HH_QUESTION, _HH_ANSWER = "\n\nHuman:", "\n\nAssistant:"
+_NO_TRANSCRIPT = "`{}` is not a transcript of `\\n\\nHuman:` and `\\n\\nAssistant:`"
 _KINDS = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
 
 
@@ -25,7 +26,8 @@ def text(value: Any, column: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
+        # A column of whole numbers with a gap in it is often written as one of floats.
+        return str(int(value) if isinstance(value, float) and value.is_integer() else value)
     raise DataError(f"`{column}` is {_KINDS.get(type(value), type(value).__name__)}, not text")
 
 
@@ -44,7 +46,8 @@ def turns(value: Any, column: str) -> list[Message]:
     """A list of messages: {role, content} or {from, value}."""
     if not isinstance(value, list):
         raise DataError(f"`{column}` is not a list of messages")
-    return [_message(item, column) for item in value]
+    found = [_message(item, column) for item in value]
+    return [turn for turn in found if turn["role"] != "system" or turn["content"].strip()]
 
 
 def dialogue(row: Row, column: str) -> list[Message]:
@@ -55,9 +58,14 @@ def dialogue(row: Row, column: str) -> list[Message]:
 
 def prompt_turns(row: Row, column: str) -> list[Message]:
     """A prompt that is text or messages, after the row's `system` turn if it has none itself."""
-    if not isinstance(row[column], list):
-        return asked(row, row[column], column)
-    return dialogue(row, column)
+    given = row[column]
+    if isinstance(given, list):
+        return dialogue(row, column)
+    if isinstance(given, str) and given.startswith(_HH_QUESTION):
+        before, marker, rest = given.rpartition(_HH_ANSWER)
+        if marker and not rest.strip():
+            return [*_system(row), *_transcript(before, column)]
+    return asked(row, given, column)
 
 
 def answer_turns(value: Any, column: str) -> list[Message]:
@@ -85,14 +93,20 @@ def last_answer(value: Any, column: str) -> tuple[list[Message], Message]:
             raise DataError(f"`{column}` has no messages")
         return found[:-1], found[-1]
     before, marker, answer = text(value, column).rpartition(_HH_ANSWER)
-    start, *pieces = _HH_TURN.split(before)
-    if not marker or start.strip() or not pieces:
-        raise DataError(f"`{column}` is not a transcript of `\\n\\nHuman:` and `\\n\\nAssistant:`")
+    earlier = _transcript(before, column) if marker else []
+    if not earlier:
+        raise DataError(_NO_TRANSCRIPT.format(column))
     if _HH_TURN.search(answer):
         raise DataError(f"`{column}` does not end with an answer")
-    spoken = zip(pieces[::2], pieces[1::2], strict=True)
-    earlier = [{"role": ROLES[who.lower()], "content": what.strip()} for who, what in spoken]
     return earlier, {"role": "assistant", "content": answer.strip()}
+
+
+def _transcript(value: str, column: str) -> list[Message]:
+    start, *pieces = _HH_TURN.split(value)
+    if start.strip() or not pieces:
+        raise DataError(_NO_TRANSCRIPT.format(column))
+    spoken = zip(pieces[::2], pieces[1::2], strict=True)
+    return [{"role": ROLES[who.lower()], "content": what.strip()} for who, what in spoken]
 
 
 def _system(row: Row) -> list[Message]:
@@ -111,12 +125,21 @@ def _message(item: Any, column: str) -> Message:
         raise DataError(f"`{column}` has a turn of {str(given)[:20]!r}, not of {', '.join(ROLES)}")
     if given == "function_call":
         return {"role": role, "content": "", "tool_calls": _calls(content, column)}
-    if calls := item.get("tool_calls"):
+    if isinstance(content, list):
+        content = _parts(content, column)
+    if calls := item.get("tool_calls") or item.get("function_call"):
         return {"role": role, "content": content or "", "tool_calls": _calls(calls, column)}
     made = {"role": role, "content": text(content, column)}
     if role == "tool" and isinstance(item.get("name"), str):
         made["name"] = item["name"]
     return made
+
+
+def _parts(parts: list[Any], column: str) -> str:
+    """Content in parts, all of them text."""
+    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
+        raise DataError(f"`{column}` has a turn with parts that are not text")
+    return "".join(part["text"] for part in parts)
 
 
 def _calls(value: Any, column: str) -> str:

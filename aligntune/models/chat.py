@@ -35,7 +35,7 @@ def render(
             tokenize=False,
             add_generation_prompt=to_answer,
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
         roles = ", ".join(message["role"] for message in spoken)
         raise DataError(
             f"the model's chat template refuses a conversation of {roles}: {error}; drop such rows "

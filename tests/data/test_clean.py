@@ -20,9 +20,19 @@ def chat(user, assistant="fine", system=None):
     return {"messages": [*first, *turns]}
 
 
-@pytest.mark.parametrize("other", ["  what IS\tthis? ", "What is\u00a0this?", "\uff37hat is this?"])
-def test_case_spaces_and_compatibility_forms_make_no_other_text(other):
+@pytest.mark.parametrize("other", ["  what IS\tthis? ", "What is\u00a0this?"])
+def test_case_and_spaces_make_no_other_text(other):
     assert normalised(other) == normalised("What is this?") == "what is this?"
+
+
+def test_accents_may_be_characters_of_their_own_but_powers_are_no_digits():
+    assert normalised("cafe\u0301") == normalised("caf\u00e9")
+    assert normalised("2\u2075") != normalised("25")
+
+
+def test_the_same_question_with_other_tools_is_another_row():
+    tools = [chat("q") | {"tools": f'[{{"name": "{name}"}}]'} for name in "fg"]
+    assert len({duplicate_key(row, "prompt") for row in (*tools, chat("q"))}) == 3
 
 
 @given(st.text())
@@ -127,9 +137,35 @@ def test_system_turns_are_nobodys_question():
 
 def test_the_wording_of_a_template_is_no_overlap():
     template = "Answer the following question as well as you can and think step by step first: {}"
-    asked = overlap(*(template.format(f"what is {n} plus {n}") for n in range(5)))
+    asked = overlap(*(template.format(f"what is {n} plus {n}") for n in range(11)))
     assert asked.contaminated([chat(template.format("who was Ada Lovelace"))]) == [False]
     assert asked.contaminated([chat(template.format("what is 3 plus 3"))]) == [True]
+
+
+def test_a_question_that_is_asked_again_or_varied_is_still_one():
+    for others in (
+        [QUESTION + " "],
+        [QUESTION.upper()],
+        [f"{QUESTION} In {n} days?" for n in "23"],
+    ):
+        asked = overlap(QUESTION, *others)
+        assert asked.contaminated([chat(f"Solve this: {QUESTION} Explain.")]) == [True]
+
+
+def test_plain_text_to_measure_on_is_all_question():
+    text = {"messages": [{"role": "assistant", "content": QUESTION}]}
+    asked = Overlap([text], 13)
+    assert asked.contaminated([text, chat(QUESTION), chat("else")]) == [True, True, False]
+    short = Overlap([{"messages": [{"role": "assistant", "content": "Hi all."}]}], 13)
+    again = {"messages": [{"role": "assistant", "content": "hi  all."}]}
+    assert short.contaminated([again, chat("x")]) == [True, False]
+
+
+def test_each_character_of_a_script_without_spaces_is_a_word():
+    question = "".join(chr(0x5C0F + n) for n in range(16))
+    asked = overlap(question)
+    assert asked.contaminated([chat(f"\u8bf7\u95ee{question}")]) == [True]
+    assert asked.contaminated([chat(question[:8])]) == [False]
 
 
 def test_short_questions_count_as_a_whole():

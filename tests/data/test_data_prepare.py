@@ -581,3 +581,37 @@ def test_a_corrupted_corpus_is_reported_row_by_row(run_stage, tmp_path):
     assert len(str(stopped.value)) < 3000
     with pytest.raises(DataError, match=r"only 1\.00% may be dropped"):
         run_stage({"name": str(path)})
+
+
+def test_a_signature_in_an_address_is_in_no_message_and_no_file(run_stage, monkeypatch, tmp_path):
+    import fsspec
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    lines = [json.dumps(row) for row in broken(300, 2)]
+    fsspec.filesystem("memory").pipe("/set/a.jsonl", "\n".join(lines).encode())
+    address = "memory://user:SECRET@set/a.jsonl"
+    monkeypatch.setattr("aligntune.data.sources.fetch", lambda url: fetched(tmp_path, lines))
+    result = run_stage({"name": address})
+    told = [path.read_text() for path in result.out.iterdir() if path.suffix in (".json", ".jsonl")]
+    assert any("memory://set/a.jsonl" in text for text in told)
+    assert not any("SECRET" in text for text in [*told, json.dumps(result.facts)])
+    with pytest.raises(DataError) as refused:
+        run_stage({"name": address}, cleaning={"on_invalid": "error"})
+    assert "SECRET" not in str(refused.value)
+
+
+def fetched(folder, lines):
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    return {"a.jsonl": folder / "a.jsonl"}
+
+
+def test_a_pair_whose_answers_are_equal_within_the_limit_is_lost(
+    run_stage, write_jsonl, tiny_model
+):
+    same = "word " * 60
+    rows = [
+        {"prompt": f"p{i}", "chosen": f"{same}{i}", "rejected": f"{same}no {i}"} for i in range(2)
+    ] + [{"prompt": f"q{i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(98)]
+    result = run_stage({"name": write_jsonl(rows)}, tokenizer=tiny_model, max_length=64)
+    assert result.metrics["too_long"] == 2
+    assert len(result.train) == 98

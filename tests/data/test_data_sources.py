@@ -377,3 +377,28 @@ def test_the_dataset_of_an_mlflow_run_is_a_source(tmp_path, monkeypatch):
         rows_of(f"mlflow:{run_id}/three")
     with pytest.raises(ConfigError, match="MLflow has no run 'none'"):
         rows_of("mlflow:none")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("train.jsonl", "test.jsonl"), ("a-train-00.jsonl", "a-validation-00.jsonl")]
+)
+def test_a_directory_of_several_splits_is_refused(tmp_path, one, other):
+    for name in (one, other):
+        write(tmp_path / name, [{"prompt": "p", "completion": "c"}])
+    with pytest.raises(ConfigError, match=r"has different splits, .*name the files of one"):
+        rows_of(f"{tmp_path}/")
+    assert rows_of(tmp_path / f"{one[:7]}*") == [{"prompt": "p", "completion": "c"}]
+
+
+def test_what_datasets_saves_beside_rows_is_no_data(tmp_path):
+    from datasets import Dataset as Table
+
+    Table.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    assert rows_of(f"{tmp_path / 'saved'}/") == ROWS
+
+
+def test_columns_of_a_function_have_names(tmp_path, monkeypatch):
+    (tmp_path / "numbered.py").write_text("def rows():\n    yield {1: 'p'}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match="item 1 has a column whose name is not text"):
+        rows_of("numbered:rows")

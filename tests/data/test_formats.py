@@ -51,6 +51,14 @@ CASES = {
         {"prompt": turns("q", "a", "r", system="s"), "completion": answer("b")},
         {"messages": turns("q", "a", "r", "b", system="s")},
     ),
+    "pairs with an instruction": (
+        {"instruction": "p", "input": "x", "chosen": "good", "rejected": "bad"},
+        {**PAIR, "prompt": turns("p\n\nx")},
+    ),
+    "question, solution and answer": (
+        {"question": "q", "solution": "so 2", "answer": 2},
+        {"messages": turns("q", "so 2"), "answer": "2"},
+    ),
     "alpaca": (
         {"instruction": "Say", "input": "it", "output": "it"},
         {"messages": turns("Say\n\nit", "it")},
@@ -330,3 +338,92 @@ def test_a_mismatch_shows_columns_rows_and_the_mapping_to_write():
     assert message.count("\n  row ") == 3
     assert f"txt={'x' * 79}…, label=1" in message
     assert "\x1b" not in mismatch("a", ["t"], None, [{"t": "\x1b[31m"}])
+
+
+@pytest.mark.parametrize(
+    ("columns", "task", "layout"),
+    [
+        (["prompt", "response", "answer"], "conversation", "prompt_completion"),
+        (["prompt", "response", "ground_truth"], "conversation", "prompt_completion"),
+        (["problem", "solution", "answer"], "conversation", "question_solution"),
+        (["problem", "solution", "answer"], "prompt", "question_solution"),
+        (["instruction", "response", "text"], None, "prompt_completion"),
+        (["message_id", "parent_id", "text", "role"], None, None),
+        (["instruction", "input", "chosen", "rejected"], None, "preference_instruction"),
+        (["system", "input", "chosen", "rejected"], None, "preference"),
+        (["query", "chosen", "rejected"], None, "preference"),
+        (["input", "output"], None, "prompt_completion"),
+        (["prompt", "answer"], "conversation", "prompt"),
+    ],
+)
+def test_the_layout_that_says_most_is_taken(columns, task, layout):
+    found = reader(columns, task)
+    assert (found and found.layout) == layout
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"instruction": "Say 2", "input": NAN, "output": "2"}, {"messages": turns("Say 2", "2")}),
+        (
+            {"prompt": "q", "completion": "a", "system": NAN, "answer": NAN},
+            {"messages": turns("q", "a")},
+        ),
+        ({"prompt": "q", "answer": 72.0}, {"prompt": turns("q"), "answer": "72"}),
+        (
+            {"prompt": "q", "reward_model": {"ground_truth": "34", "style": "rule"}},
+            {
+                "prompt": turns("q"),
+                "answer": "34",
+                "extra": '{"reward_model":{"ground_truth":"34","style":"rule"}}',
+            },
+        ),
+        (
+            {"question": "How many?", "context": "CREATE TABLE t", "answer": "SELECT 1"},
+            {"messages": turns("CREATE TABLE t\n\nHow many?", "SELECT 1"), "answer": "SELECT 1"},
+        ),
+        (
+            {"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", "chosen": "d",
+             "rejected": "e"},
+            {"prompt": turns("a", "b", "c"), "chosen": answer("d"), "rejected": answer("e")},
+        ),
+        (
+            {"messages": [{"role": "system", "content": ""}, *turns("q", "a")]},
+            {"messages": turns("q", "a")},
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]},
+                          *answer("a")]},
+            {"messages": turns("q", "a")},
+        ),
+        (
+            {"messages": [*turns("q"), {"role": "assistant", "content": None,
+                                        "function_call": {"name": "f", "arguments": '{"x": 1}'}}]},
+            {"messages": [*turns("q"), CALL]},
+        ),
+    ],
+)  # fmt: skip
+def test_quirks_of_public_sets(row, expected):
+    assert read(row) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"question": "q", "choices": ["a", "b"], "answer": 1},
+            "`choices` are not in the question",
+        ),
+        ({"instruction": NAN, "output": "a"}, "`instruction` is missing"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}, *answer("a")]},
+            "parts that are not text",
+        ),
+    ],
+)
+def test_what_would_be_lost_is_refused(row, message):
+    with pytest.raises(DataError, match=message):
+        read(row)

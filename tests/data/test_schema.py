@@ -81,3 +81,28 @@ def test_any_text_that_is_not_blank_is_allowed(contents):
 def test_a_reason_never_shows_the_text():
     (reason,) = faults([{"messages": said("uu", "secret\0")}], "conversation").values()
     assert "secret" not in reason
+
+
+def spoken(roles):
+    """`c` is an assistant that calls tools, `t` what they return."""
+    names = {"s": "system", "u": "user", "a": "assistant", "c": "assistant", "t": "tool"}
+    calls = {"c": {"tool_calls": "[]"}}
+    return [
+        {"role": names[r], "content": "" if r == "c" else "x"} | calls.get(r, {}) for r in roles
+    ]
+
+
+@pytest.mark.parametrize("roles", ["uata", "suataua", "uctc", "ucta", "uctcttaua", "uc"])
+def test_tools_may_be_called_in_text_and_again(roles):
+    assert faults([{"messages": spoken(roles)}], "conversation") == {}
+
+
+@pytest.mark.parametrize("roles", ["ut", "uta", "uatu", "ucua", "tua"])
+def test_what_tools_return_follows_a_call_and_is_answered(roles):
+    assert faults([{"messages": spoken(roles)}], "conversation") == {0: ALTERNATE}
+
+
+def test_half_a_character_in_a_call_is_found():
+    messages = spoken("ucta")
+    messages[1]["tool_calls"] = "\ud800"
+    assert faults([{"messages": messages}], "conversation") == {0: BROKEN}

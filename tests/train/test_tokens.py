@@ -139,3 +139,26 @@ def test_without_tokens_there_is_nothing_to_train_on(tiny_model, tmp_path):
     (folder / "train.tokens.parquet").unlink()
     with pytest.raises(DataError, match=r"train\.tokens\.parquet is missing"):
         training_rows(folder, "train", spec("dpo"))
+
+
+def test_plain_text_starts_as_the_tokenizer_starts_it(tiny_model):
+    from tokenizers.processors import TemplateProcessing
+
+    text = {"messages": [{"role": "assistant", "content": "red it is"}]}
+    tokenizer = load_tokenizer(tiny_model)
+    ((plain,),) = tokenized([text], "conversation", tokenizer)
+    tokenizer = load_tokenizer(tiny_model)
+    first = tokenizer.bos_token or "<|endoftext|>"
+    tokenizer.bos_token = first
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, tokenizer.convert_tokens_to_ids(first))]
+    )
+    ((started,),) = tokenized([text], "conversation", tokenizer)
+    assert started.ids == [tokenizer.bos_token_id, *plain.ids]
+
+
+def test_a_template_that_breaks_on_a_row_is_that_rows_fault(tiny_model):
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.chat_template = "{{ messages[0]['content'] + 1 }}"
+    (found,) = tokenized([{"messages": TURNS}], "conversation", tokenizer)
+    assert "the model's chat template refuses" in found
