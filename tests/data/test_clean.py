@@ -205,7 +205,7 @@ def test_gsm8k_has_as_many_overlaps_as_the_definition_says():
     for row in test:
         for gram in grams(row["messages"][0]["content"]):
             counts[gram] = counts.get(gram, 0) + 1
-    evaluated = {gram for gram, count in counts.items() if count == 1}
+    evaluated = {gram for gram, count in counts.items() if count <= 10}
     expected = [slow(evaluated, row)[0] for row in train]
     assert Overlap(test, 13).contaminated(train) == expected
     assert sum(expected) == 1
