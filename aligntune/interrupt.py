@@ -1,6 +1,7 @@
 """A request to stop, by SIGTERM or Ctrl-C, that lets the current step finish and save."""
 
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -19,8 +20,10 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     Signals can only be handled in the main thread; elsewhere nobody asks.
     """
     # A list and no Event: signals come several at once, a handler may interrupt itself, and an
-    # Event that is set inside of its own `set` waits for ever.
+    # Event that is set inside of its own `set` waits for ever. Of handlers that interrupt each
+    # other only one draws the 0: `next` of a count is a single step.
     asked: list[int] = []
+    draw = itertools.count()
 
     def stopping() -> bool:
         return bool(asked)
@@ -32,9 +35,9 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     def handle(number: int, frame: FrameType | None) -> None:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not asked:
-            _say(f"{signal.Signals(number).name}: finishing this step, then saving\n")
         asked.append(number)
+        if next(draw) == 0:
+            _say(f"{signal.Signals(number).name}: finishing this step, then saving\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
