@@ -1,0 +1,92 @@
+"""Rewards, by the name a config uses.
+
+To add one: write it in the module for its topic and add a line here. Values are import paths, so a
+run loads only the rewards that it names.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Topic = Literal["style", "correctness", "alignment", "model"]
+
+MODEL = "model"
+_HERE = "aligntune.rewards"
+_ANSWER = "answer"
+
+
+@dataclass(frozen=True)
+class Known:
+    path: str
+    """`package.module:function`."""
+    says: str
+    topic: Topic
+    range: str = "0..1"
+    needs: str = ""
+    """What the row or the machine must have for it."""
+    label: str | None = None
+    """The label whose probability is the score where a `model_name` is given; None if it takes
+    none."""
+    probed: bool = False
+    """Called once without samples when a config is checked: it says what this machine lacks."""
+
+
+REWARDS: dict[str, Known] = {
+    "length": Known(f"{_HERE}.text:length", "1 within a range of words, less outside it", "style"),
+    "repetition": Known(f"{_HERE}.text:repetition", "the share of n-grams that are new", "style"),
+    "regex": Known(f"{_HERE}.text:matches", "1 where a pattern is found", "style"),
+    "think_format": Known(
+        f"{_HERE}.text:think_format", "1 for <think>...</think> and an answer", "style"
+    ),
+    "overlong": Known(
+        f"{_HERE}.text:overlong", "0, falling to -1 near a limit of words", "style", range="-1..0"
+    ),
+    "math": Known(
+        f"{_HERE}.answers:math",
+        "1 where the number it gives is the row's answer",
+        "correctness",
+        needs=_ANSWER,
+    ),
+    "exact_match": Known(
+        f"{_HERE}.answers:exact_match",
+        "1 where the text is the row's answer",
+        "correctness",
+        needs=_ANSWER,
+    ),
+    "accuracy": Known(
+        f"{_HERE}.answers:exact_match", "the same as exact_match", "correctness", needs=_ANSWER
+    ),
+    "code_syntax": Known(f"{_HERE}.code:code_syntax", "1 for Python that parses", "correctness"),
+    "code_execution": Known(
+        f"{_HERE}.code:code_execution",
+        "1 where a program passes the row's tests, in a sandbox",
+        "correctness",
+        needs="column tests, bubblewrap",
+        probed=True,
+    ),
+    "sentiment": Known(
+        f"{_HERE}.tone:sentiment",
+        "how positive the words are (VADER), or a classifier's probability",
+        "alignment",
+        label="positive",
+    ),
+    "safety": Known(
+        f"{_HERE}.tone:safety",
+        "0 for insults and instructions to harm by a list of patterns, or a classifier's",
+        "alignment",
+        label="safe",
+    ),
+    "helpfulness": Known(
+        f"{_HERE}.tone:helpfulness",
+        "a rough guess from length, overlap with the prompt and refusals, or a classifier's",
+        "alignment",
+        label="helpful",
+    ),
+    MODEL: Known(
+        "",
+        "the score of a reward model or a classifier's label",
+        "model",
+        range="the model's",
+        needs="model_name",
+        label="",
+    ),
+}
