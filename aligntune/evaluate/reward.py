@@ -54,7 +54,9 @@ def _score(judge: Judge) -> Score:
 def _sample(row: Row, answer: Answer) -> Sample:
     asked = [turn["content"] for turn in prompt_of(row) if turn["role"] == "user"]
     columns = json.loads(row.get("extra") or "{}")
-    return Sample(asked[-1], answer.text, row.get("answer"), not answer.finished, columns)
+    return Sample(
+        asked[-1], answer.text, row.get("answer"), not answer.finished, columns, answer.tokens
+    )
 
 
 def _sum(judges: Sequence[Judge], weights: Sequence[float]) -> Judge:

