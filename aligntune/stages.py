@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligntune.artifacts import WORK, Artifact
-from aligntune.config.algo import ALGOS
+from aligntune.config.algo import ALGOS, ONLINE
 from aligntune.config.base import Strict
 from aligntune.config.rewards import Reward
 from aligntune.config.slices import (
@@ -256,7 +256,14 @@ KINDS: dict[str, Kind] = {
     ),
     "data": Kind(3, DataSlice, _data, _data_sources, ("transformers",), network=True),
     **{
-        algo: Kind(2, TrainSlice, _train, _reward_sources, libraries=_TRAINER, trains=True)
+        algo: Kind(
+            3 if algo in ONLINE else 2,
+            TrainSlice,
+            _train,
+            _reward_sources,
+            libraries=_TRAINER,
+            trains=True,
+        )
         for algo in ALGOS
     },
     "evaluate": Kind(3, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),

@@ -55,10 +55,13 @@ def _name(key: str) -> str:
 class CommitCheckpoints(TrainerCallback):  # type: ignore[misc]
     """What transformers saved becomes a committed checkpoint, or nothing."""
 
-    def __init__(self, folder: Path, key: str, journal: Journal) -> None:
+    def __init__(
+        self, folder: Path, key: str, journal: Journal, healthy: Callable[[], bool]
+    ) -> None:
         self.folder = folder
         self.key = key
         self.journal = journal
+        self.healthy = healthy
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -76,6 +79,7 @@ class CommitCheckpoints(TrainerCallback):  # type: ignore[misc]
                 step=step,
                 key=self.key,
                 eval_loss=losses[-1] if losses else None,
+                healthy=self.healthy(),
             )
         _wait()
 

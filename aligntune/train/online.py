@@ -63,7 +63,8 @@ def online_trainer(
         processing_class=tokenizer,
         peft_config=lora(spec.peft, model),
     )
-    made.add_callback(Watch(spec.algo, settings))
+    made.watch = Watch(spec.algo, settings)
+    made.add_callback(made.watch)
     return made
 
 

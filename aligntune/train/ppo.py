@@ -85,13 +85,16 @@ class Ppo(Rollout):
         mask = out["completion_mask"] * ~rewards.isnan()[:, None]
         logps, values = self._score(out)
         penalties = torch.zeros_like(logps)
+        judged = mask.any(1)
         if "ref_per_token_logps" in out:
             kl = kl_estimate(logps, out["ref_per_token_logps"], given(train.kl_estimator))
             penalties = self.kl_coef * kl
             self.note("kl", kl, mask)
+            self.note("kl_per_answer", (kl * mask).sum(1), judged)
             self._adapt((logps - out["ref_per_token_logps"]) * mask)
         scores = rewards.nan_to_num().to(logps.dtype) - self._missing_eos(out)
         earned = token_rewards(scores, penalties, mask)
+        self.note("reward_after_kl", earned.sum(1), judged)
         if train.whiten_rewards:
             earned = whiten(earned, mask, keep_mean=True, reduce=self.total)
         advantages, returns = gae(
@@ -99,10 +102,11 @@ class Ppo(Rollout):
         )
         self.note("value/mean", values, mask)
         self.note("value/return", returns, mask)
-        explained = explained_variance(values, returns, mask)
+        explained = explained_variance(values, returns, mask, reduce=self.total)
         self._metrics["train"]["value/explained_variance"].append(explained)
         return out | {
             "completion_mask": mask,
+            "num_items_in_batch": self.total(mask.sum()),
             "advantages": whiten(advantages, mask, reduce=self.total),
             "old_per_token_logps": logps,
             "old_values": values,
@@ -111,13 +115,11 @@ class Ppo(Rollout):
 
     def extra_loss(self, inputs: Batch) -> Tensor | None:
         train = self.settings
-        loss = value_loss(
-            given(self._values),
-            inputs["old_values"],
-            inputs["returns"],
-            clip=given(train.cliprange_value),
-        )
-        self.note("value/loss", loss, inputs["completion_mask"])
+        values, old, clip = given(self._values), inputs["old_values"], given(train.cliprange_value)
+        loss = value_loss(values, old, inputs["returns"], clip=clip)
+        mask = inputs["completion_mask"]
+        self.note("value/loss", loss, mask)
+        self.note("value/clip_fraction", ((values.detach() - old).abs() > clip).float(), mask)
         self._values = None
         return given(train.vf_coef) * self.aggregate(loss, inputs)
 

@@ -20,7 +20,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from aligntune.config.train import Train
 from aligntune.losses.aggregate import Share, aggregate
+from aligntune.train.guard import Watch
 from aligntune.train.loop import Finite
+from aligntune.train.measures import spread
 from aligntune.train.refill import Batch, Sampled, informative, refilled
 from aligntune.train.timing import Stopwatch
 
@@ -77,8 +79,10 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         at all."""
         self.logps: Tensor | None = None
         """(B, T) log-probabilities of the current micro-batch, with gradient, in `extra_loss`."""
+        self.watch: Watch | None = None
+        """What looks for a collapse, where anything does."""
         self._scores: Tensor | None = None
-        self._watch = Stopwatch()
+        self._clock = Stopwatch()
         self._answered = 0
 
     @classmethod
@@ -111,6 +115,9 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         """What is added to the clipped loss of the micro-batch `inputs`, already normalised for
         the whole optimizer step, as `aggregate` does it."""
         return None
+
+    def healthy(self) -> bool:
+        return self.watch is None or self.watch.healthy()
 
     # What hooks may use
 
@@ -164,7 +171,7 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         return SequentialSampler(eval_dataset)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        with self._watch.time("reward"):
+        with self._clock.time("reward"):
             scores: Tensor = super()._calculate_rewards(*args, **kwargs)
         self._scores = scores
         return scores
@@ -174,17 +181,21 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
             scored = super()._get_per_token_logps_and_entropies(*args, **kwargs)
             self.logps = scored[0]
             return scored
-        with self._watch.time("score"):
+        with self._clock.time("score"):
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         sampled = self._sampled(inputs)
         if not self.model.training:
+            self._forget_times()
             return sampled.out
         if self.settings.max_resampling:
             sampled = self._refilled(sampled)
         out = self.shape_rollout(sampled.out, sampled.rewards, sampled.inputs)
-        self._spread(out["advantages"], out["completion_mask"])
+        advantages = out["advantages"]
+        counted = advantages[out["completion_mask"].bool()] if advantages.dim() > 1 else advantages
+        for name, value in spread(counted, self.accelerator).items():
+            self._metrics["train"][f"advantages/{name}"].append(value)
         return out
 
     def _compute_loss(self, model: Any, inputs: Batch) -> Tensor:
@@ -212,42 +223,53 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         if checkpoint is not None:
             self.load_state(Path(checkpoint))
 
-    def _spread(self, advantages: Tensor, mask: Tensor) -> None:
-        """Log how far a round's advantages are apart, by answer or by token."""
-        counted = advantages[mask.bool()] if advantages.dim() > 1 else advantages
-        count = counted.new_tensor(counted.numel())
-        size, total, squares = self.total(
-            torch.stack([count, counted.sum(), (counted**2).sum()])
-        ).tolist()
-        mean = total / max(size, 1)
-        self._metrics["train"]["advantages/mean"].append(mean)
-        variance = max(squares / max(size, 1) - mean**2, 0.0)
-        self._metrics["train"]["advantages/std"].append(variance**0.5)
-
     def _moved(self, log_ratios: Tensor, inputs: Batch) -> None:
         """Log how far the policy is from the one that answered."""
         mask = inputs["completion_mask"]
-        self.note("ratio/mean", log_ratios.exp(), mask)
+        ratios = log_ratios.exp()
+        for name, value in spread(ratios[mask.bool()], self.accelerator).items():
+            self._metrics["train"][f"ratio/{name}"].append(value)
         self.note("ratio/approx_kl", log_ratios**2 / 2, mask)
 
     def _times(self) -> dict[str, float]:
         """Seconds since the last logged step by what they were spent on: sampling answers, judging
         them, forward passes without gradient, and the rest, which is the update."""
-        spent = {"generate": 0.0, "reward": 0.0, "score": 0.0} | self._watch.read()
+        spent = {"generate": 0.0, "reward": 0.0, "score": 0.0} | self._clock.read()
         if spent["generate"]:
             self._metrics["train"]["tokens_per_second"] = [self._answered / spent["generate"]]
         self._answered = 0
         spent["update"] = max(sum(self._metrics["train"]["step_time"]) - sum(spent.values()), 0.0)
         return {f"time/{name}": seconds for name, seconds in spent.items()}
 
+    def _forget_times(self) -> None:
+        """What an evaluation took is no part of the next step."""
+        self._clock.read()
+        self._answered = 0
+
     def _sampled(self, inputs: list[dict[str, Any]]) -> Sampled:
-        with self._watch.time("generate"):
+        with self._clock.time("generate"):
             out: Batch = super()._generate_and_score_completions(inputs)
         self._answered += int(out["completion_mask"].sum())
         first = self.accelerator.process_index * len(inputs)
         scores = given(self._scores)[first : first + len(inputs)]
+        rewards = self._sum(scores)
+        if self.model.training and self.num_generations > 1:
+            self._silence(out, rewards)
         judged = len(self.reward_funcs) - bool(self.settings.overlong_buffer)
-        return Sampled(out, self._sum(scores), self._sum(scores[:, :judged]), inputs)
+        return Sampled(out, rewards, self._sum(scores[:, :judged]), inputs)
+
+    def _silence(self, out: Batch, rewards: Tensor) -> None:
+        """Advantages of exactly 0 where all answers to a prompt are rewarded alike.
+
+        Seven rewards of 0.3 have a mean of 0.3 + 3e-8; TRL divides what is left by their standard
+        deviation, and an optimizer that scales gradients makes whole steps of it.
+        """
+        useful = informative(rewards, self.num_generations)
+        out["advantages"] = out["advantages"] * useful.repeat_interleave(self.num_generations)
+        told, groups = self.total(
+            torch.stack([useful.sum(), useful.new_tensor(len(useful), dtype=torch.long)])
+        ).tolist()
+        self._metrics["train"]["frac_reward_zero_std"][-1] = 1 - told / groups
 
     def _sum(self, scores: Tensor) -> Tensor:
         """(B, rewards) -> (B,), weighted; NaN where no reward could judge."""

@@ -38,3 +38,15 @@ def test_explained_variance():
     assert explained_variance(-returns, returns, mask) == -3.0
     assert explained_variance(returns, torch.ones(2, 3), mask) == 0.0
     assert explained_variance(returns, returns, torch.zeros(2, 3)) == 0.0
+
+
+def test_the_variance_of_halves_is_that_of_the_whole():
+    """Each half asks for the sums of both, as two processes do."""
+    values, returns = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0)).double()
+    mask = (torch.arange(5) < torch.tensor([[5], [2], [3], [0]])).long()
+    asked = []
+    whole = explained_variance(values, returns, mask, reduce=lambda x: (asked.append(x), x)[1])
+    sums = iter(asked)
+    half = explained_variance(values[:2], returns[:2], mask[:2], reduce=lambda _: next(sums))
+    assert half == pytest.approx(whole)
+    assert whole != pytest.approx(explained_variance(values[:2], returns[:2], mask[:2]))

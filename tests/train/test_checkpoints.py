@@ -9,13 +9,13 @@ from aligntune.train.checkpoints import best, commit, newest, steps
 FILES = ("model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json")
 
 
-def write(tmp_path, step, keep=5, eval_loss=None):
+def write(tmp_path, step, keep=5, **facts):
     written = tmp_path / "trainer" / f"checkpoint-{step}"
     written.mkdir(parents=True)
     for name in (*FILES, "training_args.bin"):
         (written / name).write_bytes(f"{name} of step {step}".encode())
     folder = tmp_path / "checkpoints"
-    return commit(written, folder, step=step, key="k", keep=keep, eval_loss=eval_loss)
+    return commit(written, folder, step=step, key="k", keep=keep, **facts)
 
 
 @pytest.fixture
@@ -82,6 +82,14 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
     folder = tmp_path / "checkpoints"
     assert steps(folder) == [20, 40, 50]
     assert best(folder).name == "step-000020"
+
+
+def test_the_newest_healthy_one_is_kept_beside_the_newest(tmp_path):
+    for step, healthy in ((10, True), (20, True), (30, False), (40, False), (50, False)):
+        write(tmp_path, step, keep=2, healthy=healthy)
+    assert steps(tmp_path / "checkpoints") == [20, 40, 50]
+    write(tmp_path, 60, keep=2)
+    assert steps(tmp_path / "checkpoints") == [50, 60]
 
 
 def test_nothing_measured_has_no_best(folder):

@@ -9,6 +9,7 @@ from rollouts import place, run, spec
 from aligntune.config.train import Guard, Train
 from aligntune.errors import ConfigError, Diverged
 from aligntune.models.load import load_policy, load_tokenizer
+from aligntune.train.checkpoints import steps
 from aligntune.train.guard import Watch
 from aligntune.train.online import online_trainer
 from aligntune.train.policy import TRAINERS
@@ -47,7 +48,7 @@ def test_a_sign_that_lasts_is_said_once_and_stops_where_asked(caplog, change, wo
     (record,) = caplog.records
     assert record.getMessage().startswith("step 4, for 3 steps: ")
     assert words in record.getMessage()
-    with pytest.raises(Diverged, match=r"step 4, .*Earlier checkpoints are kept") as stopped:
+    with pytest.raises(Diverged, match=r"step 4, .*No checkpoint is from before") as stopped:
         watch(action="stop")({}, change, change, change)
     assert words in str(stopped.value)
     assert remedy in str(stopped.value)
@@ -71,9 +72,43 @@ def test_without_groups_it_is_the_spread_of_all_rewards_that_counts():
 
 def test_no_answer_ends_and_those_are_left_out():
     cut = {"completions/clipped_ratio": 1.0}
-    with pytest.raises(Diverged, match=r"no answer has ended in 3 steps.*max_completion_length"):
-        watch(mask=True)(cut, cut, cut)
+    for action in ("warn", "stop", "off"):
+        with pytest.raises(Diverged, match=r"ended in 3 steps.*raise train.max_completion_length"):
+            watch(mask=True, action=action)(cut, cut, cut)
     watch(mask=False)(cut, cut, cut)
+
+
+def test_a_run_shorter_than_patience_does_not_end_as_if_it_had_learned(
+    tiny_model, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: lambda s: [1.0] * len(s))
+    short = {"max_steps": 2, "max_completion_length": 1}
+    run(TRAINERS["grpo"], tiny_model, spec("grpo", **short), place(tmp_path / "alike"))
+    assert "in all 2 steps all answers to a prompt are rewarded alike" in caplog.text
+    masked = spec("grpo", mask_truncated_completions=True, **short)
+    with pytest.raises(Diverged, match="no answer has ended in 2 steps"):
+        run(TRAINERS["grpo"], tiny_model, masked, place(tmp_path / "masked"))
+
+
+@pytest.mark.parametrize("algo", ["grpo", "ppo"])
+def test_the_last_checkpoint_from_before_a_collapse_is_kept(
+    tiny_model, tmp_path, monkeypatch, algo
+):
+    calls = []
+
+    def judge(samples):
+        calls.append(1)
+        good = len(calls) <= 3
+        return [float(good and i % 2) for i, _ in enumerate(samples)]
+
+    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: judge)
+    made = place(tmp_path / "out")
+    passes = {"num_ppo_epochs": 1} if algo == "ppo" else {}
+    guard = Guard(patience=4, action="stop")
+    wanted = spec(algo, guard=guard, max_steps=20, save_steps=1, **passes)
+    with pytest.raises(Diverged, match=r"step 7, .* The checkpoint of step 3 is from before that"):
+        run(TRAINERS[algo], tiny_model, wanted, made)
+    assert steps(made.work / "checkpoints") == [3, 5, 6]
 
 
 def test_a_run_stops_before_it_trains_on_nothing(tiny_model, tmp_path, monkeypatch):

@@ -95,12 +95,16 @@ def test_padding_never_reaches_the_loss(rollout, algo):
 
 
 @pytest.mark.parametrize("algo", ["grpo", "dr-grpo", "gspo", "dapo"])
-def test_equal_rewards_have_no_gradient(tiny_model, tmp_path, monkeypatch, algo):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: lambda s: [1.0] * len(s))
+@pytest.mark.parametrize(("reward", "answers"), [(1.0, 8), (0.3, 7)])
+def test_equal_rewards_have_no_gradient(tiny_model, tmp_path, monkeypatch, algo, reward, answers):
+    """Seven times 0.3 has a mean of 0.3 + 3e-8."""
+    monkeypatch.setattr("aligntune.train.judge.scorer", lambda _: lambda s: [reward] * len(s))
     made = place(tmp_path / "out")
-    changes = {"overlong_buffer": 0, "max_resampling": 0, "beta": 0.0}
-    run(TRAINERS[algo], tiny_model, spec(algo, max_steps=2, **changes), made)
+    changes = {"overlong_buffer": 0, "max_resampling": 0, "beta": 0.0, "num_generations": answers}
+    wanted = spec(algo, max_steps=2, per_device_batch_size=2 * answers, **changes)
+    run(TRAINERS[algo], tiny_model, wanted, made)
     assert curve(made, "train/grad_norm") == [0.0, 0.0]
+    assert set(curve(made, "train/frac_reward_zero_std")) == {1.0}
 
 
 def test_gspo_is_grpo_for_answers_of_one_token(rollout):

@@ -308,7 +308,9 @@ def test_a_steps_time_is_told_by_what_it_was_spent_on(tiny_model, setting, rewar
 
     rewards["toy"] = slow
     made = setting()
-    train(tiny_model, spec("grpo", max_steps=3, beta=0.1), made)
+    # What an evaluation between two steps takes is no part of either.
+    wanted = spec("grpo", max_steps=3, beta=0.1, eval_steps=1)
+    train(tiny_model, wanted, made, heldout=ROWS)
     parts = {
         name: curve(made, f"train/time/{name}")
         for name in ("generate", "reward", "score", "update")
@@ -352,3 +354,7 @@ def test_diagnostics_of_a_step(tiny_model, setting):
     assert curve(made, "train/advantages/std")[0] == pytest.approx(1.0, abs=1e-3)
     assert all(speed > 1 for speed in curve(made, "train/tokens_per_second"))
     assert len(curve(made, "train/advantages/std")) == 2
+    low, high = (curve(made, f"train/ratio/{name}") for name in ("min", "max"))
+    assert all(a < mean < b for a, mean, b in zip(low, ratios, high, strict=True) if b - a > 1e-5)
+    assert high[1] > 1 > low[1]
+    assert curve(made, "train/advantages/max")[0] > 0 > curve(made, "train/advantages/min")[0]

@@ -1,0 +1,34 @@
+"""Statistics of a tensor whose parts lie on several processes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def spread(values: Tensor, accelerator: Any) -> dict[str, float]:
+    """`mean`, `std` (biased), `min` and `max` over the values of all processes, of any shape; empty
+    where there is none."""
+    count = values.new_tensor(values.numel())
+    sums = torch.stack([count, values.sum(), (values**2).sum()])
+    size, total, squares = accelerator.reduce(sums, reduction="sum").tolist()
+    if not size:
+        return {}
+    mean = total / size
+    low, high = extremes(values, accelerator)
+    return {
+        "mean": mean,
+        "std": max(squares / size - mean**2, 0.0) ** 0.5,
+        "min": low,
+        "max": high,
+    }
+
+
+def extremes(values: Tensor, accelerator: Any) -> tuple[float, float]:
+    """The smallest and the largest value of all processes; (inf, -inf) without any."""
+    beyond = values.new_tensor([torch.inf])
+    ends = torch.stack(
+        [torch.cat([values.flatten(), beyond]).min(), torch.cat([-values.flatten(), beyond]).min()]
+    )
+    found = accelerator.gather(ends).view(-1, 2).amin(0)
+    return float(found[0]), -float(found[1])
