@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FILE = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+"""Answers of a model in training, beside the journal."""
 
 
 @dataclass(frozen=True)

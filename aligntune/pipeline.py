@@ -173,6 +173,7 @@ def _train(config: RunConfig, algo: Algo, train: Train, peft: Peft | None) -> Tr
         eval_steps=logging.eval_steps,
         loggers=logging.backends,
         sample_logging=samples if samples and samples.enabled else None,
+        shown_rewards=rewards(config) if samples and samples.enabled and algo not in ONLINE else (),
     )
 
 

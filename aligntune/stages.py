@@ -140,6 +140,7 @@ def _data(work: Work) -> Outcome:
 
 
 def _train(work: Work) -> Outcome:
+    from aligntune.rewards.sources import fingerprint, local
     from aligntune.train.loop import Setting
     from aligntune.train.policy import train_policy
     from aligntune.train.ranks import Job, together
@@ -149,7 +150,11 @@ def _train(work: Work) -> Outcome:
     model, data = work.inputs["model"], work.inputs["data"]
     _emptied(work.out / "model")
     _emptied(work.out / "adapter")
-    spec = work.config.model_copy(update={"rewards": _pinned(work)})
+    shown = tuple(
+        local(reward, fingerprint(reward), setting.work / f"shown-{i}")
+        for i, reward in enumerate(work.config.shown_rewards)
+    )
+    spec = work.config.model_copy(update={"rewards": _pinned(work), "shown_rewards": shown})
     job = Job(spec, model.path / "model", data.path, setting.work, work.key)
     with together(job):
         metrics = train_policy(spec, job.model, job.data, setting)

@@ -18,9 +18,10 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from aligntune.artifacts import MANIFEST, Artifact, write_atomic
-from aligntune.journal import FILE, complete_lines
+from aligntune.journal import FILE, SAMPLES, complete_lines
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ _SOURCE = 65_535
 """Characters of a dataset's source, MLflow's limit."""
 _SEND_EVERY = 5.0
 """Seconds between batches while a stage runs."""
+SAMPLE_TABLE = "samples.json"
+"""The run's table of a model's answers in training."""
 
 
 def connect(uri: str, root: Path) -> MlflowClient:
@@ -158,7 +161,8 @@ def stage_run(
 
 @contextmanager
 def forwarding(tracker: Tracker, run_id: str | None, out: Path, work: Path) -> Iterator[None]:
-    """Sends the journal in `out` to the run in batches, while the block runs and at its end."""
+    """Sends the journal in `out` to the run in batches, and the samples beside it as a table, while
+    the block runs and at its end."""
     if run_id is None:
         yield
         return
@@ -312,6 +316,8 @@ class _Forwarder:
         self._run_id = run_id
         self._journal = journal
         self._state = state
+        self._samples = journal.with_name(SAMPLES)
+        self._shown = b""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="mlflow-forwarder", daemon=True)
         self._thread.start()
@@ -319,6 +325,7 @@ class _Forwarder:
     def _loop(self) -> None:
         while not self._stop.wait(_SEND_EVERY):
             self._send()
+            self._show()
 
     def _send(self) -> None:
         with reporting("training metrics (they are kept and sent with the next batch)"):
@@ -336,8 +343,35 @@ class _Forwarder:
                 self._client.log_batch(self._run_id, metrics=metrics[start : start + _BATCH])
             write_atomic(self._state, str(offset + sum(len(line) for line in lines)))
 
+    def _show(self) -> None:
+        """The samples so far, as MLflow's own tables are written, but for the part that appends:
+        what a resumed attempt takes back would stay."""
+        with reporting("the samples (they are kept and sent with the next ones)"):
+            text = b"".join(complete_lines(self._samples)) if self._samples.exists() else b""
+            if text == self._shown:
+                return
+            self._client.log_dict(self._run_id, sample_table(text), SAMPLE_TABLE)
+            tag = json.dumps([{"path": SAMPLE_TABLE, "type": "table"}])
+            self._client.set_tag(self._run_id, MLFLOW_LOGGED_ARTIFACTS, tag)
+            self._shown = text
+
     def stop(self) -> None:
         """Send what is left, once."""
         self._stop.set()
         self._thread.join()
         self._send()
+        self._show()
+
+
+def sample_table(lines: bytes) -> dict[str, list[Any]]:
+    """Logged samples as a table: step, prompt, completion, and a column for each reward."""
+    rows = [json.loads(line) for line in lines.splitlines()]
+    names = list(dict.fromkeys(name for row in rows for name in row.get("rewards", {})))
+    plain = ("step", "prompt", "completion")
+    return {
+        "columns": [*plain, *(f"rewards/{name}" for name in names)],
+        "data": [
+            [*(row[name] for name in plain), *(row.get("rewards", {}).get(name) for name in names)]
+            for row in rows
+        ],
+    }

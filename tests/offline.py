@@ -12,6 +12,7 @@ from aligntune.models.load import load_tokenizer
 from aligntune.models.trainable import load_trainable
 from aligntune.train.dpo import dpo_trainer
 from aligntune.train.loop import Setting, fit, within
+from aligntune.train.samples import Asked
 from aligntune.train.sft import sft_trainer
 
 WORDS = ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
@@ -65,5 +66,6 @@ def run(path, chosen, setting, rows=None):
     """The trainer, trained; the prompts of its rows are there to be answered."""
     trainer = make(path, chosen, setting, rows)
     data = rows or ROWS[chosen.algo]
-    fit(trainer, chosen, setting, len(trainer.train_dataset), [prompt_of(row) for row in data])
+    asked = [Asked(prompt_of(row)) for row in data]
+    fit(trainer, chosen, setting, len(trainer.train_dataset), asked)
     return trainer

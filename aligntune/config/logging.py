@@ -63,15 +63,25 @@ class SampleLogging(Strict):
     max_new_tokens: int = Field(64, ge=1)
     """Longest answer in tokens."""
     interval_steps: int | None = Field(None, ge=1)
-    """Optimizer steps between samples; overrides `percent_of_max_steps`."""
-    percent_of_max_steps: float = Field(0.5, gt=0, le=1)
-    """The same as a share of all steps: 0.5 is in the middle and at the end."""
+    """Optimizer steps between samples."""
+    percent_of_max_steps: float | None = Field(None, gt=0, le=1)
+    """The same as a share of all steps: 0.5 is in the middle and at the end. With both, samples
+    are taken at either. Default: 0.5 without `interval_steps`."""
     prompts: tuple[str, ...] | None = Field(None, min_length=1)
     """What to ask. Default: the first held-out prompts."""
     temperature: float = Field(0.7, ge=0)
     """Of the sampling; 0 is greedy."""
     top_p: float = Field(0.9, gt=0, le=1)
     """Of the sampling: the smallest set of tokens with this much probability."""
+
+    def intervals(self, steps: int) -> list[int]:
+        """The numbers of optimizer steps, in a training of `steps`, at whose multiples samples are
+        taken."""
+        share = self.percent_of_max_steps
+        if share is None and self.interval_steps is None:
+            share = 0.5
+        shared = [] if share is None else [max(round(share * steps), 1)]
+        return shared if self.interval_steps is None else [self.interval_steps, *shared]
 
 
 class Launch(Strict):

@@ -61,6 +61,8 @@ class TrainSlice(Strict):
     eval_steps: NeutralField[int | None]
     loggers: NeutralField[tuple[Logger, ...]]
     sample_logging: NeutralField[SampleLogging | None]
+    shown_rewards: NeutralField[tuple[Reward, ...]] = ()
+    """What scores the logged samples of an algorithm that optimises no reward."""
 
 
 class EvaluateSlice(Strict):

@@ -12,14 +12,17 @@ from aligntune.rewards import scorer
 from aligntune.rewards.types import Sample
 
 Scorer = Callable[[Sequence[Sample]], list[float | None]]
+Judge = Callable[..., list[float | None]]
+"""A reward as TRL calls it: with `prompts`, `completions`, `completion_ids` and the dataset's other
+columns, each one entry per answer."""
 
 
 def judges(
     rewards: Sequence[Reward], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> list[Callable[..., list[float | None]]]:
+) -> list[Judge]:
     """One function per reward, each with a name of its own: metrics are kept by name."""
     ends = _ends(model, tokenizer)
-    functions: list[Callable[..., list[float | None]]] = []
+    functions: list[Judge] = []
     names: set[str] = set()
     for reward in rewards:
         score = scorer(reward)
@@ -30,11 +33,11 @@ def judges(
 
 
 def last_user(prompt: Sequence[dict[str, str]]) -> str:
-    """What the user said last."""
-    return next(turn["content"] for turn in reversed(prompt) if turn["role"] == "user")
+    """What the user said last, if anything."""
+    return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), "")
 
 
-def _judge(score: Scorer, name: str, ends: frozenset[int]) -> Callable[..., list[float | None]]:
+def _judge(score: Scorer, name: str, ends: frozenset[int]) -> Judge:
     def judge(
         *,
         prompts: list[list[dict[str, str]]],

@@ -16,7 +16,6 @@ from aligntune.config.slices import TrainSlice
 from aligntune.errors import ConfigError, DataError, Diverged, Interrupted
 from aligntune.evaluate.forward import longest_sequence
 from aligntune.journal import FILE, Journal, read
-from aligntune.models.chat import Messages
 from aligntune.train import checkpoints, loggers
 from aligntune.train.callbacks import (
     Clock,
@@ -26,7 +25,8 @@ from aligntune.train.callbacks import (
     StopWhenAsked,
     WriteJournal,
 )
-from aligntune.train.samples import log_samples
+from aligntune.train.judge import Judge, judges
+from aligntune.train.samples import Asked, log_samples
 
 LOG = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def fit(
     spec: TrainSlice,
     setting: Setting,
     rows: int,
-    prompts: Sequence[Messages] = (),
+    prompts: Sequence[Asked] = (),
 ) -> dict[str, float]:
     """Train to the end, from the newest good checkpoint on, and return the summary metrics.
 
@@ -170,7 +170,7 @@ def fit(
         ShowProgress(setting.progress),
         stop,
         clock,
-        *log_samples(spec, prompts, trainer.processing_class, setting.out),
+        *log_samples(spec, prompts, trainer.processing_class, setting.out, _judges(trainer, spec)),
     ):
         trainer.add_callback(callback)
     resume = checkpoints.newest(folder, key=setting.key)
@@ -184,6 +184,13 @@ def fit(
     _check_steps(trainer, stop, resume)
     best = _load_best(trainer, folder) if spec.load_best else {}
     return _summary(trainer, setting.out / FILE, clock, kept, rows) | best
+
+
+def _judges(trainer: Any, spec: TrainSlice) -> list[Judge]:
+    """The rewards that are optimised, or else those that are only shown."""
+    if spec.algo in ONLINE:
+        return list(trainer.reward_funcs)
+    return judges(spec.shown_rewards, trainer.model, trainer.processing_class)
 
 
 @contextmanager

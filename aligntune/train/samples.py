@@ -1,7 +1,8 @@
 """Answers of the model in training, to look at: `samples.jsonl` and the log.
 
-One JSON object per line: {"step": 10, "prompt": "...", "completion": "..."}. Looking changes
-nothing: weights, random states and modes are the same with it and without.
+One JSON object per line: {"step": 10, "prompt": "...", "completion": "...", "rewards": {"length":
+0.5}}, the last where there are rewards; one that cannot judge gives null. Looking changes nothing:
+weights, random states and modes are the same with it and without.
 """
 
 import json
@@ -11,6 +12,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,42 +33,60 @@ from aligntune.artifacts import write_atomic
 from aligntune.config.logging import SampleLogging
 from aligntune.config.model import Precision
 from aligntune.config.slices import TrainSlice
-from aligntune.data.rows import prompt_of, read_rows
+from aligntune.data.rows import ANSWER, EXTRA, prompt_of, read_rows
 from aligntune.evaluate.forward import HALF, longest_sequence, tokens_of
 from aligntune.evaluate.generate import end_tokens
-from aligntune.journal import complete_lines
+from aligntune.journal import SAMPLES, complete_lines
 from aligntune.models.chat import Messages, render
+from aligntune.train.judge import Judge
 
 LOG = logging.getLogger(__name__)
 
-FILE = "samples.jsonl"
 MANY = 100
 """Rows that are looked at for prompts: plain text has none."""
 SHOWN = 60
 """Characters of a prompt and of an answer in the log."""
 
 
-def first_prompts(samples: SampleLogging | None, data: Path) -> list[Messages]:
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, and what rewards may compare its answers with."""
+
+    prompt: Messages
+    answer: str | None = None
+    extra: str | None = None
+
+
+def first_prompts(samples: SampleLogging | None, data: Path) -> list[Asked]:
     """The prompts of the first rows in `data`, of those held out where there are some."""
     if samples is None:
         return []
     files = (data / f"{split}.parquet" for split in ("heldout", "train"))
     rows = next(found for file in files if file.exists() and (found := read_rows(file, MANY)))
-    prompts = [prompt for row in rows if (prompt := prompt_of(row))]
-    return list(prompts[: samples.num_samples])
+    prompts = [
+        Asked(prompt, row.get(ANSWER), row.get(EXTRA)) for row in rows if (prompt := prompt_of(row))
+    ]
+    return prompts[: samples.num_samples]
 
 
 def log_samples(
-    spec: TrainSlice, prompts: Sequence[Messages], tokenizer: PreTrainedTokenizerBase, out: Path
+    spec: TrainSlice,
+    prompts: Sequence[Asked],
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    judges: Sequence[Judge] = (),
 ) -> list["LogSamples"]:
-    """The callback that `spec` asks for, if it does; `prompts` are for a config without any."""
+    """The callback that `spec` asks for, if it does; `prompts` are for a config without any, and
+    `judges` score the answers."""
     samples = spec.sample_logging
     if samples is None:
         return []
-    given: list[Messages] = [[{"role": "user", "content": text}] for text in samples.prompts or ()]
+    given = [Asked([{"role": "user", "content": text}]) for text in samples.prompts or ()]
     asked = (given or list(prompts))[: samples.num_samples]
-    file = out / FILE
-    return [LogSamples(samples, asked, tokenizer, file, spec.precision, spec.seed)] if asked else []
+    if not asked:
+        return []
+    file = out / SAMPLES
+    return [LogSamples(samples, asked, tokenizer, file, spec.precision, spec.seed, judges)]
 
 
 class LogSamples(TrainerCallback):  # type: ignore[misc]
@@ -75,17 +95,19 @@ class LogSamples(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         samples: SampleLogging,
-        prompts: Sequence[Messages],
+        asked: Sequence[Asked],
         tokenizer: PreTrainedTokenizerBase,
         file: Path,
         precision: Precision,
         seed: int,
+        judges: Sequence[Judge] = (),
     ) -> None:
         self.samples = samples
         # Tokenizing leaves settings behind that are saved with a tokenizer.
         self.tokenizer = deepcopy(tokenizer)
-        self.asked = [str(prompt[-1]["content"]) for prompt in prompts]
-        texts = [render(self.tokenizer, prompt, to_answer=True) for prompt in prompts]
+        self.asked = asked
+        self.judges = judges
+        texts = [render(self.tokenizer, one.prompt, to_answer=True) for one in asked]
         self.ids = tokens_of(self.tokenizer, texts)
         self.file = file
         self.precision = precision
@@ -110,18 +132,16 @@ class LogSamples(TrainerCallback):  # type: ignore[misc]
         **_: Any,
     ) -> None:
         step, last = state.global_step, state.max_steps
-        share = round(self.samples.percent_of_max_steps * last)
-        interval = self.samples.interval_steps or max(share, 1)
-        if step % interval and step != last:
+        if step != last and all(step % interval for interval in self.samples.intervals(last)):
             return
         policy = model.get_base_model() if isinstance(model, PeftModel) else model
         with _untouched(policy), _random(self.seed + step):
             answers = self._answers(policy)
-        if state.is_world_process_zero:
-            self._write(step, answers)
+            if state.is_world_process_zero:
+                self._write(step, self._judged(answers))
 
-    def _answers(self, policy: PreTrainedModel) -> list[str]:
-        """What the policy says to each prompt, all in one batch."""
+    def _answers(self, policy: PreTrainedModel) -> list[list[int]]:
+        """The tokens with which the policy answers each prompt, all in one batch."""
         policy.generation_config = config = self._config(policy)
         positions = longest_sequence(policy, None)
         room = positions - config.max_new_tokens if positions else None
@@ -141,8 +161,33 @@ class LogSamples(TrainerCallback):  # type: ignore[misc]
                 attention_mask=mask.to(policy.device),
                 generation_config=config,
             )
-        texts = self.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        ends = set(end_tokens(policy, self.tokenizer))
+        return [_ended(tokens, ends) for tokens in written[:, width:].tolist()]
+
+    def _judged(self, answers: Sequence[list[int]]) -> list[dict[str, Any]]:
+        """Each prompt with its answer, and what the rewards make of it."""
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        said = [text.strip() for text in texts]
+        shown = [
+            {"prompt": str(one.prompt[-1]["content"]), "completion": text}
+            for one, text in zip(self.asked, said, strict=True)
+        ]
+        if not self.judges:
+            return shown
+        scores = {
+            judge.__name__: judge(
+                prompts=[one.prompt for one in self.asked],
+                completions=[[{"role": "assistant", "content": text}] for text in said],
+                completion_ids=list(answers),
+                answer=[one.answer for one in self.asked],
+                extra=[one.extra for one in self.asked],
+            )
+            for judge in self.judges
+        }
+        return [
+            row | {"rewards": {name: found[at] for name, found in scores.items()}}
+            for at, row in enumerate(shown)
+        ]
 
     def _config(self, policy: PreTrainedModel) -> GenerationConfig:
         samples, ends = self.samples, end_tokens(policy, self.tokenizer)
@@ -160,18 +205,28 @@ class LogSamples(TrainerCallback):  # type: ignore[misc]
             **(sampling if samples.temperature > 0 else {}),
         )
 
-    def _write(self, step: int, answers: Sequence[str]) -> None:
+    def _write(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
         with self.file.open("a", encoding="utf-8") as file:
-            for prompt, answer in zip(self.asked, answers, strict=True):
-                row = {"step": step, "prompt": prompt, "completion": answer}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for row in rows:
+                file.write(json.dumps({"step": step} | row, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        lines = [
-            f"  {_short(prompt)} | {_short(answer)}"
-            for prompt, answer in zip(self.asked, answers, strict=True)
-        ]
-        LOG.info("samples after step %d\n%s", step, "\n".join(lines))
+        LOG.info("samples after step %d\n%s", step, "\n".join(map(_line, rows)))
+
+
+def _line(row: dict[str, Any]) -> str:
+    scores = ", ".join(
+        f"{name} {'-' if score is None else format(score, '.3g')}"
+        for name, score in row.get("rewards", {}).items()
+    )
+    shown = [_short(row["prompt"]), _short(row["completion"]), *([scores] if scores else [])]
+    return f"  {' | '.join(shown)}"
+
+
+def _ended(tokens: list[int], ends: set[int]) -> list[int]:
+    """An answer's tokens without the padding behind the one that ends it."""
+    length = next((at for at, token in enumerate(tokens, start=1) if token in ends), len(tokens))
+    return tokens[:length]
 
 
 def _short(text: str) -> str:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from mlflow import MlflowClient
 from tiny import build_tokenizer
 
 from aligntune import shipped
@@ -44,7 +45,9 @@ def judge(tmp_path_factory):
     return path
 
 
-def test_a_run_optimises_and_reports_its_rewards(aligntune, tiny_model, judge, tmp_path):
+def test_a_run_optimises_and_reports_its_rewards(
+    aligntune, tiny_model, judge, tmp_path, monkeypatch
+):
     output = tmp_path / "out"
     config = tmp_path / "run.yaml"
     config.write_text(CONFIG.format(model=tiny_model, judge=judge, output=output))
@@ -58,6 +61,12 @@ def test_a_run_optimises_and_reports_its_rewards(aligntune, tiny_model, judge, t
     assert "eval/reward" in names
     samples = [json.loads(line) for line in (stage / "samples.jsonl").read_text().splitlines()]
     assert [row["step"] for row in samples] == [2, 2, 3, 3]
+    assert {tuple(row["rewards"]) for row in samples} == {("length", "math", "model")}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")
+    table = MlflowClient().load_table("1", "samples.json")
+    assert table["completion"].tolist() == [row["completion"] for row in samples]
+    scores = [row["rewards"]["model"] for row in samples]
+    assert table["rewards/model"].tolist() == pytest.approx(scores)
     assert list((stage / "tensorboard").iterdir())
     record = json.loads((stage / "manifest.json").read_text())
     assert record["metrics"]["steps"] == 3

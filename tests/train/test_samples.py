@@ -12,6 +12,7 @@ from offline import WORDS, make, place, run, spec
 from tiny import build_tiny_gpt2
 from tokens import write_split
 
+from aligntune.config.algo import ONLINE
 from aligntune.config.logging import SampleLogging
 from aligntune.config.rewards import Reward
 from aligntune.config.train import Peft
@@ -19,11 +20,12 @@ from aligntune.errors import Interrupted
 from aligntune.models.load import load_tokenizer
 from aligntune.models.prepare import prepare
 from aligntune.models.source import locate
+from aligntune.train.loop import fit
 from aligntune.train.policy import TRAINERS
-from aligntune.train.samples import LogSamples, _random, first_prompts, log_samples
+from aligntune.train.samples import Asked, LogSamples, _random, first_prompts, log_samples
 
 EVERY_2 = SampleLogging(num_samples=2, max_new_tokens=5, interval_steps=2)
-ASKED = [{"role": "user", "content": "x"}]
+ASKED = Asked([{"role": "user", "content": "x"}])
 DROPOUT = Peft(r=4, alpha=8, dropout=0.3)
 
 
@@ -101,8 +103,8 @@ def test_the_mode_of_every_module_is_left_alone(tiny_model, tmp_path):
 
 @pytest.mark.parametrize(
     ("interval", "share", "expected"),
-    [(2, 0.5, [2, 4, 5]), (None, 0.5, [2, 4, 5]), (None, 0.01, [1, 2, 3, 4, 5]), (None, 1, [5]),
-     (9, 0.5, [5])],
+    [(2, None, [2, 4, 5]), (None, 0.6, [3, 5]), (None, None, [2, 4, 5]), (3, 0.8, [3, 4, 5]),
+     (None, 0.01, [1, 2, 3, 4, 5]), (None, 1, [5]), (9, None, [5])],
 )  # fmt: skip
 def test_when(tiny_model, tmp_path, interval, share, expected):
     wanted = SampleLogging(
@@ -122,14 +124,68 @@ def test_the_configs_prompts_come_before_those_of_the_rows(tiny_model, tmp_path)
 
 def test_the_prompts_of_rows_are_those_held_out_where_there_are_some(tiny_model, tmp_path):
     def split(name):
-        rows = [{"prompt": [{"role": "user", "content": name}]}] * 3
+        rows = [{"prompt": [{"role": "user", "content": name}], "answer": "7"}] * 3
         write_split(tmp_path, rows, "prompt", tiny_model, name)
 
     split("train")
-    assert [prompt[0]["content"] for prompt in first_prompts(EVERY_2, tmp_path)] == ["train"] * 2
+    asked = first_prompts(EVERY_2, tmp_path)
+    assert [one.prompt[0]["content"] for one in asked] == ["train"] * 2
+    assert [one.answer for one in asked] == ["7", "7"]
     split("heldout")
-    assert first_prompts(EVERY_2, tmp_path)[0][0]["content"] == "heldout"
+    assert first_prompts(EVERY_2, tmp_path)[0].prompt[0]["content"] == "heldout"
     assert first_prompts(None, tmp_path) == []
+
+
+@pytest.mark.parametrize("algo", ["sft", "dpo"])
+def test_rewards_that_are_not_optimised_score_the_samples(tiny_model, tmp_path, algo, caplog):
+    shown = (Reward(reward_type="length", params={"min_length": 1}), Reward(reward_type="math"))
+    chosen = spec(algo, sample_logging=EVERY_2, max_steps=2)
+    chosen = chosen.model_copy(update={"shown_rewards": shown})
+    with caplog.at_level(logging.INFO, "aligntune"):
+        run(tiny_model, chosen, place(tmp_path))
+    first, second = samples(place(tmp_path))
+    assert list(first["rewards"]) == ["length", "math"]
+    assert all(0 <= row["rewards"]["length"] <= 1 for row in (first, second))
+    assert first["rewards"]["math"] is None  # the row has no answer to compare with
+    assert "math -" in caplog.text
+
+
+@pytest.mark.parametrize("algo", sorted(ONLINE))
+def test_what_is_optimised_scores_the_samples(tiny_model, tmp_path, monkeypatch, algo):
+    seen = []
+
+    def judge(batch):
+        seen.extend(batch)
+        return [float(len(sample.completion)) for sample in batch]
+
+    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: judge)
+    asked = EVERY_2.model_copy(update={"interval_steps": 1})
+    wanted = rollouts.spec(algo, max_steps=1).model_copy(update={"sample_logging": asked})
+    made = place(tmp_path)
+    trainer = rollouts.make(TRAINERS[algo], tiny_model, wanted, made)
+    prompt = [{"role": "system", "content": "s"}, {"role": "user", "content": "say sun"}]
+    fit(trainer, wanted, made, rows=16, prompts=[Asked(prompt, "sun", '{"level": 3}')])
+    (row,) = samples(made)
+    assert row["rewards"]["judge"] == len(row["completion"])
+    assert (seen[-1].prompt, seen[-1].answer, seen[-1].columns) == ("say sun", "sun", {"level": 3})
+
+
+def test_a_score_is_of_the_answer_and_not_of_the_padding_behind_it(tiny_model, tmp_path):
+    lengths, tokenizer = [], load_tokenizer(tiny_model)
+
+    def judge(*, completion_ids, **_):
+        lengths.append([len(ids) for ids in completion_ids])
+        return [1.0 for _ in completion_ids]
+
+    chosen = spec(sample_logging=EVERY_2)
+    trainer = make(tiny_model, chosen, place(tmp_path))
+    (callback,) = log_samples(chosen, [ASKED, ASKED], tokenizer, tmp_path, [judge])
+    end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
+    answers = torch.tensor([[5, end, padding, padding], [5, 6, 7, 8]])
+    trainer.model.generate = lambda input_ids, **_: torch.cat([input_ids, answers], dim=1)
+    trainer.state.global_step, trainer.state.max_steps = 2, 2
+    callback.on_step_end(trainer.args, trainer.state, trainer.control, model=trainer.model)
+    assert lengths == [[2, 4]]
 
 
 def test_samples_show_what_was_learned(tiny_model, tmp_path, caplog):
