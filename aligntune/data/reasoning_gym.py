@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from typing import Any
 
+import orjson
 from pydantic import Field
 
 from aligntune.config.base import Strict
@@ -12,10 +13,11 @@ from aligntune.data.procedural import belongs, checked
 from aligntune.data.rows import Row
 from aligntune.errors import ConfigError, unknown
 
-VERSION = 1
+VERSION = 2
 """Raised when the same params and package make other rows."""
 TEST_OFFSET = 1_000_000_007
 """Added to the seed for `test`: a task makes its n-th question from seed + n."""
+_JSON = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS
 ATTEMPTS = 20
 """Questions made per row asked for before a task counts as having too few different ones."""
 
@@ -36,9 +38,11 @@ def identity(task: str, params: Mapping[str, Any]) -> str:
 
 
 def rows(task: str, params: Mapping[str, Any], split: str) -> list[Row]:
-    """`count` rows {prompt, answer} with different questions."""
+    """`count` rows {prompt, answer, task, metadata} with different questions. The metadata, as JSON
+    text, are what the reward `reasoning_gym` judges with."""
     count = _own(params).count
-    found = list(islice(_different(_created(task, params, split), split), count))
+    made = _different(_created(task, params, split), split)
+    found = [{**row, "task": task} for row in islice(made, count)]
     if len(found) < count:
         raise ConfigError(
             f"params.count: {count} rows asked for, but {ATTEMPTS * count} questions held only "
@@ -50,10 +54,12 @@ def rows(task: str, params: Mapping[str, Any], split: str) -> list[Row]:
 def _different(items: Any, split: str) -> Iterator[Row]:
     seen = set()
     for index in range(len(items)):
-        question, answer = items[index]["question"], items[index]["answer"]
+        item = items[index]
+        question, answer = item["question"], item["answer"]
         if answer is not None and question not in seen and belongs(question, split):
             seen.add(question)
-            yield {"prompt": question, "answer": str(answer)}
+            held = orjson.dumps(item["metadata"], default=str, option=_JSON).decode()
+            yield {"prompt": question, "answer": str(answer), "metadata": held}
 
 
 def _own(params: Mapping[str, Any]) -> Params:

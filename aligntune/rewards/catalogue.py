@@ -76,7 +76,13 @@ REWARDS: dict[str, Known] = {
     ),
     "math": Known(
         f"{_HERE}.answers:math",
-        "1 where the number it gives is the row's answer",
+        "1 where it equals the row's answer as a number or a formula",
+        "correctness",
+        needs="answer; math-verify for formulas",
+    ),
+    "gsm8k": Known(
+        f"{_HERE}.answers:gsm8k",
+        "1 where its number is the one after #### in the row's answer",
         "correctness",
         needs=_ANSWER,
     ),
@@ -88,6 +94,39 @@ REWARDS: dict[str, Known] = {
     ),
     "accuracy": Known(
         f"{_HERE}.answers:exact_match", "the same as exact_match", "correctness", needs=_ANSWER
+    ),
+    "multiple_choice": Known(
+        f"{_HERE}.choice:multiple_choice",
+        "1 where it chooses the row's option, by letter or text",
+        "correctness",
+        needs="answer; column choices for texts",
+    ),
+    "reasoning_gym": Known(
+        f"{_HERE}.gym:reasoning_gym",
+        "1 where the task's own scorer takes it for right",
+        "correctness",
+        needs="reasoning-gym, columns task and metadata",
+        probed=True,
+    ),
+    "bleu": Known(
+        f"{_HERE}.overlap:bleu",
+        "BLEU against the row's answer",
+        "correctness",
+        needs="answer, sacrebleu",
+        probed=True,
+    ),
+    "chrf": Known(
+        f"{_HERE}.overlap:chrf",
+        "chrF against the row's answer",
+        "correctness",
+        needs="answer, sacrebleu",
+        probed=True,
+    ),
+    "rouge": Known(
+        f"{_HERE}.overlap:rouge",
+        "ROUGE-L, -1 or -2 against the row's answer",
+        "correctness",
+        needs=_ANSWER,
     ),
     "code_syntax": Known(f"{_HERE}.code:code_syntax", "1 for Python that parses", "correctness"),
     "code_execution": Known(

@@ -24,25 +24,25 @@ _EDGES = " \t\"'`*_,;:!?$%"
 
 def matches(text: str, reference: str) -> bool:
     """True if `text` ends in the reference: as decimals if it is a number, else as a string."""
-    expected = _final(reference)
-    number = _as_number(expected)
+    expected = final(reference)
+    number = as_number(expected)
     if number is not None:
         return last_number(text) == number
-    return _normalised(_final(text)) == _normalised(expected)
+    return _normalised(final(text)) == _normalised(expected)
 
 
 def last_number(text: str) -> Decimal | None:
     """The number that `text` gives as its answer, or None. "1,800" and "1800.0" are equal."""
-    stated = _stated(text)
-    if stated is not None and "\\frac" in stated:
+    said = stated(text)
+    if said is not None and "\\frac" in said:
         return None
-    found = list(_NUMBER.finditer(_plain(text if stated is None else stated)))
+    found = list(_NUMBER.finditer(plain(text if said is None else said)))
     return _decimal(found[-1]) if found else None
 
 
-def _as_number(text: str) -> Decimal | None:
+def as_number(text: str) -> Decimal | None:
     """The number that `text` is, apart from punctuation and units of money or percent."""
-    found = _NUMBER.fullmatch(_plain(text).strip(_EDGES).rstrip("."))
+    found = _NUMBER.fullmatch(plain(text).strip(_EDGES).rstrip("."))
     return _decimal(found) if found else None
 
 
@@ -51,13 +51,13 @@ def _decimal(found: re.Match[str]) -> Decimal:
     return -value if found["sign"] in ("-", "\u2212") else value
 
 
-def _final(text: str) -> str:
+def final(text: str) -> str:
     """What a marker says the answer is, else the last line."""
     lines = text.strip().splitlines()
-    return _stated(text) or (lines[-1] if lines else "")
+    return stated(text) or (lines[-1] if lines else "")
 
 
-def _stated(text: str) -> str | None:
+def stated(text: str) -> str | None:
     """What the last marker in `text` says the answer is; None where none says anything."""
     hashes, boxed = text.rfind("####"), text.rfind(_BOXED)
     if boxed > hashes:
@@ -67,7 +67,7 @@ def _stated(text: str) -> str | None:
     line, _, rest = text[hashes + 4 :].partition("\n")
     line = line.strip()
     # "#### Step 2" is a Markdown heading; "#### 18" is an answer whatever the model adds below it.
-    return line if line and (not rest.strip() or _ANSWER.match(_plain(line))) else None
+    return line if line and (not rest.strip() or _ANSWER.match(plain(line))) else None
 
 
 def _braced(text: str) -> str:
@@ -80,9 +80,10 @@ def _braced(text: str) -> str:
     return text.partition("\n")[0].strip()
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """`text` without the LaTeX around words and numbers."""
     return _LATEX.sub("", _WRAPPED.sub(r"\1", text))
 
 
 def _normalised(text: str) -> str:
-    return " ".join(_plain(text).casefold().split()).strip(_EDGES + ".")
+    return " ".join(plain(text).casefold().split()).strip(_EDGES + ".")

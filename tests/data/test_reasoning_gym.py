@@ -1,5 +1,6 @@
 """Tasks of the reasoning-gym package, or of a stand-in with its interface where it is missing."""
 
+import json
 import sys
 from importlib.util import find_spec
 
@@ -33,7 +34,7 @@ class Doubles:
     def __getitem__(self, index):
         number = Random(self.config.seed + index).randint(1, self.config.max_value)
         answer = None if number == 13 else 2 * number
-        return {"question": f"Double {number}.", "answer": answer, "metadata": {}}
+        return {"question": f"Double {number}.", "answer": answer, "metadata": {"doubled": True}}
 
 
 DATASETS = {"doubles": (Doubles, Config, None)}
@@ -79,10 +80,12 @@ class TestStandIn:
         assert len(made) == 50
         for row in made:
             assert int(row["answer"]) == 2 * int(row["prompt"].split()[1].rstrip("."))
+            assert json.loads(row["metadata"]) == {"doubled": True}
+            assert row["task"] == "doubles"
 
     def test_the_version_of_the_package_is_part_of_the_identity(self):
         dataset = Dataset(name="reasoning_gym:doubles")
-        assert fingerprint(dataset) == "procedural:reasoning_gym==9.9:1"
+        assert fingerprint(dataset) == "procedural:reasoning_gym==9.9:2"
 
     def test_the_splits_share_no_question_even_where_there_are_few(self):
         train, test = (
