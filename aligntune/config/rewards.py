@@ -13,6 +13,20 @@ class Reward(Strict):
     `package.module:function` for one of your own."""
     weight: float = 1.0
     """What its score is multiplied by before the scores are added."""
+    scale: Literal["none", "clip", "zscore", "group"] = "none"
+    """What is done to its scores before that. `clip`: to at least `clip_low` and at most
+    `clip_high`. `zscore`: less the mean of all its scores in this training so far, over their
+    standard deviation. `group`: less the mean of the answers to the same prompt, over theirs; for
+    every reward and with `train.scale_rewards: batch` that is GDPO (arXiv:2601.05242). Evaluation,
+    where an answer has no group and no past, only clips."""
+    clip_low: float | None = None
+    """With `scale: clip`: what scores below it become."""
+    clip_high: float | None = None
+    """With `scale: clip`: what scores above it become."""
+    gate: bool = False
+    """Its scores, from 0 to 1, multiply the sum of the others instead of being added to it: what is
+    unsafe earns nothing. A sum below 0 stays, since less of it would be a reward, and an answer
+    that the gate cannot judge is left out."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Settings of the reward."""
     model_name: str | None = Field(None, min_length=1)

@@ -7,6 +7,7 @@ from aligntune.config.algo import GROUP, ONLINE, TASK, Algo
 from aligntune.config.data import Dataset
 from aligntune.config.document import KeyPath
 from aligntune.config.presets import LOSS_TYPES, PRESETS, resolved, used
+from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.train import Peft, Train
 
@@ -31,6 +32,7 @@ def problems(config: RunConfig) -> list[Problem]:
     """Every contradiction in `config`, each with what to do about it."""
     return [
         *_run(config),
+        *_rewards(config),
         *_logging(config),
         *_model(config),
         *_heldout(config),
@@ -51,6 +53,7 @@ def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
                 f"{config.algo} does not optimise rewards; evaluation reports them for every model",
             )
         )
+    found += _unclipped(config.rewards)
     found += _read_as(("datasets",), config.datasets, config.algo)
     if config.sft:
         found += _read_as(("sft", "datasets"), config.sft.datasets, "sft")
@@ -76,9 +79,46 @@ def _run(config: RunConfig) -> Iterator[Problem]:
             f"{config.algo} needs something to optimise; add `rewards`, or a reward model with "
             "`model.reward_path`",
         )
-    weights = [reward.weight for reward in config.rewards]
-    if config.algo in ONLINE and weights and not any(weights) and not config.model.reward_path:
+
+
+def _rewards(config: RunConfig) -> Iterator[Problem]:
+    for index, reward in enumerate(config.rewards):
+        for name, message in _reward(reward, _answers(config)):
+            yield Problem(("rewards", index, name), message)
+    added = [reward for reward in config.rewards if not reward.gate]
+    if not config.rewards or config.model.reward_path:
+        return
+    if not added:
+        yield Problem(
+            ("rewards",),
+            "a gate multiplies the sum of other rewards, and there is no other; add one",
+        )
+    elif config.algo in ONLINE and not any(reward.weight for reward in added):
         yield Problem(("rewards",), "every weight is 0, so nothing is optimised; raise one")
+
+
+def _reward(reward: Reward, answers: int | None) -> Iterator[tuple[str, str]]:
+    if reward.gate and reward.weight != 1:
+        yield "weight", "a gate multiplies the other rewards and has no weight; remove one of them"
+    if reward.gate and reward.scale != "none":
+        yield "scale", "a gate is a score from 0 to 1 as it is; remove `scale` or `gate`"
+    if reward.gate and reward.on_error == "value" and not 0 <= reward.error_value <= 1:
+        yield "error_value", "a gate is a score from 0 to 1; give one of these"
+    low, high = reward.clip_low, reward.clip_high
+    if reward.scale == "clip" and low is None and high is None:
+        yield "scale", "there is nothing to clip to; give `clip_low`, `clip_high` or both"
+    if low is not None and high is not None and low >= high:
+        yield "clip_low", f"must be less than `clip_high` ({high:g})"
+    if reward.scale == "group" and answers == 1:
+        yield "scale", "a group of one answer has no spread; raise train.num_generations, or zscore"
+
+
+def _answers(config: RunConfig) -> int | None:
+    """Answers to one prompt in training, where it samples."""
+    if config.algo not in ONLINE:
+        return None
+    train = resolved(config.train, config.algo, config.peft, config.model.max_seq_length)
+    return train.num_generations or 1
 
 
 def _logging(config: RunConfig) -> Iterator[Problem]:
@@ -251,6 +291,14 @@ def _unused(at: KeyPath, algo: Algo, train: Train, given: Collection[KeyPath]) -
         owners = [known for known, preset in PRESETS.items() if name in preset]
         which = f"use `{instead}`" if instead else f"it is for {', '.join(owners)}"
         yield Problem((*at, name), f"{algo} does not use it; {which}")
+
+
+def _unclipped(rewards: Sequence[Reward]) -> Iterator[Problem]:
+    for index, reward in enumerate(rewards):
+        for name, bound in (("clip_low", reward.clip_low), ("clip_high", reward.clip_high)):
+            if reward.scale != "clip" and bound is not None:
+                message = "nothing is clipped without `scale: clip`; set that"
+                yield Problem(("rewards", index, name), message)
 
 
 def _read_as(at: KeyPath, datasets: Sequence[Dataset], algo: Algo) -> Iterator[Problem]:

@@ -1,26 +1,29 @@
 """The run's rewards as metrics: what they say of the model's own answers."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
+
+import torch
 
 from aligntune.config.rewards import Reward
 from aligntune.evaluate.forward import Tick
 from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.metrics import Metric, Row, Score, Subject, prompt_of
 from aligntune.rewards import scorer
+from aligntune.rewards.combine import combined
 from aligntune.rewards.types import Sample
 
 Judge = Callable[[Sequence[Sample]], list[float | None]]
 
 
 def reward_metrics(rewards: Sequence[Reward]) -> dict[str, Metric]:
-    """`rewards/<name>` for each, unweighted, and `reward`, their weighted sum."""
-    judges = [scorer(reward) for reward in rewards]
+    """`rewards/<name>` for each, as it is, and `reward`, what they make together."""
+    judges = [_once(scorer(reward)) for reward in rewards]
     names = _distinct([f"rewards/{reward.reward_type}" for reward in rewards])
     found = {name: _metric(judge) for name, judge in zip(names, judges, strict=True)}
     if len(judges) > 1:
-        weights = [reward.weight for reward in rewards]
-        found["reward"] = _metric(_sum(judges, weights))
+        found["reward"] = _metric(_total(judges, rewards))
     return found
 
 
@@ -59,18 +62,32 @@ def _sample(row: Row, answer: Answer) -> Sample:
     )
 
 
-def _sum(judges: Sequence[Judge], weights: Sequence[float]) -> Judge:
+def _total(judges: Sequence[Judge], rewards: Sequence[Reward]) -> Judge:
     def total(samples: Sequence[Sample]) -> list[float | None]:
         columns = [judge(samples) for judge in judges]
-        return [_weighted(scores, weights) for scores in zip(*columns, strict=True)]
+        scores = torch.tensor(
+            [
+                [math.nan if score is None else score for score in row]
+                for row in zip(*columns, strict=True)
+            ],
+            dtype=torch.float64,
+        )
+        sums = combined(scores.view(-1, len(rewards)), rewards).rewards.tolist()
+        return [None if math.isnan(value) else value for value in sums]
 
     return total
 
 
-def _weighted(scores: Sequence[float | None], weights: Sequence[float]) -> float | None:
-    """As in training: a reward that cannot judge is left out; None where none can."""
-    parts = [w * s for w, s in zip(weights, scores, strict=True) if s is not None]
-    return sum(parts) if parts else None
+def _once(judge: Judge) -> Judge:
+    """`judge`, which does not judge the same answers again as long as there are no others."""
+    last: list[tuple[Sequence[Sample], list[float | None]]] = []
+
+    def remembered(samples: Sequence[Sample]) -> list[float | None]:
+        if not last or last[0][0] != samples:
+            last[:] = [(samples, judge(samples))]
+        return last[0][1]
+
+    return remembered
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -55,6 +55,7 @@ def online_trainer(
         )
     made = kind(
         settings,
+        rewards=spec.rewards,
         model=model,
         args=config,
         reward_funcs=[*judges(spec.rewards, model, tokenizer), *_punishments(settings)],
@@ -104,10 +105,6 @@ def _arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[s
         "top_k": train.top_k,
         "entropy_coef": train.ent_coef,
         "mask_truncated_completions": train.mask_truncated_completions,
-        "reward_weights": [
-            *(reward.weight for reward in spec.rewards),
-            *(1.0 for _ in _punishments(train)),
-        ],
         # Else old and new log-probabilities of the same weights would differ.
         "disable_dropout": True,
         **_sampler(train.vllm),

@@ -5,7 +5,7 @@ TRL samples, scores and clips; an algorithm of ours says what the advantages are
 are wrapped, and one place per process, the rollout in memory, is saved with each checkpoint.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 from trl import GRPOConfig, GRPOTrainer
 
+from aligntune.config.rewards import Reward
 from aligntune.config.train import Train
 from aligntune.losses.aggregate import Share, aggregate
+from aligntune.train.combiner import Combiner
 from aligntune.train.guard import Watch
 from aligntune.train.loop import Finite
 from aligntune.train.measures import spread
@@ -27,6 +29,8 @@ from aligntune.train.refill import Batch, Sampled, informative, refilled
 from aligntune.train.timing import Stopwatch
 
 T = TypeVar("T")
+_PAST = "scores."
+"""Before the names of what is kept of the scores so far."""
 
 
 def given(value: T | None) -> T:
@@ -71,9 +75,13 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
 
     beta: float
 
-    def __init__(self, settings: Train, **kwargs: Any) -> None:
+    def __init__(self, settings: Train, *, rewards: Sequence[Reward], **kwargs: Any) -> None:
+        """The first of TRL's `reward_funcs` are `rewards`; others are added to what these make."""
         super().__init__(**kwargs)
         self.settings = settings
+        self._combiner = Combiner(rewards, self.num_generations)
+        # TRL adds columns of scores up; all but the last, the sum that we make, are for its log.
+        self.reward_weights = torch.tensor([0.0] * len(self.reward_funcs) + [1.0])
         self.kl_in_loss: float = self.beta
         """Weight of TRL's own KL term. `beta` in the arguments says whether there is a reference
         at all."""
@@ -81,7 +89,8 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         """(B, T) log-probabilities of the current micro-batch, with gradient, in `extra_loss`."""
         self.watch: Watch | None = None
         """What looks for a collapse, where anything does."""
-        self._scores: Tensor | None = None
+        self._totals: Tensor | None = None
+        self._merits: Tensor | None = None
         self._clock = Stopwatch()
         self._answered = 0
 
@@ -106,8 +115,8 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
     def shape_rollout(self, out: Batch, rewards: Tensor, inputs: list[dict[str, Any]]) -> Batch:
         """`out` with the advantages that the algorithm wants, before it is shuffled and split.
 
-        `rewards` (B,) are the weighted sums of this process's rows; NaN where no reward could
-        judge. `inputs` are the rows of the dataset, one per answer.
+        `rewards` (B,) are what this process's rows earn in all; NaN where no reward could judge.
+        `inputs` are the rows of the dataset, one per answer.
         """
         return out
 
@@ -152,8 +161,10 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         """Read what `save_state` wrote."""
         device = self.accelerator.device
         loaded = load_file(folder / self._rollout_file)
+        self._step = int(loaded.pop("step"))
+        past = [name for name in loaded if name.startswith(_PAST)]
+        self._combiner.restore({name.removeprefix(_PAST): loaded.pop(name) for name in past})
         state = {name: tensor.to(device) for name, tensor in loaded.items()}
-        self._step = int(state.pop("step"))
         batches: list[Batch] = []
         for name in sorted(state, key=lambda name: int(name.split("/")[0])):
             index, key = name.split("/")
@@ -173,8 +184,17 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         with self._clock.time("reward"):
             scores: Tensor = super()._calculate_rewards(*args, **kwargs)
-        self._scores = scores
-        return scores
+        training, own = self.model.training, len(self._combiner.rewards)
+        combine = self._combiner.trained if training else self._combiner.measured
+        found = combine(scores[:, :own])
+        metrics = self._combiner.metrics(scores[:, :own], found, self.reward_func_names)
+        for name, value in metrics.items():
+            self._metrics["train" if training else "eval"][name].append(value)
+        self._merits = found.rewards
+        self._totals = found.rewards + scores[:, own:].sum(1)
+        # What is not judged as a whole must not count as 0.
+        scores = scores.masked_fill(self._totals.isnan()[:, None], torch.nan)
+        return torch.cat([scores, self._totals[:, None]], dim=1)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         if torch.is_grad_enabled():
@@ -251,12 +271,11 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
             out: Batch = super()._generate_and_score_completions(inputs)
         self._answered += int(out["completion_mask"].sum())
         first = self.accelerator.process_index * len(inputs)
-        scores = given(self._scores)[first : first + len(inputs)]
-        rewards = self._sum(scores)
+        own = slice(first, first + len(inputs))
+        rewards = given(self._totals)[own]
         if self.model.training and self.num_generations > 1:
             self._silence(out, rewards)
-        judged = len(self.reward_funcs) - bool(self.settings.overlong_buffer)
-        return Sampled(out, rewards, self._sum(scores[:, :judged]), inputs)
+        return Sampled(out, rewards, given(self._merits)[own], inputs)
 
     def _silence(self, out: Batch, rewards: Tensor) -> None:
         """Advantages of exactly 0 where all answers to a prompt are rewarded alike.
@@ -270,12 +289,6 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
             torch.stack([useful.sum(), useful.new_tensor(len(useful), dtype=torch.long)])
         ).tolist()
         self._metrics["train"]["frac_reward_zero_std"][-1] = 1 - told / groups
-
-    def _sum(self, scores: Tensor) -> Tensor:
-        """(B, rewards) -> (B,), weighted; NaN where no reward could judge."""
-        weights = self.reward_weights[: scores.size(1)].to(scores.device)
-        summed: Tensor = (scores * weights).nansum(1)
-        return summed.masked_fill(scores.isnan().all(1), torch.nan)
 
     def _refilled(self, first: Sampled) -> Sampled:
         sampled, rounds = refilled(
@@ -315,7 +328,8 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         return f"rollout-{self.accelerator.process_index}.safetensors"
 
     def _rollout_state(self) -> Batch:
-        step = {"step": torch.tensor(self._step)}
+        past = {f"{_PAST}{name}": tensor for name, tensor in self._combiner.state().items()}
+        step = {"step": torch.tensor(self._step)} | past
         between = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
         if between or self._buffered_inputs is None:
             return step

@@ -116,6 +116,28 @@ CONTRADICTIONS = [
 ]
 
 
+LENGTH = {"reward_type": "length"}
+REWARDS = [
+    ([LENGTH | {"gate": True}], "rewards", "there is no other"),
+    ([LENGTH | {"gate": True}, LENGTH | {"weight": 0}], "rewards", "weight is 0"),
+    ([LENGTH, LENGTH | {"gate": True, "weight": 2}], "rewards.1.weight", "has no weight"),
+    ([LENGTH, LENGTH | {"gate": True, "scale": "zscore"}], "rewards.1.scale", "from 0 to 1"),
+    (
+        [LENGTH, LENGTH | {"gate": True, "on_error": "value", "error_value": -1}],
+        "rewards.1.error_value",
+        "from 0 to 1",
+    ),
+    ([LENGTH | {"scale": "clip"}], "rewards.0.scale", "nothing to clip to"),
+    (
+        [LENGTH | {"scale": "clip", "clip_low": 1, "clip_high": 1}],
+        "rewards.0.clip_low",
+        "must be less than `clip_high` (1)",
+    ),
+    ([LENGTH | {"scale": "group"}], "rewards.0.scale", "no spread"),
+]
+CONTRADICTIONS += [("ppo", {"rewards": rewards}, *said) for rewards, *said in REWARDS]
+
+
 @pytest.mark.parametrize(("algo", "changes", "key", "words"), CONTRADICTIONS)
 def test_a_contradiction_is_named_where_it_is(algo, changes, key, words):
     (problem,) = problems(config(algo, **changes))
@@ -153,6 +175,7 @@ def test_null_is_no_warning():
     [
         ("dpo", {"rewards": [{"reward_type": "length"}]}, "rewards"),
         ("ppo", {"train": {"top_p": 0.9}}, "train.top_p"),
+        ("ppo", {"rewards": [LENGTH | {"clip_low": 0}]}, "rewards.0.clip_low"),
         ("ppo", {"logging": {"save_steps": 3}}, "logging.save_steps"),
         ("dpo", {"train": {"max_steps": 5, "warmup_steps": 9}}, "train.warmup_steps"),
         ("dpo", {"datasets": [{"name": "x", "task_type": "prompt"}]}, "datasets.0.task_type"),

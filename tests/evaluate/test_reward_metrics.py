@@ -59,6 +59,26 @@ def test_the_weighted_sum_is_a_metric_of_its_own(measure):
     assert metrics["reward"] > 2
 
 
+def test_a_sum_is_clipped_and_gated_as_in_training_and_each_is_judged_once(measure, monkeypatch):
+    asked = []
+
+    def judge(reward):
+        asked.append(reward.reward_type)
+
+        def score(samples):
+            asked.append(len(samples))
+            return [5.0 if reward is high else 0.5 for _ in samples]
+
+        return score
+
+    monkeypatch.setattr("aligntune.evaluate.reward.scorer", judge)
+    high = Reward(reward_type="length", weight=2.0, scale="clip", clip_high=3.0)
+    metrics, _ = measure((high, SAFETY.model_copy(update={"gate": True})))
+    assert metrics["rewards/length"] == 5
+    assert metrics["reward"] == 2.0 * 3.0 * 0.5
+    assert asked == ["length", "safety", 6, 6]
+
+
 def test_a_reward_counts_only_what_it_can_judge(measure):
     answered = [row | {"answer": "3"} for row in ROWS[:2]]
     metrics, _ = measure((MATH, SAFETY), [*answered, *(row | {"answer": None} for row in ROWS[2:])])

@@ -140,6 +140,6 @@ def test_dr_grpo_divides_by_the_limit_alone(rollout):
 
 def test_group_advantages(rollout):
     trainer, out, _ = rollout("grpo")
-    rewards = trainer._sum(trainer._scores).view(-1, 4)
+    rewards = trainer._totals.view(-1, 4)
     expected = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
     assert torch.allclose(out["advantages"].view(-1, 4), expected, atol=1e-6)

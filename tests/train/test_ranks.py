@@ -47,7 +47,7 @@ torch.multinomial = by_place
 def judge(samples):
     return [len(sample.prompt) / 10 + (i % 2) for i, sample in enumerate(samples)]
 """
-REWARDS = (Reward(reward_type="judge_by_place:judge"),)
+REWARDS = (Reward(reward_type="judge_by_place:judge", scale="zscore"),)
 ONLINE = {"max_completion_length": 6}
 CHANGES = {
     "dpo": {},

@@ -163,7 +163,7 @@ def test_answers_are_punished_for_the_last_tokens_before_the_limit(tiny_model, t
     found = punish(completion_ids=[[1] * length for length in lengths])
     assert found == pytest.approx([0, -0.2, -1, -1])
     assert trainer.reward_func_names[1:] == ["soft_overlong"]
-    assert trainer.reward_weights.tolist() == [1.0, 1.0]
+    assert trainer.reward_weights.tolist() == [0.0, 0.0, 1.0]
 
 
 def test_length_alone_does_not_make_a_group_useful(tiny_model, tmp_path, rewards):
