@@ -6,10 +6,13 @@ from pydantic import Field
 
 from aligntune.config.base import NeutralField, Strict
 
+GUESSED = frozenset(("helpfulness",))
+"""Rewards that mean nothing without a model: a run may report them, but not optimise them."""
+
 
 class Reward(Strict):
     reward_type: str = Field(min_length=1)
-    """The name of a built-in reward (`aligntune configs --rewards` lists them), or
+    """The name of a built-in reward (`aligntune rewards` lists them), or
     `package.module:function` for one of your own."""
     weight: float = 1.0
     """What its score is multiplied by before the scores are added."""

@@ -7,7 +7,7 @@ from aligntune.config.algo import GROUP, ONLINE, TASK, Algo
 from aligntune.config.data import Dataset
 from aligntune.config.document import KeyPath
 from aligntune.config.presets import LOSS_TYPES, PRESETS, resolved, used
-from aligntune.config.rewards import Reward
+from aligntune.config.rewards import GUESSED, Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.train import Peft, Train
 
@@ -38,6 +38,7 @@ def problems(config: RunConfig) -> list[Problem]:
         *_heldout(config),
         *_train(("train",), config.algo, config.train, config.peft, config.model.max_seq_length),
         *(_sft(config) if config.sft else ()),
+        *_guessed(config, optimised=True),
     ]
 
 
@@ -54,6 +55,7 @@ def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
             )
         )
     found += _unclipped(config.rewards)
+    found += _guessed(config, optimised=False)
     found += _read_as(("datasets",), config.datasets, config.algo)
     if config.sft:
         found += _read_as(("sft", "datasets"), config.sft.datasets, "sft")
@@ -326,4 +328,23 @@ def _sampling(config: RunConfig) -> Iterator[Problem]:
             ("logging", "save_steps"),
             f"{config.logging.save_steps} is not a multiple of the {rollout} steps that share one "
             "round of sampling, so checkpoints hold unfinished rounds, and take more space",
+        )
+
+
+def _guessed(config: RunConfig, *, optimised: bool) -> Iterator[Problem]:
+    """Rewards that are a rough guess without a model, of those that are optimised or the others."""
+    for index, reward in enumerate(config.rewards):
+        if reward.reward_type not in GUESSED or reward.model_name:
+            continue
+        if optimised != (config.algo in ONLINE and reward.weight != 0):
+            continue
+        what = (
+            "a policy would learn to please it; give a reward model with `model_name`, or report "
+            "it with `weight: 0`"
+            if optimised
+            else "it is reported, and says little; a reward model with `model_name` says more"
+        )
+        yield Problem(
+            ("rewards", index, "reward_type"),
+            f"{reward.reward_type} without a model is a rough guess: {what}",
         )

@@ -16,6 +16,7 @@ __all__ = ["MODEL", "REWARDS", "Known", "Sample", "Scorer", "check", "scorer"]
 
 _LEARNED = {"label": Setting(str, ""), "batch_size": Setting(int, 16)}
 """The params of a reward with a `model_name`."""
+_EMBEDDED = {"batch_size": _LEARNED["batch_size"]}
 
 
 def check(name: str, params: Mapping[str, Any], model_name: str | None) -> None:
@@ -28,13 +29,14 @@ def check(name: str, params: Mapping[str, Any], model_name: str | None) -> None:
     if name not in REWARDS:
         raise ConfigError(unknown("reward", name, REWARDS))
     known = REWARDS[name]
-    if name == MODEL and not model_name:
+    if (name == MODEL or known.embeds) and not model_name:
         raise ConfigError(f"reward {name!r} needs `model_name`: a hub id or a directory")
     if model_name and known.label is None:
         raise ConfigError(f"reward {name!r} uses no model; remove `model_name`")
     if model_name:
-        check_keys(name, _LEARNED, params)
-        check_types(name, _LEARNED, params)
+        allowed = _EMBEDDED if known.embeds else _LEARNED
+        check_keys(name, allowed, params)
+        check_types(name, allowed, params)
         if params.get("batch_size", 1) < 1:
             raise ConfigError(f"reward {name!r}: param 'batch_size' must be at least 1")
         return
@@ -54,18 +56,31 @@ def scorer(reward: Reward) -> Scorer:
     """
     check(reward.reward_type, reward.params, reward.model_name)
     if reward.model_name:
-        from aligntune.rewards.learned import judge
-
-        label = str(REWARDS[reward.reward_type].label)
-        defaults = {key: setting.default for key, setting in _LEARNED.items()}
-        params = defaults | {"label": label} | reward.params
-        score = judge(reward.model_name, reward.device, reward.reward_type, params)
-        return guarded(reward, reward.reward_type, score)
+        return guarded(reward, reward.reward_type, _by_model(reward, reward.model_name))
     known = REWARDS.get(reward.reward_type)
     function = _function(known.path if known else reward.reward_type)
 
     name = reward.reward_type.rpartition(":")[2]
     return guarded(reward, name, partial(function, **reward.params))
+
+
+def _by_model(reward: Reward, name: str) -> Scorer:
+    """The reward as its model gives it, which is loaded at the first call."""
+    known = REWARDS[reward.reward_type]
+    defaults = {key: setting.default for key, setting in _LEARNED.items()}
+    params = defaults | {"label": known.label} | reward.params
+    if known.embeds:
+        from aligntune.rewards import embedding
+
+        return embedding.judge(name, reward.device, reward.reward_type, params)
+    from aligntune.rewards import learned
+
+    score = learned.judge(name, reward.device, reward.reward_type, params)
+    return _inverted(score) if known.inverted else score
+
+
+def _inverted(score: Scorer) -> Scorer:
+    return lambda samples: [None if value is None else 1 - value for value in score(samples)]
 
 
 def _function(path: str) -> Function:

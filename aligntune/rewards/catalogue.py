@@ -26,6 +26,10 @@ class Known:
     label: str | None = None
     """The label whose probability is the score where a `model_name` is given; None if it takes
     none."""
+    embeds: bool = False
+    """Its model is one of embeddings, which it cannot do without."""
+    inverted: bool = False
+    """The score is 1 less the model's."""
     probed: bool = False
     """Called once without samples when a config is checked: it says what this machine lacks."""
 
@@ -136,6 +140,15 @@ REWARDS: dict[str, Known] = {
         needs="column tests, bubblewrap",
         probed=True,
     ),
+    "semantic_similarity": Known(
+        f"{_HERE}.embedding:judge",
+        "the cosine between its embedding and that of the row's answer",
+        "correctness",
+        range="-1..1",
+        needs="answer, model_name",
+        label="",
+        embeds=True,
+    ),
     "sentiment": Known(
         f"{_HERE}.tone:sentiment",
         "how positive the words are (VADER), or a classifier's probability",
@@ -148,10 +161,24 @@ REWARDS: dict[str, Known] = {
         "alignment",
         label="safe",
     ),
+    "toxicity": Known(
+        f"{_HERE}.tone:toxicity",
+        "1 for nothing toxic: half for each insult, slur or threat of a list, or a classifier's",
+        "alignment",
+        label="toxic",
+        inverted=True,
+    ),
+    "politeness": Known(
+        f"{_HERE}.tone:politeness",
+        "polite less rude phrases of a list, or a classifier's",
+        "alignment",
+        label="polite",
+    ),
     "helpfulness": Known(
         f"{_HERE}.tone:helpfulness",
-        "a rough guess from length, overlap with the prompt and refusals, or a classifier's",
+        "a reward model's score; a rough guess to report without one",
         "alignment",
+        needs="model_name, where it is optimised",
         label="helpful",
     ),
     MODEL: Known(

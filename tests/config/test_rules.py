@@ -244,3 +244,24 @@ def test_group_sizes(rows, size):
 def test_an_adapter_learns_ten_times_as_fast():
     plain, adapter = (resolved(Train(), "sft", peft, 512) for peft in (None, Peft()))
     assert adapter.learning_rate == pytest.approx(10 * plain.learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("algo", "setting", "refused"),
+    [
+        ("ppo", {}, True),
+        ("grpo", {"weight": -1}, True),
+        ("ppo", {"weight": 0}, False),
+        ("dpo", {}, False),
+    ],
+)
+def test_a_guess_may_be_reported_but_not_optimised(algo, setting, refused):
+    guess = {"reward_type": "helpfulness"} | setting
+    run = config(algo, rewards=[{"reward_type": "length"}, guess])
+    found = [p for p in problems(run) if p.path == ("rewards", 1, "reward_type")]
+    said = [p for p in warnings(run, ()) if p.path == ("rewards", 1, "reward_type")]
+    assert (len(found), len(said)) == ((1, 0) if refused else (0, 1))
+    assert "give a reward model with `model_name`" in found[0].message if refused else "reported"
+    judged = config(algo, rewards=[{"reward_type": "length"}, guess | {"model_name": "o/m"}])
+    assert problems(judged) == []
+    assert "guess" not in str(warnings(judged, ()))

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "code_execution",  # test_code.py
     "multiple_choice",  # test_correctness.py
     "reasoning_gym",
+    "semantic_similarity",  # test_tone.py
 }
 BUILT_IN = sorted(set(REWARDS) - ELSEWHERE)
 
