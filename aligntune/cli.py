@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aligntune.cli_rewards import print_table, rewards
+from aligntune.cli_runs import compare, runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +84,8 @@ def app() -> None:
     resumed, Prefect and MLflow."""
 
 
-app.add_command(rewards)
+for _command_elsewhere in (rewards, runs, compare):
+    app.add_command(_command_elsewhere)
 
 
 @app.command()

@@ -115,8 +115,8 @@ def _why(stage: Stage, artifact: Artifact | None, root: Path, known: Iterable[Ma
     alike = [manifest for manifest in known if manifest.kind == stage.kind]
     if not alike:
         return "not done yet"
-    differences = [_differences(manifest.identity, dict(stage.identity)) for manifest in alike]
-    nearest = min(differences, key=len)
+    changed = [differences(manifest.identity, dict(stage.identity)) for manifest in alike]
+    nearest = min(changed, key=len)
     shown = nearest[:3] + ([f"{len(nearest) - 3} more"] if len(nearest) > 3 else [])
     return ", ".join(shown) + " changed"
 
@@ -136,7 +136,7 @@ def _manifests(root: Path) -> list[Manifest]:
     return found
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Dotted names of the fields that differ, without the parts' own prefix."""
     before, after = flat(old), flat(new)
     changed = [

@@ -1,7 +1,10 @@
-"""Datasets that MLflow runs were logged with, as names that a config could have."""
+"""What MLflow knows of runs: the datasets they were logged with, and all that was logged."""
 
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from aligntune.errors import ConfigError, ServiceError
@@ -19,23 +22,13 @@ def logged_dataset(run_id: str, wanted: str) -> str:
         ConfigError: there is no such run or dataset.
         ServiceError: MLflow cannot be reached.
     """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         raise ConfigError(
             "no MLflow to ask; set MLFLOW_TRACKING_URI, for example to sqlite:///output/mlflow.db"
         )
-    try:
-        run = MlflowClient(tracking_uri=uri).get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise ConfigError(
-                f"MLflow has no run {run_id!r}; look at MLFLOW_TRACKING_URI"
-            ) from None
-        reason = str(error).splitlines()[0]
-        raise ServiceError(f"MLflow could not be asked for run {run_id!r}: {reason}") from error
+    with _asked_for(run_id):
+        run = _client(uri).get_run(run_id)
     found = {
         name: entry.dataset
         for entry in run.inputs.dataset_inputs
@@ -49,6 +42,85 @@ def logged_dataset(run_id: str, wanted: str) -> str:
         raise ConfigError(f"MLflow run {run_id!r} has {what}; name one of {', '.join(known)}")
     (dataset,) = sets.values()
     return _place(dataset)
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A pipeline's run or a stage's, as it was logged."""
+
+    run_id: str
+    name: str
+    status: str
+    """FINISHED, RUNNING, FAILED, KILLED."""
+    started: int
+    """Milliseconds since 1970."""
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    """The last value of each."""
+    tags: Mapping[str, str]
+    stages: tuple["RecordedRun", ...] = ()
+    """Oldest first."""
+
+
+def recorded_run(run_id: str, uri: str) -> RecordedRun:
+    """The pipeline's run `run_id` in the store at `uri` with its stages; a stage's id stands for
+    its pipeline's.
+
+    Raises:
+        ConfigError: there is no such run.
+        ServiceError: MLflow cannot be reached.
+    """
+    with _asked_for(run_id):
+        client = _client(uri)
+        run = client.get_run(run_id)
+        if parent := run.data.tags.get("mlflow.parentRunId"):
+            run = client.get_run(parent)
+        condition = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+        where, order = [run.info.experiment_id], ["attributes.start_time ASC"]
+        found = client.search_runs(where, condition, order_by=order)
+    return _recorded(run, tuple(_recorded(stage, ()) for stage in found))
+
+
+def history(run_id: str, uri: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+    """Metric -> its (step, value) pairs by step, for those of `names` that the run has."""
+    with _asked_for(run_id):
+        client = _client(uri)
+        known = client.get_run(run_id).data.metrics
+        return {
+            name: sorted((m.step, m.value) for m in client.get_metric_history(run_id, name))
+            for name in names
+            if name in known
+        }
+
+
+def _recorded(run: Any, stages: tuple[RecordedRun, ...]) -> RecordedRun:
+    info, data = run.info, run.data
+    return RecordedRun(
+        info.run_id, info.run_name or info.run_id, info.status, info.start_time,
+        dict(data.params), dict(data.metrics), dict(data.tags), stages,
+    )  # fmt: skip
+
+
+def _client(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def _asked_for(run_id: str) -> Iterator[None]:
+    """MLflow's errors as ours."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise ConfigError(
+                f"MLflow has no run {run_id!r}; look at MLFLOW_TRACKING_URI"
+            ) from None
+        reason = str(error).splitlines()[0]
+        raise ServiceError(f"MLflow could not be asked for run {run_id!r}: {reason}") from error
 
 
 def _names(entry: Any) -> list[str]:

@@ -3,6 +3,7 @@
 <output_dir>/runs/<run_name>/
     config.yaml     the resolved config; runs again as it is
     plan.json       stages, keys, and why each was run or reused
+    status.json     running, finished, failed or stopped, since when, and what stopped it
     stages/<label>  links to the artifacts
     model           link to the final model: from_pretrained(".../model") works
     report.html     the report
@@ -11,10 +12,12 @@
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from aligntune.artifacts import Artifact, find, write_atomic
@@ -103,9 +106,10 @@ def opened(plan: Plan, command: str) -> Iterator[Session]:
         if owned:
             write_atomic(folder / "config.yaml", dump(plan.config))
             write_atomic(folder / "plan.json", _plan_json(plan))
-        session = Session(plan, _context(plan, folder, owned), command)
-        with _tracked(session):
-            yield session
+        with _status(folder if owned else None):
+            session = Session(plan, _context(plan, folder, owned), command)
+            with _tracked(session):
+                yield session
     finally:
         if owned:
             held.release()
@@ -127,6 +131,33 @@ def preparing(plan: Plan, command: str) -> Iterator[Session]:
         close_pipeline(tracker, "FAILED" if failed else "KILLED", {}, [])
         raise
     close_pipeline(tracker, "FINISHED", {}, [])
+
+
+@contextmanager
+def _status(folder: Path | None) -> Iterator[None]:
+    """Says in status.json how the block goes; one that was killed is still said to be running."""
+    process = {"pid": os.getpid(), "host": socket.gethostname()}
+    told = {"state": "running", "started": _now(), **process}
+
+    def tell(**more: str) -> None:
+        if folder:
+            told.update(more)
+            write_atomic(folder / "status.json", json.dumps(told, indent=2))
+
+    tell()
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
+        state = "stopped" if stopped else "failed"
+        with suppress(OSError):  # a full disk, perhaps, which the error then says
+            tell(state=state, ended=_now(), error=str(error) or type(error).__name__)
+        raise
+    tell(state="finished", ended=_now())
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _context(plan: Plan, folder: Path, owned: bool, role: str = "pipeline") -> Context:

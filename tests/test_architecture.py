@@ -23,7 +23,8 @@ LAYERS = [
     {"stages", "paths", "needs", "check", "shipped", "initial", "doctor"},
     {"pipeline", "plan"},
     {"run", "session", "summary", "console", "show", "show_data", "launch", "worker"},
-    {"direct", "cli_rewards"},
+    {"compare"},
+    {"direct", "cli_rewards", "cli_runs"},
     {"cli", "__main__"},
 ]
 HEAVY = {

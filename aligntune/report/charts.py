@@ -4,7 +4,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aligntune.report import words
+from aligntune.report.compared import Line, Overlay
 from aligntune.report.types import Curve, EvaluationRow
 
 WIDTH = 300
@@ -17,6 +21,11 @@ ROW = 38
 """Height of one model in an interval plot."""
 BUCKETS = 250
 """A curve is thinned to at most four points in each."""
+FEWEST_BUCKETS = 40
+"""Of each of many curves in one chart."""
+
+LARGEST = 1e100
+"""Beyond this a difference of two values may overflow."""
 
 Point = tuple[float, float]
 
@@ -86,11 +95,61 @@ def curve_chart(curve: Curve) -> CurveChart:
 
     return CurveChart(
         curve,
-        _path([(x(step), y(value)) if _drawable(value) else None for step, value in _thin(points)]),
+        _path([(x(step), y(value)) if _drawable(value) else None for step, value in thin(points)]),
         _labelled([s for s in _ticks(min(steps), max(steps), 3) if _between(steps, s)], x),
         _labelled(y_ticks, y),
         dot(finite[-1]),
         dot(lowest) if lowest[1] < finite[-1][1] else None,
+        gaps,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnLine:
+    runs: tuple[int, ...]
+    path: str
+    last: Dot | None
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayChart:
+    overlay: Overlay
+    lines: tuple[DrawnLine, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    gaps: int
+
+
+def overlay_chart(overlay: Overlay) -> OverlayChart:
+    """All lines on the scale that holds them all; many lines get fewer points each."""
+    every = np.array([v for line in overlay.lines for v in line.values], dtype=np.float64)
+    drawable = _all_drawable(every)
+    gaps = int((~drawable).sum())
+    if not drawable.any():
+        return OverlayChart(overlay, (), (), (), gaps)
+    values = every[drawable]
+    steps = [step for line in overlay.lines for step in line.steps]
+    y_ticks = _ticks(float(values.min()), float(values.max()), 3)
+    low, high = min(steps), max(steps)
+    x, y = _scale(low, high, LEFT, RIGHT), _scale(y_ticks[0], y_ticks[-1], BOTTOM, TOP)
+    buckets = max(BUCKETS // len(overlay.lines), FEWEST_BUCKETS)
+
+    def drawn(line: Line) -> DrawnLine:
+        points = list(thin(list(zip(line.steps, line.values, strict=True)), buckets))
+        placed = [(x(step), y(value)) if _drawable(value) else None for step, value in points]
+        ends = [(step, value) for step, value in points if _drawable(value)]
+        dot = None
+        if ends:
+            step, value = ends[-1]
+            dot = Dot(x(step), y(value), f"{words.number(value)} at step {step:,}")
+        return DrawnLine(line.runs, _path(placed), dot)
+
+    x_ticks = [tick for tick in _ticks(low, high, 3) if _between((low, high), tick)]
+    return OverlayChart(
+        overlay,
+        tuple(drawn(line) for line in overlay.lines),
+        _labelled(x_ticks, x),
+        _labelled(y_ticks, y),
         gaps,
     )
 
@@ -120,8 +179,7 @@ def _interval_chart(rows: list[EvaluationRow]) -> IntervalChart:
 
 
 def _drawable(value: float) -> bool:
-    # Beyond this a difference of two values may overflow.
-    return math.isfinite(value) and abs(value) < 1e100
+    return math.isfinite(value) and abs(value) < LARGEST
 
 
 def _between(steps: Sequence[int], tick: float) -> bool:
@@ -164,21 +222,39 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
     return lambda value: round(start + (value - low) / (high - low) * (end - start), 1)
 
 
-def _thin(points: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float]]:
+def thin(
+    points: Sequence[tuple[int, float]], buckets: int = BUCKETS
+) -> Iterator[tuple[int, float]]:
     """`points`, or of each bucket the first, lowest, highest and last: spikes stay visible.
 
     A bucket with no finite value gives one point that is not, and so a gap.
     """
-    size = math.ceil(len(points) / BUCKETS)
-    for start in range(0, len(points), size):
-        bucket = points[start : start + size]
-        finite = [index for index, (_, value) in enumerate(bucket) if _drawable(value)]
-        if not finite:
-            yield bucket[0]
-            continue
-        by_value = sorted(finite, key=lambda index: bucket[index][1])
-        kept = {finite[0], by_value[0], by_value[-1], finite[-1]}
-        yield from (bucket[index] for index in sorted(kept))
+    size = math.ceil(len(points) / buckets)
+    if size <= 1:
+        yield from points
+        return
+    count = math.ceil(len(points) / size)
+    padded = np.full(count * size, math.nan)
+    padded[: len(points)] = [value for _, value in points]
+    values = padded.reshape(count, size)
+    drawable = _all_drawable(values)
+    kept = np.stack(
+        [
+            drawable.argmax(axis=1),
+            np.where(drawable, values, math.inf).argmin(axis=1),
+            np.where(drawable, values, -math.inf).argmax(axis=1),
+            size - 1 - drawable[:, ::-1].argmax(axis=1),
+        ],
+        axis=1,
+    )
+    for number, row in enumerate(drawable):
+        places = sorted(set(kept[number].tolist())) if row.any() else [0]
+        yield from (points[number * size + place] for place in places)
+
+
+def _all_drawable(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    drawable: NDArray[np.bool_] = np.isfinite(values) & (np.abs(values) < LARGEST)
+    return drawable
 
 
 def _path(points: Sequence[Point | None]) -> str:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from aligntune import doctor, shipped
-from aligntune.cli import FLAGS, app, main
+from aligntune.cli import FLAGS, app
 from aligntune.config.algo import ALGOS
 from aligntune.config.load import load
 from aligntune.config.run import RunConfig
@@ -30,23 +30,6 @@ def config(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(CONFIG)
     return path
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """(exit code, standard output, standard error) of a command, as a shell would see it."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["aligntune", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 def test_every_command_explains_itself():

@@ -1,0 +1,174 @@
+"""A run of the past, as its directory tells it; nothing else is asked."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from aligntune.artifacts import Artifact, find
+from aligntune.config.document import read_document
+from aligntune.errors import DataError
+from aligntune.plan import flat
+
+EVALUATE = "evaluate-"
+"""What the labels of evaluations begin with; the model's label follows."""
+MLFLOW = "mlflow.json"
+"""Where `track` remembers a run's MLflow run."""
+
+
+@dataclass(frozen=True)
+class PastStage:
+    label: str
+    artifact: str
+    """`<kind>-<key>`."""
+    made: Artifact | None = None
+    """None where it is not finished, or is only known by what MLflow has of it."""
+    recorded: str | None = None
+    """The MLflow run that has its curves, where the artifact is out of reach."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PastRun:
+    name: str
+    config: Mapping[str, Any]
+    stages: tuple[PastStage, ...]
+    state: str
+    """finished, running, failed, stopped, or unfinished: then nothing says why."""
+    when: str
+    """When it was started last, as `2026-01-31 09:05:00 UTC`."""
+    folder: Path | None = None
+    """None of a run that only MLflow knows."""
+    error: str = ""
+    """What stopped it."""
+    mlflow_run: str | None = None
+
+    def __getitem__(self, label: str) -> PastStage | None:
+        return next((stage for stage in self.stages if stage.label == label), None)
+
+    @property
+    def algo(self) -> str:
+        return str(self.config.get("algo", "?"))
+
+    @property
+    def model(self) -> str:
+        """What training started from."""
+        model = self.config.get("model") or {}
+        return str(model.get("sft_path") or model.get("name_or_path") or "?")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Dotted path -> value; the name is none of them."""
+        return {
+            name: value
+            for name, value in flat(self.config).items()
+            if name not in ("logging.run_name", "logging.output_dir")
+        }
+
+    @property
+    def evaluation(self) -> PastStage | None:
+        """The evaluation of the model that is the run's result, if it got so far."""
+        return self[f"{EVALUATE}{self.algo}"]
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """`dpo/final_loss`, `base/exact_match`, and the result's evaluation without a prefix."""
+        found: dict[str, float] = {}
+        for stage in self.stages:
+            prefix = stage.label.removeprefix(EVALUATE)
+            found |= {f"{prefix}/{name}": value for name, value in stage.metrics.items()}
+        return found | dict(self.evaluation.metrics if self.evaluation else {})
+
+    @cached_property
+    def registered(self) -> Mapping[str, Any]:
+        """The facts of its registration: `registered_model`, `versions`, `aliases`."""
+        stage = self["register"]
+        return stage.made.manifest.facts if stage and stage.made else {}
+
+    @property
+    def version(self) -> str:
+        """`v3 (candidate)`: what its result is in the registry, as it was when it got there."""
+        number = self.registered.get("versions", {}).get(self.algo)
+        held = [a for a, v in self.registered.get("aliases", {}).items() if v == number]
+        return f"v{number}" + (f" ({', '.join(held)})" if held else "") if number else ""
+
+
+def run_at(folder: Path) -> PastRun:
+    """The run in `folder`.
+
+    Raises:
+        DataError: it holds none, or what it holds cannot be read.
+    """
+    try:
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        stages = tuple(_stage(folder, str(row["stage"]), str(row["artifact"])) for row in plan)
+        began = (folder / "plan.json").stat().st_mtime
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{folder} holds no run; name a directory with a config.yaml and a plan.json"
+        ) from None
+    config = read_document(folder / "config.yaml").values
+    run = PastRun(folder.name, config, stages, "", _moment(began), folder)
+    return replace(_with_status(run), mlflow_run=_remembered(folder))
+
+
+def runs_below(output: Path) -> Iterator[PastRun]:
+    """Every run whose directory is in `<output>/runs`, in no order; what is none is left out."""
+    for folder in sorted((output / "runs").glob("*/")):
+        if (folder / "plan.json").exists() and (folder / "config.yaml").exists():
+            yield run_at(folder)
+
+
+def _stage(folder: Path, label: str, name: str) -> PastStage:
+    kind, _, key = name.rpartition("-")
+    made = find(folder.parent.parent / "stages", kind, key) if _plain(name) else None
+    return PastStage(label, name, made, None, made.manifest.metrics if made else {})
+
+
+def _plain(name: str) -> bool:
+    return "/" not in name and "\\" not in name and not name.startswith(".")
+
+
+def _remembered(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / MLFLOW).read_text())["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _with_status(run: PastRun) -> PastRun:
+    """`run` with what its process wrote of how it went, checked against what is there."""
+    assert run.folder is not None
+    whole = all(stage.made for stage in run.stages)
+    try:
+        told = json.loads((run.folder / "status.json").read_text(encoding="utf-8"))
+        state, when = str(told["state"]), str(told["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return replace(run, state="finished" if whole else "unfinished")
+    if state == "running" and not _alive(told):
+        state = "stopped"
+    if state == "finished" and not whole:  # artifacts were removed since
+        state = "unfinished"
+    return replace(run, state=state, when=when, error=str(told.get("error", "")))
+
+
+def _alive(told: Mapping[str, Any]) -> bool:
+    if told.get("host") != socket.gethostname():
+        return True
+    try:
+        os.kill(int(told["pid"]), 0)
+    except (ProcessLookupError, KeyError, TypeError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _moment(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,225 @@
+"""What the results of runs score, and how they differ from the first run's, by prompt."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligntune.compare.history import PastRun
+from aligntune.evaluate.stats import paired_difference
+from aligntune.report.compared import Paired, Score
+
+SHARES = ("exact_match", "preference_accuracy")
+"""Shares of 1 in evaluations that do not say so themselves."""
+MOST_RESAMPLES = 40_000
+"""Bootstrap resamples of all differences together, so that many runs are compared in seconds."""
+FEWEST_RESAMPLES = 1_000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One run's, as it was written."""
+
+    folder: Path
+    conditions: Mapping[str, Any]
+    intervals: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, Any]]
+
+    def column(self, metric: str) -> NDArray[np.float64]:
+        """Its score by row, (N,), NaN where there is none."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self.folder / "predictions.parquet", columns=[metric])
+        scores: NDArray[np.float64] = table[metric].to_numpy().astype(np.float64)
+        return scores
+
+
+@dataclass(frozen=True)
+class Measures:
+    scores: tuple[Score, ...]
+    notes: tuple[str, ...]
+    confidence: float
+    tests: int
+
+
+def evaluation(run: PastRun) -> Evaluation | None:
+    """The evaluation of a run's result, where its files can be reached."""
+    stage = run.evaluation
+    if stage is None or stage.made is None:
+        return None
+    try:
+        text = (stage.made.path / "evaluation.json").read_text(encoding="utf-8")
+        found = json.loads(text)
+        return Evaluation(
+            stage.made.path, found["conditions"], found["intervals"], found["metrics"]
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def measures(runs: Sequence[PastRun], letters: Sequence[str]) -> Measures:
+    """Every metric of every run's result; paired with the first run's where both were measured on
+    the same rows under the same conditions, with p-values corrected after Holm."""
+    found = [evaluation(run) for run in runs]
+    notes = _notes(runs, found, letters)
+    intervals = next((one.intervals for one in found if one), {"confidence": 0.95, "seed": 42})
+    scores = [score for number, one in enumerate(found) for score in _scores(number, one)]
+    scores += [
+        score
+        for number, (run, one) in enumerate(zip(runs, found, strict=True))
+        if one is None
+        for score in _logged(number, run, scores)
+    ]
+    pairs = [(place, score) for place, score in enumerate(scores) if _can_pair(score, found)]
+    share = MOST_RESAMPLES // max(len(pairs), 1)
+    resamples = min(int(intervals.get("resamples", 10_000)), max(share, FEWEST_RESAMPLES))
+    how = {
+        "confidence": float(intervals["confidence"]),
+        "seed": int(intervals["seed"]),
+        "resamples": resamples,
+    }
+    for place, score in pairs:
+        scores[place] = replace(score, paired=_paired(score, found, how))
+    order = list(dict.fromkeys(score.metric for score in scores))
+    scores.sort(key=lambda score: (order.index(score.metric), score.run))
+    corrected, tests = _corrected(scores, how["confidence"])
+    return Measures(corrected, notes, how["confidence"], tests)
+
+
+def _scores(number: int, found: Evaluation | None) -> list[Score]:
+    if found is None:
+        return []
+    return [
+        Score(
+            metric, number, entry["mean"], entry["low"], entry["high"], entry["count"],
+            entry["higher_is_better"], unit_of(metric, entry),
+        )
+        for metric, entry in found.metrics.items()
+    ]  # fmt: skip
+
+
+def unit_of(metric: str, entry: Mapping[str, Any]) -> str:
+    """`%` for shares of 1, or what is written after the number."""
+    return str(entry.get("unit", "%" if metric in SHARES else ""))
+
+
+def _logged(number: int, run: PastRun, others: Sequence[Score]) -> list[Score]:
+    """What MLflow has of an evaluation whose files are out of reach."""
+    metrics = run.evaluation.metrics if run.evaluation else {}
+    known = {score.metric: score for score in others}
+    return [
+        Score(
+            name, number, value, metrics[f"{name}/low"], metrics.get(f"{name}/high", math.nan),
+            int(metrics.get(f"{name}/count", 0)),
+            known[name].higher_is_better if name in known else True,
+            known[name].unit if name in known else unit_of(name, {}),
+        )
+        for name, value in metrics.items()
+        if f"{name}/low" in metrics
+    ]  # fmt: skip
+
+
+def _can_pair(score: Score, found: Sequence[Evaluation | None]) -> bool:
+    first, this = found[0], found[score.run]
+    return (
+        score.run > 0
+        and first is not None
+        and this is not None
+        and this.conditions == first.conditions
+        and score.metric in first.metrics
+    )
+
+
+def _paired(
+    score: Score, found: Sequence[Evaluation | None], how: Mapping[str, Any]
+) -> Paired | None:
+    """None where the scores by row are not what the mean was made of, or no row has both."""
+    first, this = found[0], found[score.run]
+    assert first is not None
+    assert this is not None
+    base, own = first.column(score.metric), this.column(score.metric)
+    if not (_of_mean(own, score.mean) and _of_mean(base, first.metrics[score.metric]["mean"])):
+        return None
+    both = np.isfinite(base) & np.isfinite(own)
+    if not both.any():
+        return None
+    change = paired_difference(
+        own[both], base[both], higher_is_better=score.higher_is_better, **how
+    )
+    return Paired(
+        change.difference, change.low, change.high, change.p_value, change.p_value,
+        change.wins, change.ties, change.losses, change.verdict,
+    )  # fmt: skip
+
+
+def _of_mean(column: NDArray[np.float64], mean: float) -> bool:
+    return bool(np.isfinite(column).any()) and math.isclose(
+        float(np.nanmean(column)), mean, rel_tol=1e-6, abs_tol=1e-9
+    )
+
+
+def _corrected(scores: Sequence[Score], confidence: float) -> tuple[tuple[Score, ...], int]:
+    """`scores` with adjusted p-values and the verdicts that they allow, and how many there are."""
+    places = [place for place, score in enumerate(scores) if score.paired]
+    adjusted = holm([_p_value(scores[place]) for place in places])
+    made = list(scores)
+    for place, p_value in zip(places, adjusted, strict=True):
+        paired = scores[place].paired
+        assert paired is not None
+        verdict = paired.verdict if p_value <= 1 - confidence else "inconclusive"
+        changed = replace(paired, adjusted=p_value, verdict=verdict)
+        made[place] = replace(scores[place], paired=changed)
+    return tuple(made), len(places)
+
+
+def _p_value(score: Score) -> float:
+    assert score.paired is not None
+    return score.paired.p_value
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def _notes(
+    runs: Sequence[PastRun], found: Sequence[Evaluation | None], letters: Sequence[str]
+) -> tuple[str, ...]:
+    """Why what is not paired is not."""
+    notes = []
+    for number, (run, one) in enumerate(zip(runs, found, strict=True)):
+        name = f"{letters[number]} ({run.name})"
+        if one is None:
+            place = "its result was not evaluated" if run.folder else "only MLflow has its scores"
+            notes.append(f"{name} is not compared by prompt: {place}.")
+        elif number and found[0] and one.conditions != found[0].conditions:
+            differs = _apart(found[0].conditions, one.conditions)
+            notes.append(
+                f"{name} is not compared by prompt with {letters[0]}: it was evaluated under "
+                f"other conditions ({differs})."
+            )
+    return tuple(notes)
+
+
+def _apart(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    names = [name for name in first.keys() | other.keys() if first.get(name) != other.get(name)]
+    return "; ".join(
+        f"{name} {_brief(other.get(name))} instead of {_brief(first.get(name))}"
+        for name in sorted(names)
+    )
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:12] if len(text) > 40 else text
