@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aligntune.config.algo import ALGOS, GROUP, ONLINE, Algo
-from aligntune.config.train import Bolt, Counterfactual, Guard, Peft, Train
+from aligntune.config.train import Bolt, Counterfactual, Gbmpo, Guard, Peft, Train
 
 _SFT = {"loss_type": "nll", "packing": False, "completion_only_loss": True}
 _DPO = {"loss_type": "sigmoid", "beta": 0.1, "label_smoothing": 0.0}
@@ -78,9 +78,7 @@ PRESETS: dict[Algo, dict[str, Any]] = {
     | {
         "loss_type": "dr_grpo",
         "scale_rewards": "none",
-        "divergence": "prob_l2",
-        "divergence_weight": 1e-4,
-        "divergence_estimator": "sampled",
+        "gbmpo": Gbmpo,
     },
     # Khandoga et al. 2026, arXiv:2602.09331: DAPO's loss with token weights
     "counterfactual-grpo": _COMPARED
@@ -103,6 +101,8 @@ LOSS_TYPES: Mapping[Algo, tuple[str, ...]] = dict.fromkeys(
 GROUP_SIZE = 8
 COMPLETION_LENGTH = 256
 GSPO_REUSE = 4
+DUAL_BETA = 0.1
+"""Weight of the KL term beside another divergence."""
 
 _SPECIFIC = frozenset().union(*PRESETS.values())
 """Every setting that some algorithm does not have."""
@@ -121,10 +121,22 @@ def resolved(train: Train, algo: Algo, peft: Peft | None, max_seq_length: int) -
             values[name] = default() if isinstance(default, type) else default
     if values["learning_rate"] is None:
         values["learning_rate"] = LEARNING_RATE[algo] * (10 if peft else 1)
+    if train.beta is None and is_dual(values.get("gbmpo")):
+        values["beta"] = DUAL_BETA
     values["max_length"] = train.max_length or max_seq_length
     if algo in ONLINE:
         values |= _sampling(values, algo)
     return Train(**values)
+
+
+def is_dual(section: Gbmpo | None) -> bool:
+    """Whether gbmpo's divergence has KL beside it."""
+    return section is not None and section.divergence != alone(section)
+
+
+def alone(section: Gbmpo) -> str:
+    """gbmpo's divergence without the KL beside it."""
+    return {"l2kl": "l2", "prob_l2kl": "prob_l2"}.get(section.divergence, section.divergence)
 
 
 def _sampling(values: Mapping[str, Any], algo: Algo) -> dict[str, Any]:

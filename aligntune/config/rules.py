@@ -6,7 +6,7 @@ from typing import NamedTuple
 from aligntune.config.algo import GROUP, ONLINE, TASK, Algo
 from aligntune.config.data import Dataset
 from aligntune.config.document import KeyPath
-from aligntune.config.presets import LOSS_TYPES, PRESETS, resolved, used
+from aligntune.config.presets import LOSS_TYPES, PRESETS, alone, is_dual, resolved, used
 from aligntune.config.rewards import GUESSED, Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.train import Peft, Train
@@ -275,12 +275,31 @@ def _online(at: KeyPath, algo: Algo, train: Train) -> Iterator[Problem]:
             "a batch that is put together has no spread of its own to scale by; set "
             "`scale_rewards` to group or none, or `max_resampling` to 0",
         )
+    yield from _mirror(at, train)
     if train.bolt and train.bolt.rho_min > train.bolt.rho_max:
         yield Problem((*at, "bolt", "rho_min"), "must not be more than `rho_max`")
     if algo == "bolt" and train.scale_rewards == "group":
         yield Problem(
             (*at, "scale_rewards"),
             "bolt compares with a prompt's history and not with its group; use batch or none",
+        )
+
+
+def _mirror(at: KeyPath, train: Train) -> Iterator[Problem]:
+    section = train.gbmpo
+    if section is None:
+        return
+    if is_dual(section) and not train.beta:
+        yield Problem(
+            (*at, "beta"),
+            f"{section.divergence} has KL beside it, whose weight is 0; raise it, or use "
+            f"{alone(section)}",
+        )
+    if section.full_vocabulary and section.divergence in ("l2", "l2kl"):
+        yield Problem(
+            (*at, "gbmpo", "full_vocabulary"),
+            f"{section.divergence} is no divergence of distributions, and tokens that hardly occur "
+            "would decide its sum; set it to false, or use prob_l2 or kl",
         )
 
 

@@ -25,6 +25,23 @@ LossType = Literal[
 ]  # fmt: skip
 
 
+class Gbmpo(Strict):
+    """gbmpo (arXiv:2602.04380): what holds the policy at the reference in place of KL."""
+
+    divergence: Literal["prob_l2", "l2", "kl", "prob_l2kl", "l2kl", "neural"] = "prob_l2"
+    """Squared differences of probabilities or of their logarithms, KL, the first two with KL
+    beside them (its weight is `beta`, 0.1 if that is not given), or a random convex function."""
+    coefficient: float = Field(1e-4, ge=0)
+    """Its weight in the loss; 0 is Dr. GRPO."""
+    estimator: Literal["sampled", "sampled_is", "score"] = "sampled"
+    """From the sampled token: as the authors do it, unbiased in value, or unbiased in gradient."""
+    full_vocabulary: bool = False
+    """Compute it exactly, from every token of the vocabulary: another forward pass of policy and
+    reference. `estimator` is not used then."""
+    mirror_seed: int = Field(42, ge=0, lt=2**63)
+    """neural: draws the 380 parameters of that function."""
+
+
 class Counterfactual(Strict):
     """counterfactual-grpo (arXiv:2602.09331): how a token's weight follows from what masking its
     span does to the answer."""
@@ -128,7 +145,8 @@ class Train(Strict):
     beta: float | None = Field(None, ge=0)
     """dpo: how strongly the policy is held to the reference, larger stays closer (default 0.1).
     GRPO family: weight of the KL divergence from the reference in the loss (default 0.04 for
-    grpo, 0.005 for counterfactual-grpo, else 0). PPO's is `kl_coef`."""
+    grpo, 0.005 for counterfactual-grpo, 0.1 for gbmpo's `l2kl` and `prob_l2kl`, else 0). PPO's
+    is `kl_coef`."""
     label_smoothing: float | None = Field(None, ge=0, lt=0.5)
     """dpo: the assumed share of flipped labels. Default: 0."""
 
@@ -207,12 +225,8 @@ class Train(Strict):
     missing_eos_penalty: float | None = Field(None, ge=0)
     """ppo: subtracted from the score of an answer that was cut off. Default: 0."""
 
-    divergence: Literal["prob_l2", "l2", "kl"] | None = None
-    """gbmpo: the distance from the reference, per token. Default: prob_l2."""
-    divergence_weight: float | None = Field(None, ge=0)
-    """gbmpo: its weight in the loss. Default: 1e-4."""
-    divergence_estimator: Literal["sampled", "sampled_is", "score"] | None = None
-    """gbmpo: how it is estimated from the sampled token. Default: sampled."""
+    gbmpo: Gbmpo | None = None
+    """gbmpo: the divergence from the reference."""
     counterfactual: Counterfactual | None = None
     """counterfactual-grpo: token weights."""
     bolt: Bolt | None = None

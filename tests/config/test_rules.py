@@ -108,6 +108,18 @@ CONTRADICTIONS = [
     ),
     ("bolt", {"train": {"scale_rewards": "group"}}, "train.scale_rewards", "use batch or none"),
     (
+        "gbmpo",
+        {"train": {"beta": 0, "gbmpo": {"divergence": "prob_l2kl"}}},
+        "train.beta",
+        "use prob_l2",
+    ),
+    (
+        "gbmpo",
+        {"train": {"gbmpo": {"divergence": "l2", "full_vocabulary": True}}},
+        "train.gbmpo.full_vocabulary",
+        "use prob_l2 or kl",
+    ),
+    (
         "dpo",
         {"sft": {"datasets": [{"name": "x"}], "train": {"loss_type": "ipo"}}},
         "sft.train.loss_type",
@@ -265,3 +277,9 @@ def test_a_guess_may_be_reported_but_not_optimised(algo, setting, refused):
     judged = config(algo, rewards=[{"reward_type": "length"}, guess | {"model_name": "o/m"}])
     assert problems(judged) == []
     assert "guess" not in str(warnings(judged, ()))
+
+
+def test_a_divergence_with_kl_beside_it_has_a_weight_for_that():
+    for divergence, beta in (("prob_l2", 0), ("prob_l2kl", 0.1)):
+        train = Train.model_validate({"gbmpo": {"divergence": divergence}})
+        assert resolved(train, "gbmpo", None, 128).beta == beta

@@ -81,7 +81,7 @@ ELSEWHERE = {
     "max_length": ONLINE,  # limits max_prompt_length
     "max_prompt_length": ONLINE,  # which prompts are left out: test_online
     **{name: {"ppo"} for name in (*PPO, "missing_eos_penalty")},
-    **{name: {"gbmpo"} for name in ("divergence", "divergence_weight", "divergence_estimator")},
+    "gbmpo": {"gbmpo"},
     "vllm": ONLINE,  # test_vllm
     "guard": ONLINE,  # test_guard
     "overlong_buffer": GROUP,  # a reward more: test_refill

@@ -1,0 +1,96 @@
+"""GBMPO's penalty inside of a training run."""
+
+import pytest
+import torch
+from rollouts import ROWS, curve, place, run, spec
+
+from aligntune.config.train import Gbmpo, Peft
+from aligntune.train.policy import TRAINERS
+
+SHORT = {"max_steps": 4, "learning_rate": 1e-3, "num_iterations": 2}
+
+
+@pytest.fixture(autouse=True)
+def rewards(monkeypatch):
+    def letters(samples):
+        return [
+            sum("a" <= c <= "z" for c in s.completion) / max(len(s.completion), 1) for s in samples
+        ]
+
+    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: letters)
+
+
+@pytest.fixture
+def setting(tmp_path):
+    return lambda name="out": place(tmp_path / name)
+
+
+def train(path, setting, *peft, **settings):
+    wanted = spec("gbmpo", *peft, **SHORT | settings)
+    return run(TRAINERS["gbmpo"], path, wanted, setting, ROWS)
+
+
+@pytest.mark.parametrize("peft", [None, Peft(r=4)])
+@pytest.mark.parametrize("kind", ["kl", "neural"])
+def test_the_exact_divergence_is_that_of_the_two_models(tiny_model, setting, peft, kind):
+    made, wanted = setting(), Gbmpo(divergence=kind, coefficient=1.0, full_vocabulary=True)
+    trainer = train(tiny_model, made, *filter(None, [peft]), gbmpo=wanted)
+    measured = curve(made, "train/divergence/exact")
+    assert measured[0] == pytest.approx(0, abs=1e-9)
+    assert min(measured[1:]) > 0
+
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    inputs = {
+        "prompt_ids": ids[:, :2],
+        "prompt_mask": torch.ones(1, 2, dtype=torch.long),
+        "completion_ids": ids[:, 2:],
+        "completion_mask": torch.ones(1, 3, dtype=torch.long),
+    }
+    with torch.no_grad():
+        found = trainer._exact(inputs)
+        own = trainer.model(input_ids=ids).logits[:, 1:-1].log_softmax(-1)
+        with trainer._reference() as reference:
+            other = reference(input_ids=ids).logits[:, 1:-1].log_softmax(-1)
+    assert not torch.equal(own, other)
+    expected = trainer._divergence.distance(own, other).sum(-1)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-9)
+
+
+def test_the_exact_divergence_does_not_depend_on_how_a_step_is_split(tiny_model, setting):
+    curves = []
+    for batch, parts in ((16, 1), (4, 4)):
+        made = setting(f"split{parts}")
+        section = Gbmpo(divergence="prob_l2", coefficient=3.0, full_vocabulary=True)
+        sizes = {"per_device_batch_size": batch, "gradient_accumulation_steps": parts}
+        train(tiny_model, made, gbmpo=section, num_generations=4, **sizes)
+        names = ("loss", "grad_norm", "divergence/exact")
+        curves.append([curve(made, f"train/{name}") for name in names])
+    for whole, split in zip(*curves, strict=True):
+        assert whole == pytest.approx(split, rel=1e-4, abs=1e-7)
+
+
+def test_the_exact_divergence_holds_the_policy_at_the_reference(tiny_model, setting):
+    for name, weight in (("held", 300.0), ("free", 1e-6)):
+        section = Gbmpo(coefficient=weight, full_vocabulary=True)
+        train(tiny_model, setting(name), gbmpo=section, max_steps=20)
+    held, free = (max(curve(setting(n), "train/divergence/exact")) for n in ("held", "free"))
+    assert held < free / 3
+
+
+def test_with_kl_beside_it_is_the_divergence_and_beta(tiny_model, setting):
+    train(tiny_model, setting("dual"), gbmpo=Gbmpo(divergence="l2kl", coefficient=0.3))
+    train(tiny_model, setting("parts"), gbmpo=Gbmpo(divergence="l2", coefficient=0.3), beta=0.1)
+    for name in ("train/loss", "train/grad_norm"):
+        assert curve(setting("dual"), name) == curve(setting("parts"), name)
+    without = Gbmpo(divergence="l2", coefficient=0.3)
+    train(tiny_model, setting("without"), gbmpo=without)
+    assert curve(setting("without"), "train/loss") != curve(setting("dual"), "train/loss")
+
+
+def test_the_share_of_the_penalty_is_logged(tiny_model, setting):
+    for name, weight in (("little", 1e-9), ("much", 1e3)):
+        train(tiny_model, setting(name), gbmpo=Gbmpo(divergence="l2", coefficient=weight))
+    for what in ("loss_share", "gradient_share"):
+        little, much = (curve(setting(n), f"train/divergence/{what}") for n in ("little", "much"))
+        assert all(0 <= share <= 1 for share in (*little, *much))
+        assert max(little[1:]) < 0.1 < 0.9 < max(much[1:])
