@@ -10,11 +10,18 @@ import click
 @click.group(invoke_without_command=True)
 @click.pass_context
 def rewards(context: click.Context) -> None:
-    """List the built-in rewards, or try one."""
-    from aligntune import shipped
-
+    """List the built-in rewards, show one, or try one."""
     if not context.invoked_subcommand:
-        print_table(shipped.rewards())
+        _print_catalogue()
+
+
+@rewards.command("show")
+@click.argument("name")
+def rewards_show(name: str) -> None:
+    """Print what a reward measures, its range, what it needs, and its params."""
+    from aligntune.rewards.describe import described
+
+    click.echo(described(name))
 
 
 @rewards.command("test")
@@ -35,6 +42,19 @@ def rewards_test(name: str, texts: tuple[str, ...], **given: Any) -> None:
     samples = [Sample(given["prompt"], text, given["answer"], columns=columns) for text in texts]
     for text, score in zip(texts, scorer(reward)(samples), strict=True):
         click.echo(f"{'none' if score is None else f'{score:.4f}':>8}  {text[:80]!r}")
+
+
+def _print_catalogue() -> None:
+    """By topic: name, range, what it says, and what it needs."""
+    from aligntune.rewards import REWARDS
+
+    wide = max(map(len, REWARDS)), max(len(known.range) for known in REWARDS.values())
+    for topic in dict.fromkeys(known.topic for known in REWARDS.values()):
+        click.echo(f"{topic}")
+        for name, known in REWARDS.items():
+            if known.topic == topic:
+                needs = f" [{known.needs}]" if known.needs else ""
+                click.echo(f"  {name:<{wide[0]}}  {known.range:<{wide[1]}}  {known.says}{needs}")
 
 
 def print_table(rows: dict[str, str]) -> None:

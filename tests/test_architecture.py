@@ -137,6 +137,8 @@ QUICK = [
     ("init", "grpo"),
     ("configs",),
     ("configs", "--rewards"),
+    ("rewards",),
+    ("rewards", "show", "semantic_similarity"),
     ("completion", "bash"),
     ("validate", "--config", "{configs}/quickstart.yaml"),
     ("validate", "--config", "{configs}/grpo.yaml", "--json"),

@@ -12,7 +12,7 @@ from aligntune.rewards.guard import guarded
 from aligntune.rewards.params import Setting, check_keys, check_types, settings
 from aligntune.rewards.types import Function, Sample, Scorer
 
-__all__ = ["MODEL", "REWARDS", "Known", "Sample", "Scorer", "check", "scorer"]
+__all__ = ["MODEL", "REWARDS", "Known", "Sample", "Scorer", "by_model", "check", "own", "scorer"]
 
 _LEARNED = {"label": Setting(str, ""), "batch_size": Setting(int, 16)}
 """The params of a reward with a `model_name`."""
@@ -34,18 +34,26 @@ def check(name: str, params: Mapping[str, Any], model_name: str | None) -> None:
     if model_name and known.label is None:
         raise ConfigError(f"reward {name!r} uses no model; remove `model_name`")
     if model_name:
-        allowed = _EMBEDDED if known.embeds else _LEARNED
+        allowed = by_model(known)
         check_keys(name, allowed, params)
         check_types(name, allowed, params)
         if params.get("batch_size", 1) < 1:
             raise ConfigError(f"reward {name!r}: param 'batch_size' must be at least 1")
         return
-    function = _function(known.path)
-    known_params = settings(function) or {}
-    check_keys(name, known_params, params)
-    check_types(name, known_params, params)
+    check_keys(name, own(known), params)
+    check_types(name, own(known), params)
     if params or known.probed:
-        function([], **params)  # which says what is wrong with their values
+        _function(known.path)([], **params)  # which says what is wrong with their values
+
+
+def own(known: Known) -> dict[str, Setting]:
+    """The params of a built-in reward without a model."""
+    return settings(_function(known.path)) or {}
+
+
+def by_model(known: Known) -> dict[str, Setting]:
+    """The params of a built-in reward with a `model_name`."""
+    return _EMBEDDED if known.embeds else _LEARNED
 
 
 def scorer(reward: Reward) -> Scorer:
@@ -56,7 +64,7 @@ def scorer(reward: Reward) -> Scorer:
     """
     check(reward.reward_type, reward.params, reward.model_name)
     if reward.model_name:
-        return guarded(reward, reward.reward_type, _by_model(reward, reward.model_name))
+        return guarded(reward, reward.reward_type, _judged(reward, reward.model_name))
     known = REWARDS.get(reward.reward_type)
     function = _function(known.path if known else reward.reward_type)
 
@@ -64,7 +72,7 @@ def scorer(reward: Reward) -> Scorer:
     return guarded(reward, name, partial(function, **reward.params))
 
 
-def _by_model(reward: Reward, name: str) -> Scorer:
+def _judged(reward: Reward, name: str) -> Scorer:
     """The reward as its model gives it, which is loaded at the first call."""
     known = REWARDS[reward.reward_type]
     defaults = {key: setting.default for key, setting in _LEARNED.items()}

@@ -38,8 +38,8 @@ def math(
 
     math-verify runs in `workers` processes of its own, because its own limit on time does not work
     in threads; one that takes more than `seconds` of CPU time is killed, and its answer scores 0.
-    It makes a formula slow, about 500 per CPU-second, where numbers are above 10,000. None for a
-    row without a reference.
+    It makes a new formula slow, about 250 per CPU-second, where numbers are above 10,000. None for
+    a row without a reference.
 
     Raises:
         ConfigError: a reference is a formula, and math-verify is not installed.
