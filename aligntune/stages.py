@@ -259,7 +259,7 @@ KINDS: dict[str, Kind] = {
         ("transformers",),
         network=True,
     ),
-    "data": Kind(3, DataSlice, _data, _data_sources, ("transformers",), network=True),
+    "data": Kind(4, DataSlice, _data, _data_sources, ("transformers",), network=True),
     **{
         algo: Kind(
             3 if algo in ONLINE else 2,

@@ -13,7 +13,7 @@ or bad, a prompt to answer."""
 
 class Dataset(Strict):
     name: str = Field(min_length=1)
-    """A hub id; a local file, directory or glob (json, jsonl, csv, parquet, arrow; gz and zst);
+    """A hub id; a local file, directory or glob (json, jsonl, csv, tsv, parquet, arrow; gz, zst);
     the URL of such a file (`s3://...`); a procedural source (`arithmetic:`,
     `reasoning_gym:<task>`); the dataset of an MLflow run (`mlflow:<run id>/<dataset>`); or
     `module:function` that yields rows."""

@@ -1,35 +1,28 @@
-"""Rows of local files: json, jsonl, csv, parquet and arrow, text also compressed.
+"""Rows of local files: json, jsonl, csv, tsv, parquet and arrow, text also compressed.
 
 To add a kind: a function, and a line in READERS.
 """
 
-import csv
-import io
 import json
 import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, chain, islice
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from aligntune.data.delimited import read_csv, read_tsv, refuse_same
 from aligntune.data.rows import BATCH, Row, Rows, Unreadable
+from aligntune.data.streams import BOM, opened, readable
 from aligntune.errors import DataError
 
-_BOM = b"\xef\xbb\xbf"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 LOOKED_AT = 1000
 """Rows of a jsonl file whose keys are taken for its columns."""
-MAX_CELL = 2**26
-"""Bytes of a csv cell; the rules for rows refuse much less than that by name."""
 _LONG = re.compile(rb"\d{19}")
 """Digits of a number that may not fit into 64 bits."""
-_END = "\0end of file"
-"""A csv line after the last one, which only a quote that is left open can swallow."""
 
 
 def suffix(name: str) -> str | None:
@@ -81,42 +74,17 @@ def _refuse_other_kinds(names: Sequence[str], parts: Sequence[Rows]) -> None:
 
 
 def read_file(path: Path) -> Rows:
-    with _readable(path):
+    with readable(path):
         return READERS[suffix(path.name) or ""](path)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns what the libraries say of a broken file into a DataError."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, OSError, EOFError, csv.Error) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DataError(f"{path}: cannot be read: {reason}; repair or replace the file") from error
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[IO[bytes]]:
-    """The text's bytes, decompressed if its name says so. DataError for UTF-16."""
-    import pyarrow as pa
-
-    with pa.input_stream(str(path), compression="detect") as stream:
-        file = io.BufferedReader(stream, 1 << 20)
-        start = file.peek(2)[:2]
-        if start in _UTF_16 or b"\0" in start:
-            raise DataError(f"{path}: is UTF-16; save the file as UTF-8")
-        yield file
 
 
 def _json(path: Path) -> Rows:
     """One array of objects, or one object per line."""
-    with _open(path) as file:
+    with opened(path) as file:
         start = file.peek(1 << 16)  # type: ignore[attr-defined]
-        if start.removeprefix(_BOM).lstrip()[:1] != b"[":
+        if start.removeprefix(BOM).lstrip()[:1] != b"[":
             return _jsonl(path)
-        text = file.read().removeprefix(_BOM)
+        text = file.read().removeprefix(BOM)
     try:
         items = json.loads(text.decode())
     except UnicodeDecodeError as error:
@@ -141,7 +109,7 @@ def _jsonl(path: Path) -> Rows:
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     blank = array("Q")
     number = 0
-    with _open(path) as file:
+    with opened(path) as file:
         for number, line in enumerate(file, start=1):
             if line.isspace():
                 blank.append(number)
@@ -157,7 +125,7 @@ def _jsonl(path: Path) -> Rows:
 def _jsonl_at(path: Path, indices: Sequence[int]) -> Iterator[Row | Unreadable]:
     wanted = iter(indices)
     index = next(wanted, None)
-    with _readable(path):
+    with readable(path):
         for position, line in enumerate(_lines(path)):
             if position != index:
                 continue
@@ -169,10 +137,10 @@ def _jsonl_at(path: Path, indices: Sequence[int]) -> Iterator[Row | Unreadable]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     """Every line that is not blank."""
-    with _open(path) as file:
+    with opened(path) as file:
         for number, line in enumerate(file):
             if not line.isspace():
-                yield line if number else line.removeprefix(_BOM)
+                yield line if number else line.removeprefix(BOM)
 
 
 def _decoded(line: bytes) -> Row | Unreadable:
@@ -220,82 +188,19 @@ def _kind(value: object) -> str:
     return f"{names.get(type(value), 'a number')} and not an object"
 
 
-def _csv(path: Path) -> Rows:
-    """Every cell is text: what looks like a number may be an answer such as `007`."""
-    records = _records(path)
-    _, names = next(records, (0, []))
-    if isinstance(named := _row(names, names), Unreadable):
-        raise DataError(f"{path}:1: {named.reason}; save the file as UTF-8")
-    _refuse_same(f"{path}:1", names)
-    lines = array("Q", (line for line, _ in records))
-
-    def at(indices: Sequence[int]) -> Iterator[Row | Unreadable]:
-        wanted = iter(indices)
-        index = next(wanted, None)
-        with _readable(path):
-            for position, (_, cells) in enumerate(islice(_records(path), 1, None)):
-                if position != index:
-                    continue
-                yield _row(names, cells)
-                index = next(wanted, None)
-                if index is None:
-                    return
-
-    return Rows(tuple(names), len(lines), at, lambda index: f"{path.name}:{lines[index]}")
-
-
-def _refuse_same(where: str, names: Sequence[str]) -> None:
-    if len(set(names)) < len(names):
-        raise DataError(f"{where}: two columns have the same name; rename one")
-
-
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line on which it starts, cells) of every record that is not blank.
-
-    DataError for a quote that is left open, as it makes one cell of all that follows.
-    """
-    csv.field_size_limit(MAX_CELL)
-    start = 1
-    with _open(path) as file:
-        text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(chain(text, [_END]))
-        try:
-            for cells in reader:
-                if cells == [_END]:
-                    return
-                if cells and cells[-1].endswith(_END):
-                    raise DataError(f"{path}:{start}: a quote is opened and never closed; close it")
-                if cells:
-                    yield start, cells
-                start = reader.line_num + 1
-        except csv.Error as error:
-            raise DataError(
-                f"{path}:{start}: {error}; most likely a quote that is not closed"
-            ) from None
-
-
-def _row(names: Sequence[str], cells: Sequence[str]) -> Row | Unreadable:
-    if len(cells) != len(names):
-        return Unreadable(f"{len(cells)} cells, but the header has {len(names)}")
-    for cell in cells:
-        if not cell.isascii() and any("\udc80" <= letter <= "\udcff" for letter in cell):
-            return Unreadable("text is not UTF-8")
-    return dict(zip(names, cells, strict=True))
-
-
 def _parquet(path: Path) -> Rows:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
         names, count = tuple(file.schema_arrow.names), file.metadata.num_rows
-    _refuse_same(str(path), names)
+    refuse_same(str(path), names)
     return Rows(names, count, partial(_parquet_at, path), _rows_of(path))
 
 
 def _parquet_at(path: Path, indices: Sequence[int]) -> Iterator[Row | Unreadable]:
     import pyarrow.parquet as pq
 
-    with _readable(path), pq.ParquetFile(path) as file:
+    with readable(path), pq.ParquetFile(path) as file:
         yield from _chosen(file.iter_batches(BATCH), indices)
 
 
@@ -309,7 +214,7 @@ def _arrow(path: Path) -> Rows:
     except pa.ArrowInvalid:
         table = pa.ipc.open_stream(source).read_all()
 
-    _refuse_same(str(path), table.column_names)
+    refuse_same(str(path), table.column_names)
 
     def at(indices: Sequence[int]) -> Iterator[Row | Unreadable]:
         return _chosen(table.to_batches(max_chunksize=BATCH), indices)
@@ -358,7 +263,8 @@ READERS: dict[str, Callable[[Path], Rows]] = {
     **_compressed(_jsonl, ".jsonl"),
     **_compressed(_jsonl, ".ndjson"),
     **_compressed(_json, ".json"),
-    **_compressed(_csv, ".csv"),
+    **_compressed(read_csv, ".csv"),
+    **_compressed(read_tsv, ".tsv"),
     ".parquet": _parquet,
     ".arrow": _arrow,
 }

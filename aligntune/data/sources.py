@@ -1,8 +1,8 @@
 """Where rows come from: a name in a config -> what identifies its content -> its rows.
 
-A name is of files if it has a data file's suffix, starts like a path, ends with a slash or is a
-glob; `<scheme>://` is a URL, `<scheme>:` a generator, an MLflow run or a function, and all else a
-hub id.
+A name is of files if it has a data file's suffix, starts like a path, ends with a slash, is a glob
+or is that of a file here; `<scheme>://` is a URL, `<scheme>:` a generator, an MLflow run or a
+function, and all else a hub id.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ Kind = Literal["file", "url", "mlflow", "procedural", "function", "hub"]
 FILES: tuple[Kind, ...] = ("file", "url", "mlflow")
 PATHLIKE = ("./", "../", "/", "~")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SPLIT = re.compile(r"(?:^|[-_.])(train|test|valid(?:ation)?|dev)(?=$|[-_.])")
-"""What names of files say of the split that is in them."""
+_SPLIT = re.compile(r"(?:^|[-_./])(train|test|valid(?:ation)?|dev)(?=$|[-_./])")
+"""What names of files and folders say of the split that is in them."""
 _AUXILIARY = {"dataset_info.json", "dataset_dict.json", "state.json"}
 """What `datasets` puts beside the rows that it saves."""
 _SCHEME = re.compile(r"([A-Za-z][\w.-]*):(.*)", re.DOTALL)
@@ -137,6 +137,7 @@ def _kind(name: str) -> Kind:
             return "mlflow"
         return "function" if _is_function(name) else "procedural"
     local = files.suffix(name) or name.endswith("/") or set(name) & set("*?[")
+    local = local or Path(name).is_file()
     return "file" if local else "hub"
 
 
@@ -182,7 +183,9 @@ def _refuse_settings(dataset: Dataset, kind: Kind) -> None:
 def _local(dataset: Dataset, kind: Kind) -> dict[str, Path]:
     """The files that hold the rows, fetched if need be, by what messages call them."""
     if kind == "url":
-        return fetch(dataset.name)
+        fetched = fetch(dataset.name)
+        _refuse_splits(public(dataset.name), list(fetched))
+        return fetched
     if kind == "file":
         return _files(dataset.name)
     from aligntune.recorded import logged_dataset
@@ -219,19 +222,20 @@ def _files(name: str) -> dict[str, Path]:
         raise ConfigError(
             f"dataset {name!r} {what}; {path} was looked for, and {', '.join(files.READERS)} files"
         )
-    _refuse_splits(name, chosen)
-    return dict(zip(labels([file.as_posix() for file in chosen]), chosen, strict=True))
+    names = labels([file.as_posix() for file in chosen])
+    _refuse_splits(name, names)
+    return dict(zip(names, chosen, strict=True))
 
 
-def _refuse_splits(name: str, found: Sequence[Path]) -> None:
-    """ConfigError where the names say that some of the files are to be trained on, and others to
-    measure on."""
-    told: dict[str, Path] = {}
+def _refuse_splits(name: str, found: Sequence[str]) -> None:
+    """ConfigError where the names, below the folder that they share, say that some of the files are
+    to be trained on, and others to measure on."""
+    told: dict[str, str] = {}
     for file in found:
-        for word in _SPLIT.findall(file.stem.lower()):
+        for word in _SPLIT.findall(file.lower()):
             told.setdefault("valid" if word.startswith(("val", "dev")) else word, file)
     if len(told) > 1:
-        one, other = (file.name for file in list(told.values())[:2])
+        one, other = list(told.values())[:2]
         raise ConfigError(
             f"dataset {name!r} has different splits, {one} and {other}; name the files of one with "
             "a glob"

@@ -31,6 +31,19 @@ def fetch(url: str) -> dict[str, Path]:
         ServiceError: it cannot be reached.
         ResourceError: there is no place for the copy.
     """
+    with _reaching(url):
+        filesystem, path = _filesystem(url)
+        found = _found(filesystem, path, below=url.endswith("/"))
+        if not found:
+            known = ", ".join(READERS)
+            raise ConfigError(
+                f"dataset {public(url)!r} is no data file; names must end in one of {known}"
+            )
+        names = labels([_plain(file) for file in found])
+        return {name: _copy(filesystem, file) for name, file in zip(names, found, strict=True)}
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
@@ -42,15 +55,7 @@ def fetch(url: str) -> dict[str, Path]:
         raise ConfigError(
             f"dataset {public(url)!r}: {scheme}:// cannot be read; {remedy}"
         ) from error
-    with _reaching(url):
-        found = _found(filesystem, path, below=url.endswith("/"))
-        if not found:
-            known = ", ".join(READERS)
-            raise ConfigError(
-                f"dataset {public(url)!r} is no data file; names must end in one of {known}"
-            )
-        names = labels([_plain(file) for file in found])
-        return {name: _copy(filesystem, file) for name, file in zip(names, found, strict=True)}
+    return filesystem, path
 
 
 def public(name: str) -> str:

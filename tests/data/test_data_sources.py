@@ -40,6 +40,7 @@ def write(path, rows):
         text = {
             "json": json.dumps(rows, indent=1).encode(),
             "csv": "\n".join(cells).encode("utf-8-sig"),
+            "tsv": "\n".join(cells).replace(",", "\t").encode(),
         }.get(kind, lines)
         with pa.output_stream(path, compression="detect") as file:
             file.write(text)
@@ -48,7 +49,7 @@ def write(path, rows):
 
 SUFFIXES = [
     "jsonl", "jsonl.gz", "jsonl.zst", "ndjson", "json", "json.gz", "json.zst", "csv", "csv.gz",
-    "parquet", "arrow", "stream.arrow",
+    "tsv", "parquet", "arrow", "stream.arrow",
 ]  # fmt: skip
 
 
@@ -218,6 +219,7 @@ def test_generated_rows_are_read():
         ({"name": "no.such.module:rows"}, "there is no module 'no.such.module' on the Python"),
         ({"name": "mlflow:123"}, "no MLflow to ask; set MLFLOW_TRACKING_URI"),
         ({"name": "nope://bucket/a.jsonl"}, "nope:// cannot be read; use a protocol that fsspec"),
+        ({"name": "a.txt"}, r"unknown kind of file; its name must end in one of \.jsonl, "),
         ({"name": "./a.txt"}, r"unknown kind of file; its name must end in one of \.jsonl, "),
         ({"name": "a.jsonl", "split": "test"}, "a file is one split, so `split` must be 'train'"),
         ({"name": "a.jsonl", "subset": "x"}, "`subset` is for hub datasets; remove it"),
@@ -313,8 +315,9 @@ def test_a_url_is_fetched_once_per_content(tmp_path, monkeypatch):
     first = fingerprint(Dataset(name="memory://bucket/a.jsonl"))
     memory.pipe("/bucket/a.jsonl", b'{"prompt": "p", "completion": "3"}')
     assert fingerprint(Dataset(name="memory://bucket/a.jsonl")) != first
-    with pytest.raises(ConfigError, match="there is no such file"):
-        rows_of("memory://bucket/none.jsonl")
+    for missing in ("memory://bucket/none.jsonl", f"zip://a.jsonl::{tmp_path}/none.zip"):
+        with pytest.raises(ConfigError, match="there is no such file"):
+            rows_of(missing)
 
 
 def test_a_server_is_a_source_and_its_password_is_not_shown(tmp_path, monkeypatch):
@@ -380,13 +383,20 @@ def test_the_dataset_of_an_mlflow_run_is_a_source(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("train.jsonl", "test.jsonl"), ("a-train-00.jsonl", "a-validation-00.jsonl")]
+    ("one", "other"),
+    [
+        ("train.jsonl", "test.jsonl"),
+        ("a-train-00.jsonl", "a-validation-00.jsonl"),
+        ("train/0.jsonl", "test/0.jsonl"),
+    ],
 )
 def test_a_directory_of_several_splits_is_refused(tmp_path, one, other):
     for name in (one, other):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         write(tmp_path / name, [{"prompt": "p", "completion": "c"}])
-    with pytest.raises(ConfigError, match=r"has different splits, .*name the files of one"):
-        rows_of(f"{tmp_path}/")
+    for place in (f"{tmp_path}/", f"local://{tmp_path}/**/*.jsonl"):
+        with pytest.raises(ConfigError, match=r"has different splits, .*name the files of one"):
+            rows_of(place)
     assert rows_of(tmp_path / f"{one[:7]}*") == [{"prompt": "p", "completion": "c"}]
 
 
@@ -395,6 +405,34 @@ def test_what_datasets_saves_beside_rows_is_no_data(tmp_path):
 
     Table.from_list(ROWS).save_to_disk(tmp_path / "saved")
     assert rows_of(f"{tmp_path / 'saved'}/") == ROWS
+
+
+SHEETS = {
+    "semicolons": "prompt;completion\r\na;b, c\r\n",
+    "tabs": "prompt\tcompletion\na\tb, c\n",
+    "a first line that says the delimiter": "sep=;\r\nprompt;completion\r\na;b, c\r\n",
+    "commas, with others in a heading": 'prompt,completion,"x;y;z"\na,"b, c",\n',
+    "columns without a heading": 'prompt,completion,,\na,"b, c",,\n',
+    "empty rows": 'prompt,completion\na,"b, c"\n,\n,\n',
+    "line ends of old": 'prompt,completion\ra,"b, c"\r',
+}
+
+
+@pytest.mark.parametrize("text", SHEETS.values(), ids=SHEETS.keys())
+def test_what_spreadsheets_export_is_read(tmp_path, text):
+    path = tmp_path / "sheet.csv"
+    path.write_bytes(text.encode())
+    (row,) = rows_of(path)
+    assert (row["prompt"], row["completion"]) == ("a", "b, c")
+
+
+def test_a_cell_without_a_heading_is_kept_and_rows_are_found_by_line(tmp_path):
+    path = tmp_path / "sheet.csv"
+    path.write_text("sep=;\nprompt;completion;\n;;\na;b;a note\n")
+    dataset = Dataset(name=str(path))
+    found = read(dataset, fingerprint(dataset))
+    assert list(found.at([0])) == [{"prompt": "a", "completion": "b", "column 3": "a note"}]
+    assert found.place(0) == "sheet.csv:4"
 
 
 def test_columns_of_a_function_have_names(tmp_path, monkeypatch):
