@@ -188,4 +188,4 @@ def tokenizer_in(path: Path, trust_remote_code: bool) -> Any:
 
 
 def _shown(row: Row | Unreadable) -> Any:
-    return None if isinstance(row, Unreadable) else row
+    return row.content if isinstance(row, Unreadable) else row

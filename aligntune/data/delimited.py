@@ -103,10 +103,10 @@ def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 def _row(names: Sequence[str], unnamed: Sequence[int], cells: Sequence[str]) -> Row | Unreadable:
     if len(cells) != len(names):
-        return Unreadable(f"{len(cells)} cells, but the header has {len(names)}")
+        return Unreadable(f"{len(cells)} cells, but the header has {len(names)}", cells)
     for cell in cells:
         if not cell.isascii() and any("\udc80" <= letter <= "\udcff" for letter in cell):
-            return Unreadable("text is not UTF-8")
+            return Unreadable("text is not UTF-8", cells)
     row: Row = dict(zip(names, cells, strict=True))
     for position in unnamed:
         if not cells[position]:

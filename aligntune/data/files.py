@@ -21,6 +21,8 @@ from aligntune.errors import DataError
 
 LOOKED_AT = 1000
 """Rows of a jsonl file whose keys are taken for its columns."""
+SHOWN = 20_000
+"""Bytes of a line that cannot be decoded that are kept."""
 _LONG = re.compile(rb"\d{19}")
 """Digits of a number that may not fit into 64 bits."""
 
@@ -95,7 +97,7 @@ def _json(path: Path) -> Rows:
         raise DataError(f"{at}: not valid JSON: {error.msg}; correct the file") from None
     except RecursionError:
         raise DataError(f"{path}: JSON nested too deep; flatten it") from None
-    rows = [item if isinstance(item, dict) else Unreadable(_kind(item)) for item in items]
+    rows = [item if isinstance(item, dict) else Unreadable(_kind(item), item) for item in items]
     columns = dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row)
     return Rows(
         tuple(columns), len(rows), lambda indices: (rows[i] for i in indices), _rows_of(path)
@@ -129,7 +131,10 @@ def _jsonl_at(path: Path, indices: Sequence[int]) -> Iterator[Row | Unreadable]:
         for position, line in enumerate(_lines(path)):
             if position != index:
                 continue
-            yield _decoded(line)
+            row = _decoded(line)
+            if isinstance(row, Unreadable):
+                row = replace(row, content=line[:SHOWN].decode(errors="backslashreplace").strip())
+            yield row
             index = next(wanted, None)
             if index is None:
                 return

@@ -14,7 +14,7 @@ from aligntune.config.data import TaskType
 from aligntune.config.document import printable
 from aligntune.data import layouts
 from aligntune.data.rows import ANSWER, EXTRA, TOOLS, Row, prompt_of
-from aligntune.data.turns import decoded, said, text
+from aligntune.data.turns import said, text, tools
 from aligntune.errors import ConfigError, DataError, unknown
 
 
@@ -29,6 +29,8 @@ class Format:
     """Columns that it reads where they are there, besides `system`, `tools` and `answer`."""
     without: tuple[str, ...] = ()
     """Columns with which it is something else."""
+    on_request: bool = False
+    """Whether its columns say too little, so that rows of its type have to be asked for."""
 
     @cached_property
     def used(self) -> frozenset[str]:
@@ -37,11 +39,17 @@ class Format:
 
 
 _PROMPTS = ("instruction", "question", "query", "problem", "user", "input")
+_TAGGED = ("kto_tag",)
 FORMATS: dict[str, Format] = {
     "arithmetic": Format(
         ("question", "worked", "answer", "wrong"), "preference", layouts.arithmetic
     ),
     "preference": Format(("prompt", "chosen", "rejected"), "preference", layouts.preference),
+    "preference_openai": Format(
+        ("input", "preferred_output", "non_preferred_output"),
+        "preference",
+        layouts.preference_openai,
+    ),
     "preference_messages": Format(
         ("messages", "chosen", "rejected"), "preference", layouts.preference_messages
     ),
@@ -63,12 +71,21 @@ FORMATS: dict[str, Format] = {
     "ranked": Format(("prompt", "responses", "ranks"), "preference", layouts.ranked),
     "rated": Format(("prompt", "responses", "scores"), "preference", layouts.rated),
     "ultrafeedback": Format(("instruction", "completions"), "preference", layouts.ultrafeedback),
+    "valued": Format(("prompt", "answers"), "preference", layouts.valued, on_request=True),
     "unpaired": Format(("prompt", "completion", "label"), "unpaired", layouts.unpaired),
     "unpaired_messages": Format(("messages", "label"), "unpaired", layouts.unpaired_messages),
-    "messages": Format(("messages",), "conversation", layouts.messages),
-    "conversations": Format(("conversations",), "conversation", layouts.conversations),
+    "unpaired_conversations": Format(
+        ("conversations", "label"), "unpaired", layouts.unpaired_conversations
+    ),
+    "unpaired_instruction": Format(
+        ("instruction", "output", "kto_tag"), "unpaired", layouts.unpaired_instruction, ("input",)
+    ),
+    "messages": Format(("messages",), "conversation", layouts.messages, without=_TAGGED),
+    "conversations": Format(
+        ("conversations",), "conversation", layouts.conversations, without=_TAGGED
+    ),
     "prompt_completion": Format(
-        ("prompt", "completion"), "conversation", layouts.prompt_completion
+        ("prompt", "completion"), "conversation", layouts.prompt_completion, without=_TAGGED
     ),
     "alpaca": Format(
         ("instruction", "output"), "conversation", layouts.alpaca, ("input", "history")
@@ -80,7 +97,9 @@ FORMATS: dict[str, Format] = {
         ("question", "answer"), "conversation", layouts.question_answer, ("context",)
     ),
     "prompt": Format(("prompt",), "prompt", layouts.prompt),
-    "text": Format(("text",), "conversation", layouts.plain_text, without=("parent_id", "role")),
+    "text": Format(
+        ("text",), "conversation", layouts.plain_text, without=("parent_id", "role", "code")
+    ),
 }
 """By name. The first that fits is taken, so one with more columns stands before one with fewer."""
 
@@ -90,20 +109,21 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "instruction": ("prompt", "question", "query"),
     "input": ("context",),
     "output": ("response", "completion"),
-    "completion": ("response", "output", "reply", "target"),
+    "completion": ("response", "output", "reply", "target", "assistant"),
     "chosen": ("chosen_response", "response_chosen", "preferred", "accepted", "winner"),
     "rejected": ("rejected_response", "response_rejected", "dispreferred", "loser"),
     "messages": ("conversation", "dialogue", "dialog", "turns", "chat"),
     "answer": ("solution", "ground_truth", "final_answer", "reference_answer", "target"),
     "system": ("system_prompt", "system_message"),
-    "label": ("labels",),
-    "responses": ("answers", "candidates"),
+    "label": ("labels", "kto_tag"),
+    "responses": ("answers", "candidates", "completions"),
+    TOOLS: ("functions",),
     "ranks": ("ranking", "rank"),
     "scores": ("ratings", "rewards"),
     "text": ("content", "document"),
 }
 """A column of a layout -> what it is called in other public sets, taken where only one of them is
-there and the layout's own name is not."""
+there and the layout's own name is not; letter case and what is between words aside."""
 ALWAYS = ("system", TOOLS, ANSWER)
 """What any layout may have."""
 
@@ -170,10 +190,10 @@ class Reader:
             made[ANSWER] = answer
         if self.task != found.task:
             converted = CONVERSIONS[found.task, self.task](made)
-            kept = {ANSWER: made[ANSWER]} if ANSWER in made else {}
+            kept = {name: made[name] for name in (ANSWER, TOOLS) if name in made}
             made = converted | kept
-        if row.get(TOOLS):
-            made |= _tools(row[TOOLS])
+        if row.get(TOOLS) and (known := tools(row[TOOLS], TOOLS)):
+            made[TOOLS] = known
         if others := row.keys() - found.used:
             made |= _extra({name: row[name] for name in others if row[name] is not None})
         return made
@@ -185,13 +205,6 @@ def _renamed(row: Row, names: Iterable[tuple[str, str]]) -> Row:
         if own in row:
             row[name] = row.pop(own)
     return row
-
-
-def _tools(value: Any) -> Row:
-    found = decoded(value, TOOLS, "the tools")
-    if not isinstance(found, list):
-        raise DataError("`tools` is not a list")
-    return {TOOLS: json.dumps(found, ensure_ascii=False, sort_keys=True)} if found else {}
 
 
 def _extra(columns: Row) -> Row:
@@ -229,9 +242,9 @@ def reader(
         fitting = [
             Reader(name, task or known.task, tuple(sorted(names.items())))
             for name, known in ordered
-            if _last_resort(known, task) == last
-            and (layout or not set(known.without).intersection(there))
+            if (layout or _may_be(known, task, there))
             and (names := _names(known, there, aliases=aliases)) is not None
+            and _last_resort(known, task, {*there, *names}) == last
             and _becomes(known.task, task, {*there, *names})
         ]
         if fitting and not aliases:
@@ -241,10 +254,18 @@ def reader(
     return None
 
 
-def _last_resort(known: Format, task: TaskType | None) -> bool:
+def _may_be(known: Format, task: TaskType | None, columns: Iterable[str]) -> bool:
+    if known.on_request and task != known.task:
+        return False
+    return not set(known.without).intersection(map(_plain, columns))
+
+
+def _last_resort(known: Format, task: TaskType | None, columns: set[str]) -> bool:
     """Whether another layout, under whatever names, says more of what is learned: text in no
-    template, and a bare reference answer."""
-    return known.read is layouts.plain_text or (known.task, task) == ("prompt", "conversation")
+    template, a bare reference answer, and a prompt without one."""
+    if known.task == "prompt":
+        return task == "conversation" or (task is None and ANSWER not in columns)
+    return known.read is layouts.plain_text
 
 
 def _names(known: Format, columns: Sequence[str], *, aliases: bool) -> dict[str, str] | None:
@@ -255,7 +276,10 @@ def _names(known: Format, columns: Sequence[str], *, aliases: bool) -> dict[str,
     for column in dict.fromkeys((*known.columns, *known.optional, *ALWAYS)):
         if column in columns:
             continue
-        others = [name for name in ALIASES.get(column, ()) if name in columns and name not in taken]
+        free = [name for name in columns if name not in taken]
+        others = [name for name in free if _plain(name) == column] or [
+            name for name in free if _plain(name) in ALIASES.get(column, ())
+        ]
         needed = column in known.columns
         if len(others) == 1 and (aliases or not needed):
             found[column] = others[0]
@@ -263,6 +287,11 @@ def _names(known: Format, columns: Sequence[str], *, aliases: bool) -> dict[str,
         elif needed:
             return None
     return found
+
+
+def _plain(name: str) -> str:
+    """As a person would write the same heading: ` Chosen Response` is `chosen_response`."""
+    return "_".join(name.casefold().replace("-", " ").split())
 
 
 def _becomes(natural: TaskType, task: TaskType | None, columns: set[str]) -> bool:

@@ -13,7 +13,7 @@ from aligntune.data.clean import Similar
 from aligntune.data.ledger import Account, Ledger
 from aligntune.data.load import Source, chosen
 from aligntune.data.pool import Pool
-from aligntune.data.rows import BATCH, batched, columns_in
+from aligntune.data.rows import BATCH, batched, columns_in, decode
 from aligntune.errors import DataError
 
 LISTED = 10
@@ -99,17 +99,22 @@ class Intake:
         limit = self._spec.max_length
         why = "no answer is left within" if good.fit == "lost" else "more than"
         self._ledger.drop(
-            account, good.row, "too_long", f"{good.length} tokens; {why} max_length {limit}"
+            account,
+            good.row,
+            "too_long",
+            f"{good.length} tokens; {why} max_length {limit}",
+            decode(good.line),
         )
 
     def _drop_like(self, account: Account, good: Good, earlier: int, *, exact: bool) -> None:
         other, index = self.origin(earlier)
+        row = decode(good.line)
         where = f"{other.source.rows.place(index)} of {other.source.name!r}"
         if exact:
             reason = f"the same {'prompt' if self._prompts(account) else 'row'} as {where}"
-            self._ledger.drop(account, good.row, "duplicates", reason)
+            self._ledger.drop(account, good.row, "duplicates", reason, row)
         else:
-            self._ledger.drop(account, good.row, "near_duplicates", f"much like {where}")
+            self._ledger.drop(account, good.row, "near_duplicates", f"much like {where}", row)
 
     def _prompts(self, account: Account) -> bool:
         return duplicates(self._spec.cleaning, account.source.reader.task) == "prompt"

@@ -7,7 +7,7 @@ the reason why this row is not one. What is not text it never guesses at.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from aligntune.data.rows import ANSWER, Message, Row
+from aligntune.data.rows import ANSWER, TOOLS, Message, Row
 from aligntune.data.turns import (
     after,
     answer_turns,
@@ -17,6 +17,7 @@ from aligntune.data.turns import (
     prompt_turns,
     said,
     text,
+    tools,
     turns,
 )
 from aligntune.errors import DataError
@@ -39,6 +40,18 @@ def preference(row: Row) -> Row:
     prompt = prompt_turns(row, "prompt")
     chosen, rejected = (after(prompt, answer_turns(row[c], c), c) for c in ("chosen", "rejected"))
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def preference_openai(row: Row) -> Row:
+    """{input, preferred_output, non_preferred_output}, as OpenAI tunes on: messages and tools are
+    in `input`."""
+    given = row["input"]
+    if not isinstance(given, dict) or "messages" not in given:
+        raise DataError("`input` is not an object with `messages`")
+    pair = {"chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
+    made = preference({**row, **pair, "prompt": given["messages"]})
+    known = tools(given.get("tools") or [], "input.tools")
+    return made | ({TOOLS: known} if known else {})
 
 
 def preference_messages(row: Row) -> Row:
@@ -136,17 +149,25 @@ def question_solution(row: Row) -> Row:
 
 def _question(row: Row) -> list[Message]:
     """The question, after the context that it is about."""
-    for name in ("choices", "options"):
-        if row.get(name):
-            raise DataError(f"`{name}` are not in the question; put them there with a function")
     question = text(row["question"], "question")
+    _refuse_unsaid_choices(row, question)
     context = text(row["context"], "context") if row.get("context") else ""
     return asked(row, f"{context}\n\n{question}" if context.strip() else question, "question")
 
 
+def _refuse_unsaid_choices(row: Row, question: str) -> None:
+    for name in ("choices", "options"):
+        given = row.get(name)
+        choices = given.get("text") if isinstance(given, dict) else given
+        if choices and not all(str(choice) in question for choice in choices):
+            raise DataError(f"`{name}` are not in the question; put them there with a function")
+
+
 def prompt(row: Row) -> Row:
     """{prompt}: text or messages, with an `answer` where something can check one."""
-    return {"prompt": prompt_turns(row, "prompt")}
+    asked_for = prompt_turns(row, "prompt")
+    _refuse_unsaid_choices(row, asked_for[-1]["content"] if asked_for else "")
+    return {"prompt": asked_for}
 
 
 def plain_text(row: Row) -> Row:
@@ -167,6 +188,18 @@ def unpaired_messages(row: Row) -> Row:
     return {"prompt": found[:-1], "completion": found[-1:], "label": verdict(row["label"])}
 
 
+def unpaired_conversations(row: Row) -> Row:
+    """{conversations, label}, the same in ShareGPT's words."""
+    return unpaired_messages({**row, "messages": row["conversations"]})
+
+
+def unpaired_instruction(row: Row) -> Row:
+    """{instruction, input, output, kto_tag}, as in LLaMA-Factory's KTO sets."""
+    prompt = asked(row, _instruction(row), "instruction")
+    completion = [said(row["output"], "output")]
+    return {"prompt": prompt, "completion": completion, "label": verdict(row["kto_tag"])}
+
+
 def verdict(label: Any) -> bool:
     """A label under the names that it has in public sets."""
     known = str(label).lower()
@@ -175,8 +208,8 @@ def verdict(label: Any) -> bool:
     raise DataError(f"`label` is {str(label)[:40]!r}, neither true nor false")
 
 
-GOOD = {"true", "1", "1.0", "desirable", "good"}
-BAD = {"false", "0", "0.0", "-1", "undesirable", "bad"}
+GOOD = {"true", "1", "1.0", "yes", "desirable", "good"}
+BAD = {"false", "0", "0.0", "-1", "no", "undesirable", "bad"}
 
 
 def ranked(row: Row) -> Row:
@@ -192,14 +225,32 @@ def rated(row: Row) -> Row:
 def ultrafeedback(row: Row) -> Row:
     """{instruction, completions}, each with a response and its scores, as in
     openbmb/UltraFeedback."""
-    answers = row["completions"]
-    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
-        raise DataError("`completions` is not a list of objects")
-    names = ("overall_score", "fine-grained_score", "score")
-    given = [[answer[name] for name in names if answer.get(name) is not None] for answer in answers]
-    scores = [found[0] if found else None for found in given]
     asked_of = {**row, "prompt": row["instruction"]}
-    return _best_and_worst(asked_of, [answer.get("response") for answer in answers], scores, max)
+    return _valued(asked_of, row["completions"], "completions")
+
+
+def valued(row: Row) -> Row:
+    """{prompt, answers}, each with its rank, as in berkeley-nest/Nectar, or its score, as in
+    HuggingFaceH4/stack-exchange-preferences."""
+    return _valued(row, row["answers"], "answers")
+
+
+_SCORES = ("overall_score", "fine-grained_score", "score", "pm_score", "rating")
+_SAID = ("response", "answer", "text", "content")
+
+
+def _valued(row: Row, answers: Any, column: str) -> Row:
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
+        raise DataError(f"`{column}` is not a list of objects")
+    ranked = all(answer.get("rank") is not None for answer in answers)
+    names = ("rank",) if ranked else _SCORES
+    values = [_first(answer, names) for answer in answers]
+    said_ = [_first(answer, _SAID) for answer in answers]
+    return _best_and_worst(row, said_, values, best=min if ranked else max)
+
+
+def _first(answer: Row, names: Iterable[str]) -> Any:
+    return next((answer[name] for name in names if answer.get(name) is not None), None)
 
 
 def _best_and_worst(

@@ -55,7 +55,7 @@ class Account:
 
 
 class Ledger:
-    """Writes rejected.jsonl as rows are dropped."""
+    """Writes rejected.jsonl as rows are dropped: where each was, why, and what it was."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -64,7 +64,8 @@ class Ledger:
     def drop(
         self, account: Account, index: int, cause: Cause, reason: str, row: Any = None
     ) -> None:
-        """Count it and write it down; an invalid row with what it was."""
+        """Count it and write it down; `row` as it is in the source if it is invalid, else as it was
+        read."""
         source = account.source
         account.dropped[cause] += 1
         place = source.rows.place(index)

@@ -65,6 +65,13 @@ def _open(
     rows = sources.read(dataset, fingerprint, seed)
     wanted = task or dataset.task_type
     found = reader(rows.columns, wanted, dataset.task_type, dataset.format)
+    if not rows.columns:
+        first = next(rows.at([0]))
+        reason = first.reason if isinstance(first, Unreadable) else "it has no columns"
+        raise DataError(
+            f"dataset {public(dataset.name)!r}: no row can be read, the first ({rows.place(0)}) "
+            f"because: {reason}; correct the file"
+        )
     if found is None:
         some = rows.at(range(min(SHOWN, rows.count)))
         shown = [row for row in some if not isinstance(row, Unreadable)]

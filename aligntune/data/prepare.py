@@ -143,9 +143,10 @@ def _decontaminated(
 ) -> Any:
     """By row, whether it may be trained on: not if an evaluation set has it or much of it."""
     trainable = parts.trainable.copy()
-    for number in parts.overlap:
+    for number, line in zip(parts.overlap, pool.lines(parts.overlap), strict=True):
         account, index = intake.origin(number)
-        ledger.drop(account, index, "contaminated", "its question is in a held-out split")
+        reason = "its question is in a held-out split"
+        ledger.drop(account, index, "contaminated", reason, decode(line))
     evaluated = [decode(line) for line in pool.lines(parts.heldout)]
     if place.evaluation:
         evaluated += read_rows(place.evaluation)
@@ -154,10 +155,11 @@ def _decontaminated(
     overlap = Overlap(evaluated, spec.cleaning.decontaminate)
     for numbers in batched(np.flatnonzero(trainable), BATCH):
         rows = [decode(line) for line in pool.lines(numbers)]
-        for number, found in zip(numbers, overlap.contaminated(rows), strict=True):
+        for number, row, found in zip(numbers, rows, overlap.contaminated(rows), strict=True):
             if found:
                 account, index = intake.origin(number)
-                ledger.drop(account, index, "contaminated", "shares text with an evaluation row")
+                reason = "shares text with an evaluation row"
+                ledger.drop(account, index, "contaminated", reason, row)
                 trainable[number] = False
     if not trainable.any():
         raise DataError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Message = dict[str, str]
-"""{"role", "content"}, and where there are some, "tool_calls" (JSON) and "name"."""
+"""{"role", "content"}, and where there are some, PARTS."""
 
 COLUMNS: dict[TaskType, tuple[str, ...]] = {
     "conversation": ("messages",),
@@ -25,6 +25,10 @@ COLUMNS: dict[TaskType, tuple[str, ...]] = {
 }
 """The columns of each type of canonical row that hold a list of messages. An unpaired row also has
 `label`, whether its completion is a good one."""
+WEIGHT, UNLEARNED = "weight", "0"
+"""A part of the answers in a conversation that are not to be imitated, and its only value."""
+PARTS = ("tool_calls", "name", "reasoning_content", "thinking", WEIGHT)
+"""Of messages: JSON of the tools called, who returned a result, thoughts before an answer."""
 ANSWER = "answer"
 """The reference answer, a string that any canonical row may have."""
 TOOLS = "tools"
@@ -40,6 +44,8 @@ class Unreadable:
     """Stands for a row that could not be decoded."""
 
     reason: str
+    content: Any = None
+    """What can be shown of it, as JSON has it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def columns_in(lines: Iterable[bytes]) -> set[str]:
 
 
 # Quotes inside of a JSON string are escaped, so these are keys wherever they stand.
-_MARKS = [(name, f'"{name}":'.encode()) for name in (ANSWER, TOOLS, EXTRA, "tool_calls", "name")]
+_MARKS = [(name, f'"{name}":'.encode()) for name in (ANSWER, TOOLS, EXTRA, *PARTS)]
 
 
 def write_rows(path: Path, lines: Iterable[bytes], task: TaskType, optional: set[str]) -> str:
@@ -155,7 +161,7 @@ def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def _schema(task: TaskType, optional: set[str]) -> "pyarrow.Schema":
     import pyarrow as pa
 
-    parts = ["role", "content", *(name for name in ("tool_calls", "name") if name in optional)]
+    parts = ["role", "content", *(name for name in PARTS if name in optional)]
     turns = pa.list_(pa.struct([(name, pa.string()) for name in parts]))
     columns = [(name, turns) for name in COLUMNS[task]]
     if task == "unpaired":

@@ -136,9 +136,8 @@ def _kind(name: str) -> Kind:
         if found[1] == "mlflow":
             return "mlflow"
         return "function" if _is_function(name) else "procedural"
-    local = files.suffix(name) or name.endswith("/") or set(name) & set("*?[")
-    local = local or Path(name).is_file()
-    return "file" if local else "hub"
+    shaped = files.suffix(name) or name.endswith("/") or set(name) & set("*?[")
+    return "file" if shaped or Path(name).is_file() else "hub"
 
 
 def _is_function(name: str) -> bool:

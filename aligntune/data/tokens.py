@@ -1,9 +1,9 @@
 """Canonical rows as tokens of the run's own tokenizer, made once and read by every training stage.
 
-A row becomes sequences: of a conversation one per assistant turn, with the turns before it as the
-prompt; of a pair two, with the chosen and with the rejected answer; of a prompt one, up to the
-answer that is to come. Every turn is learned once, whatever the chat template: templates that mark
-the assistant's words for a loss mask are the exception.
+A row becomes sequences: of a conversation one per assistant turn that is to be learned, with the
+turns before it as the prompt; of a pair two, with the chosen and with the rejected answer; of a
+prompt one, up to the answer that is to come. Every such turn is learned once, whatever the chat
+template: templates that mark the assistant's words for a loss mask are the exception.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligntune.config.data import TaskType
-from aligntune.data.rows import BATCH, TOOLS, Message, Row, batched
+from aligntune.data.rows import BATCH, TOOLS, UNLEARNED, WEIGHT, Message, Row, batched
 from aligntune.errors import DataError
 
 if TYPE_CHECKING:
@@ -77,13 +77,19 @@ def _texts(row: Row, task: TaskType, tokenizer: "PreTrainedTokenizerBase") -> li
         if is_text(messages):
             text = messages[0]["content"]
             return [("", f"{_beginning(tokenizer)}{text}{tokenizer.eos_token}")]
-        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        turns = [i for i, message in enumerate(messages) if _learned(message)]
+        if not turns:
+            raise DataError(f"every answer has `{WEIGHT}` 0, so there is nothing to learn")
         return [(asked(messages[:turn]), answered(messages[: turn + 1])) for turn in turns]
     prompt = asked(row["prompt"])
     if task == "prompt":
         return [(prompt, prompt)]
     answers = ("chosen", "rejected") if task == "preference" else ("completion",)
     return [(prompt, answered([*row["prompt"], *row[name]])) for name in answers]
+
+
+def _learned(message: Message) -> bool:
+    return message["role"] == "assistant" and message.get(WEIGHT) != UNLEARNED
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from aligntune.data.rows import Message, Row
+from aligntune.data.rows import UNLEARNED, WEIGHT, Message, Row
 from aligntune.errors import DataError
 
 ROLES = {
@@ -15,6 +15,10 @@ ROLES = {
     "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool",
 }  # fmt: skip
 """Names of roles in public sets, in lower case -> ours."""
+THOUGHTS = ("reasoning_content", "thinking")
+"""What templates of reasoning models read beside an answer's content, under the name they know."""
+_NAMED = {"role", "from"}
+_PRINTED = re.compile(r"\[\{'(?:role|content|from|value)':")
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 _HH_QUESTION, _HH_ANSWER = "\n\nHuman:", "\n\nAssistant:"
 _NO_TRANSCRIPT = "`{}` is not a transcript of `\\n\\nHuman:` and `\\n\\nAssistant:`"
@@ -44,9 +48,10 @@ def asked(row: Row, content: Any, column: str) -> list[Message]:
 
 def turns(value: Any, column: str) -> list[Message]:
     """A list of messages: {role, content} or {from, value}."""
+    value = listed(value, column)
     if not isinstance(value, list):
         raise DataError(f"`{column}` is not a list of messages")
-    found = [_message(item, column) for item in value]
+    found = [turn for item in value for turn in _messages(item, column)]
     return [turn for turn in found if turn["role"] != "system" or turn["content"].strip()]
 
 
@@ -58,7 +63,7 @@ def dialogue(row: Row, column: str) -> list[Message]:
 
 def prompt_turns(row: Row, column: str) -> list[Message]:
     """A prompt that is text or messages, after the row's `system` turn if it has none itself."""
-    given = row[column]
+    given = listed(row[column], column)
     if isinstance(given, list):
         return dialogue(row, column)
     if isinstance(given, str) and given.startswith(_HH_QUESTION):
@@ -70,8 +75,9 @@ def prompt_turns(row: Row, column: str) -> list[Message]:
 
 def answer_turns(value: Any, column: str) -> list[Message]:
     """An answer that is text, one message, or messages."""
+    value = listed(value, column)
     if isinstance(value, dict):
-        return [_message(value, column)]
+        return _messages(value, column)
     return turns(value, column) if isinstance(value, list) else [said(value, column)]
 
 
@@ -87,6 +93,7 @@ def after(prompt: list[Message], answer: list[Message], column: str) -> list[Mes
 
 def last_answer(value: Any, column: str) -> tuple[list[Message], Message]:
     """A whole dialogue as (what comes before the last answer, that answer)."""
+    value = listed(value, column)
     if isinstance(value, list):
         found = turns(value, column)
         if not found:
@@ -115,9 +122,35 @@ def _system(row: Row) -> list[Message]:
     return [{"role": "system", "content": text(row["system"], "system")}]
 
 
-def _message(item: Any, column: str) -> Message:
+def listed(value: Any, column: str) -> Any:
+    """The messages that text is the JSON of, as tables without lists have them; else the value."""
+    if not isinstance(value, str) or not value.startswith("[{"):
+        return value
+    if _PRINTED.match(value):
+        raise DataError(f"`{column}` has messages as Python prints them; write them as JSON")
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return value
+    spoken = all(isinstance(item, dict) and _NAMED & item.keys() for item in found)
+    return found if spoken else value
+
+
+def _messages(item: Any, column: str) -> list[Message]:
     if not isinstance(item, dict):
         raise DataError(f"`{column}` holds something that is not a message")
+    if item.keys() >= {"input", "output"}:  # as in LDJnr/Capybara
+        question = {"role": "user", "content": text(item["input"], column)}
+        return [question, said(item["output"], column)]
+    made = _message(item, column)
+    if made["role"] == "assistant":
+        made |= {name: item[name] for name in THOUGHTS if item.get(name)}
+        if item.get(WEIGHT) == 0:
+            made[WEIGHT] = UNLEARNED
+    return [made]
+
+
+def _message(item: Row, column: str) -> Message:
     given = item["role"] if "role" in item else item.get("from")
     content = item["content"] if "content" in item else item.get("value")
     role = ROLES.get(given) or ROLES.get(given.lower()) if isinstance(given, str) else None
@@ -165,3 +198,17 @@ def decoded(value: Any, column: str, what: str) -> Any:
         return json.loads(value)
     except ValueError:
         raise DataError(f"`{column}`: {what} are not valid JSON") from None
+
+
+def tools(value: Any, column: str) -> str:
+    """Tools as JSON, in the shape that chat templates read; empty where there are none."""
+    found = decoded(value, column, "the tools")
+    if not isinstance(found, list):
+        raise DataError(f"`{column}` is not a list")
+    made = [
+        {"type": "function", "function": tool}
+        if isinstance(tool, dict) and "name" in tool
+        else tool
+        for tool in found
+    ]
+    return json.dumps(made, ensure_ascii=False, sort_keys=True) if made else ""

@@ -47,7 +47,9 @@ def render(
 def speech(message: Message) -> dict[str, Any]:
     """A canonical message as templates want it: tool calls as objects and not as JSON, and nothing
     that is not there."""
-    spoken: dict[str, Any] = {name: value for name, value in message.items() if value is not None}
+    spoken: dict[str, Any] = {
+        name: value for name, value in message.items() if value is not None and name != "weight"
+    }
     if "tool_calls" in spoken:
         spoken["tool_calls"] = json.loads(spoken["tool_calls"])
     return spoken

@@ -573,6 +573,11 @@ def test_a_corrupted_corpus_is_reported_row_by_row(run_stage, tmp_path):
     assert reasons.keys() == expected.keys()
     for number, reason in expected.items():
         assert re.search(reason, reasons[number]), (number, reasons[number])
+    assert all(len(json.dumps(row["content"])) <= 20_100 for row in made.rejected)
+    kept = {row["row"] - 1: row["content"] for row in made.rejected}
+    assert kept[3] == '{"id": 3, "prompt": "q3",'
+    assert kept[8] == '{"id": 8, "prompt": "caf\\xe9", "completion": "a"}'
+    assert kept[37]["messages"][1]["content"] == "a36"
     assert (made.metrics["invalid"], made.metrics["duplicates"]) == (11, 1)
     assert len(made.train) == 1000 - 12
     assert (made.out / "rejected.jsonl").stat().st_size < 100_000
@@ -581,6 +586,33 @@ def test_a_corrupted_corpus_is_reported_row_by_row(run_stage, tmp_path):
     assert len(str(stopped.value)) < 3000
     with pytest.raises(DataError, match=r"only 1\.00% may be dropped"):
         run_stage({"name": str(path)})
+
+
+def test_of_a_file_of_nothing_but_broken_lines_the_first_is_told(run_stage, tmp_path):
+    path = tmp_path / "pretty.json"
+    path.write_text('{\n  "prompt": "p",\n  "completion": "c"\n}\n')
+    with pytest.raises(
+        DataError, match=r"no row can be read, the first \(pretty\.json:1\) because"
+    ):
+        run_stage({"name": str(path)})
+
+
+def test_an_answer_of_weight_0_is_not_learned(run_stage, write_jsonl, tiny_model):
+    def chat(number, weight):
+        said = [("user", 1), ("assistant", weight), ("user", 1), ("assistant", 1)]
+        turns = [{"role": role, "content": f"{number}", "weight": w} for role, w in said]
+        return {"messages": turns}
+
+    name = write_jsonl([chat(1, 1), chat(2, 0)])
+    made = run_stage({"name": name}, tokenizer=tiny_model)
+    tokens = pq.read_table(made.out / "train.tokens.parquet")["tokens"].to_pylist()
+    learned = {
+        row["messages"][0]["content"]: len(t) for row, t in zip(made.train, tokens, strict=True)
+    }
+    assert learned == {"1": 2, "2": 1}
+    none = {"messages": [*chat(3, 0)["messages"][:2]]}
+    with pytest.raises(DataError, match="every answer has `weight` 0"):
+        run_stage({"name": write_jsonl([none])}, tokenizer=tiny_model)
 
 
 def test_a_signature_in_an_address_is_in_no_message_and_no_file(run_stage, monkeypatch, tmp_path):

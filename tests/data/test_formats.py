@@ -1,5 +1,6 @@
 """Public layouts -> canonical rows."""
 
+import json
 from itertools import combinations
 
 import pytest
@@ -218,6 +219,27 @@ CASES = {
         {"prompt": turns("p"), "answer": " 7 "},
         {"prompt": turns("p"), "answer": "7"},
     ),
+    "pairs as OpenAI tunes on": (
+        {
+            "input": {"messages": turns("p"), "tools": json.loads(TOOLS)},
+            "preferred_output": answer("good"),
+            "non_preferred_output": answer("bad"),
+        },
+        {**PAIR, "tools": TOOLS},
+    ),
+    "KTO with an instruction": (
+        {"instruction": "p", "input": "x", "output": "c", "kto_tag": False},
+        {"prompt": turns("p\n\nx"), "completion": answer("c"), "label": False},
+    ),
+    "KTO in ShareGPT's words": (
+        {"conversations": sharegpt("p", "c"), "kto_tag": True},
+        {"prompt": turns("p"), "completion": answer("c"), "label": True},
+    ),
+    "headings of a spreadsheet": (
+        {"Prompt ": "p", "Chosen Response": "good", "Rejected-Response": "bad"},
+        PAIR,
+    ),
+    "the columns of a chat": ({"User": "q", "Assistant": "a"}, {"messages": turns("q", "a")}),
     "an answer that is no text is not a reference": (
         {"messages": turns("q", "a"), "answer": ["x"]},
         {"messages": turns("q", "a")},
@@ -231,7 +253,25 @@ def test_a_layout_becomes_what_it_naturally_is(row, expected):
 
 
 def test_every_layout_is_covered_above():
-    assert {reader(row, None).layout for row, _ in CASES.values()} == set(FORMATS)
+    asked_for = {name for name, layout in FORMATS.items() if layout.on_request}
+    assert {reader(row, None).layout for row, _ in CASES.values()} | asked_for == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{"answer": "bad", "rank": 2.0}, {"answer": "good", "rank": 1.0}],
+        [
+            {"text": "bad", "pm_score": 1},
+            {"text": "good", "pm_score": 5},
+            {"text": "x", "score": 2},
+        ],
+    ],
+)
+def test_answers_with_a_value_each_make_a_pair_where_pairs_are_asked_for(answers):
+    assert read({"question": "p", "answers": answers}, "preference") == PAIR
+    # Elsewhere `answers` are mostly the accepted ones of a question.
+    assert reader(["question", "answers"], None).layout == "prompt"
 
 
 def test_two_names_for_a_column_are_not_chosen_between():
@@ -354,6 +394,12 @@ def test_a_mismatch_shows_columns_rows_and_the_mapping_to_write():
         (["query", "chosen", "rejected"], None, "preference"),
         (["input", "output"], None, "prompt_completion"),
         (["prompt", "answer"], "conversation", "prompt"),
+        (["prompt", "answer"], None, "prompt"),
+        (["prompt", "response"], None, "prompt_completion"),
+        (["prompt", "Response", "response_length"], None, "prompt_completion"),
+        (["Prompt", "PROMPT", "completion"], None, None),
+        (["task_id", "text", "code", "test_list"], None, None),
+        (["conversations", "kto_tag"], "conversation", "unpaired_conversations"),
     ],
 )
 def test_the_layout_that_says_most_is_taken(columns, task, layout):
@@ -404,6 +450,39 @@ NAN = float("nan")
                                         "function_call": {"name": "f", "arguments": '{"x": 1}'}}]},
             {"messages": [*turns("q"), CALL]},
         ),
+        (
+            {"conversation": [{"input": "q", "output": "a"}, {"input": "r", "output": "b"}]},
+            {"messages": turns("q", "a", "r", "b")},
+        ),
+        ({"messages": json.dumps(turns("q", "a"))}, {"messages": turns("q", "a")}),
+        (
+            {"prompt": json.dumps(turns("p")), "chosen": json.dumps(turns("p", "good")),
+             "rejected": json.dumps(answer("bad"))},
+            PAIR,
+        ),
+        (
+            {"prompt": "q", "completion": '[{"name": "x"}]'},
+            {"messages": turns("q", '[{"name": "x"}]')},
+        ),
+        (
+            {"messages": [*turns("q", "a"), *turns("r"),
+                          {"role": "assistant", "content": "b", "weight": 0}]},
+            {"messages": [*turns("q", "a", "r"), answer("b")[0] | {"weight": "0"}]},
+        ),
+        (
+            {"messages": [{"role": "user", "content": "q", "weight": 0},
+                          {"role": "assistant", "content": "a", "thinking": "hm", "weight": 1}]},
+            {"messages": [*turns("q"), answer("a")[0] | {"thinking": "hm"}]},
+        ),
+        (
+            {"messages": turns("q", "a"), "functions": [{"name": "f"}]},
+            {"messages": turns("q", "a"), "tools": TOOLS},
+        ),
+        (
+            {"question": "Which? (a) or (b)", "choices": {"text": ["(a)", "(b)"]}, "answer": "a"},
+            {"messages": turns("Which? (a) or (b)", "a"), "answer": "a",
+             "extra": '{"choices":{"text":["(a)","(b)"]}}'},
+        ),
     ],
 )  # fmt: skip
 def test_quirks_of_public_sets(row, expected):
@@ -418,6 +497,9 @@ def test_quirks_of_public_sets(row, expected):
             "`choices` are not in the question",
         ),
         ({"instruction": NAN, "output": "a"}, "`instruction` is missing"),
+        ({"question": "q", "choices": {"text": ["one"]}}, "`choices` are not in the question"),
+        ({"messages": "[{'role': 'user', 'content': 'q'}]"}, "as Python prints them; write them"),
+        ({"prompt": "p", "completion": "[{'content': 'a', 'role': 'x'}]"}, "as Python prints"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image"}]}, *answer("a")]},
             "parts that are not text",

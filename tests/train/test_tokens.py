@@ -117,14 +117,20 @@ def test_tools_and_calls_reach_the_template(tiny_model):
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = (
         "{% for t in tools or [] %}<{{ t.function.name }}>{% endfor %}"
-        "{% for m in messages %}{{ m.role }}:{{ m.content }}"
+        "{% for m in messages %}{{ m.role }}:{{ m.thinking }}{{ m.weight }}{{ m.content }}"
         "{% for c in m.tool_calls or [] %}[{{ c.function.arguments.x }}]{% endfor %}\n{% endfor %}"
     )
     call = {"type": "function", "function": {"name": "f", "arguments": {"x": "blue"}}}
     row = {
         "messages": [
             {"role": "user", "content": "red"},
-            {"role": "assistant", "content": "", "tool_calls": json.dumps([call])},
+            {
+                "role": "assistant",
+                "content": "",
+                "thinking": "green",
+                "weight": "1",
+                "tool_calls": json.dumps([call]),
+            },
         ],
         "tools": json.dumps([{"type": "function", "function": {"name": "sun"}}]),
     }
@@ -132,6 +138,8 @@ def test_tools_and_calls_reach_the_template(tiny_model):
     text = tokenizer.decode(made.ids)
     assert "sun" in text
     assert "blue" in text
+    assert "green" in text
+    assert "1" not in text
 
 
 def test_without_tokens_there_is_nothing_to_train_on(tiny_model, tmp_path):
