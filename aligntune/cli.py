@@ -16,6 +16,7 @@ import click
 
 from aligntune.cli_rewards import print_table, rewards
 from aligntune.cli_runs import compare, runs
+from aligntune.cli_sync import sync
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,7 @@ def app() -> None:
     resumed, Prefect and MLflow."""
 
 
-for _command_elsewhere in (rewards, runs, compare):
+for _command_elsewhere in (rewards, runs, compare, sync):
     app.add_command(_command_elsewhere)
 
 

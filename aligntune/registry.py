@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from aligntune.artifacts import Artifact
+from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
 from aligntune.track import connect, experiment
 
@@ -91,7 +92,7 @@ def _version(
         name,
         # Not `models:/<id>`, which MLflow looks up in the process's global store.
         source=model.artifact_location,
-        run_id=policy.manifest.facts.get("mlflow_run_id"),
+        run_id=model.source_run_id,
         tags=tags,
         model_id=model.model_id,
     )
@@ -109,7 +110,7 @@ def _logged_model(
     model = client.create_logged_model(
         where,
         name=name.replace(".", "-"),
-        source_run_id=policy.manifest.facts.get("mlflow_run_id"),
+        source_run_id=run_of(client, where, policy),
         tags={KEY: policy.name},
         params={"algorithm": policy.manifest.kind},
         model_type="policy",

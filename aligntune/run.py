@@ -15,9 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aligntune.artifacts import (
     WORK,
@@ -30,15 +28,15 @@ from aligntune.artifacts import (
     write_atomic,
 )
 from aligntune.errors import AlignTuneError, Interrupted, ResourceError
+from aligntune.outbox import RUN, Outbox, Record, continued, new_record, now
+from aligntune.paths import tracking_identity
 from aligntune.plan import Stage, flat
+from aligntune.provenance import environment, tags
 from aligntune.stages import KINDS, Outcome, Progress, Work
 
-if TYPE_CHECKING:
-    from aligntune.track import Tracker
-
 LOG = logging.getLogger(__name__)
-
-ENVIRONMENT = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow")
+PATIENCE = 10.0
+"""Seconds that a stage's end may wait for MLflow's id of its run, unless MLflow is away."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,10 @@ class Context:
 
     root: str
     tracking_uri: str
-    parent_run: str | None
-    """The pipeline's MLflow run; None where MLflow could not be reached."""
+    run: str
+    """The name of the pipeline run."""
+    record: str | None
+    """The pipeline run's record in the outbox; None where nobody empties that."""
 
     @property
     def stages(self) -> Path:
@@ -64,7 +64,10 @@ class Done:
     """`<kind>-<key>`."""
     reused: bool
     seconds: float
+    record: str
+    """The record of its run in the outbox."""
     mlflow_run: str | None
+    """MLflow's id of that run, as far as it was known when the stage ended."""
 
 
 def execute(
@@ -105,10 +108,14 @@ class _Waiting:
 
 
 def _reused(stage: Stage, context: Context, artifact: Artifact, began: float) -> Done:
-    from aligntune.track import reused_stage
-
-    run_id = reused_stage(_tracker(context), stage.label, artifact)
-    return Done(stage.label, artifact.name, True, time.monotonic() - began, run_id)
+    """Tells MLflow of the reuse as a short run of its own, so that every pipeline run is complete
+    by itself."""
+    outbox = Outbox(Path(context.root))
+    ended = {"reused": True, "status": "FINISHED", "ended": now()}
+    record = _record(stage, context).model_copy(update=ended)
+    outbox.write(record)
+    seconds = time.monotonic() - began
+    return Done(stage.label, artifact.name, True, seconds, record.id, outbox.run_id(record.id))
 
 
 def _build(
@@ -118,14 +125,11 @@ def _build(
     stopping: Callable[[], bool],
     began: float,
 ) -> Done:
-    from aligntune.track import finish_stage, forwarding, stage_run
-
     if stopping():
         raise Interrupted(f"stopped before {stage.label}; the same command continues")
-    tracker = _tracker(context)
-    out = partial(context.stages, stage.kind, stage.key)
-    params = flat(stage.identity["config"]) | {"key": stage.key}
-    with stage_run(tracker, stage.label, stage.name, params, out / WORK) as run_id, _named(stage):
+    out, outbox = partial(context.stages, stage.kind, stage.key), Outbox(Path(context.root))
+    record = continued(outbox, out / WORK, _record(stage, context))
+    with outbox.owned(record), _named(stage):
         inputs = {role: _input(context, stage, name) for role, name in stage.inputs.items()}
         work = Work(
             key=stage.key,
@@ -140,17 +144,37 @@ def _build(
         )
         started, earlier = _now(), _earlier_seconds(out)
         try:
-            with forwarding(tracker, run_id, out, out / WORK):
-                outcome = KINDS[stage.kind].run(work)
+            outcome = KINDS[stage.kind].run(work)
         finally:
             seconds = earlier + time.monotonic() - began
             _remember_seconds(out, seconds)
-        artifact = commit(out, _manifest(stage, outcome, started, seconds, run_id))
-    if run_id:
-        data = {role: made for role, made in inputs.items() if made.manifest.kind == "data"}
-        own = {stage.label: artifact} if stage.kind == "data" else {}
-        finish_stage(tracker, run_id, artifact, data | own)
-    return Done(stage.label, artifact.name, False, seconds, run_id)
+        run_id = outbox.run_id(record.id, PATIENCE if context.record else 0)
+        facts = {RUN: record.id, "mlflow_run_id": run_id}
+        artifact = commit(out, _manifest(stage, outcome, started, seconds, facts))
+    return Done(stage.label, artifact.name, False, seconds, record.id, run_id)
+
+
+def _record(stage: Stage, context: Context) -> Record:
+    """What MLflow has to know of the stage from its start on."""
+    made = f"Stage `{stage.label}` of `{context.run}`: `{stage.name}`"
+    read = "".join(f"\n- {role}: `{name}`" for role, name in stage.inputs.items())
+    note = f"{made}, from{read}" if read else made
+    return new_record(
+        role="stage",
+        name=stage.label,
+        store=tracking_identity(),
+        parent=context.record,
+        artifact=stage.name,
+        inputs=dict(stage.inputs),
+        params=flat(stage.identity["config"]) | {"key": stage.key},
+        tags=tags()
+        | {
+            "aligntune.stage": stage.label,
+            "aligntune.kind": stage.kind,
+            "aligntune.run": context.run,
+            "mlflow.note.content": f"{note}\n\nIts directory: `{context.stages / stage.name}`",
+        },
+    )
 
 
 @contextmanager
@@ -184,7 +208,7 @@ def _input(context: Context, stage: Stage, name: str) -> Artifact:
 
 
 def _manifest(
-    stage: Stage, outcome: Outcome, started: str, seconds: float, run_id: str | None
+    stage: Stage, outcome: Outcome, started: str, seconds: float, facts: Mapping[str, object]
 ) -> Manifest:
     return Manifest(
         kind=stage.kind,
@@ -193,37 +217,12 @@ def _manifest(
         inputs=dict(stage.inputs),
         environment=environment(),
         metrics=dict(outcome.metrics),
-        facts=dict(outcome.facts) | {"mlflow_run_id": run_id},
+        facts={**outcome.facts, **facts},
         started=started,
         finished=_now(),
         seconds=seconds,
         files={},
     )
-
-
-def environment() -> dict[str, str]:
-    """Exact versions of what computes, for the manifest and the model card."""
-    import platform
-
-    versions = {name: version(name) for name in ENVIRONMENT}
-    own = {"aligntune": version("aligntune-pipeline"), "python": platform.python_version()}
-    return own | versions | _commit()
-
-
-def _commit() -> dict[str, str]:
-    """The commit that this package was imported from, if that is a git checkout."""
-    import subprocess
-
-    checkout = Path(__file__).parent.parent
-    if not (checkout / ".git").exists():
-        return {}
-    found = subprocess.run(
-        ["git", "-C", str(checkout), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {"git": found.stdout.strip()} if found.returncode == 0 else {}
 
 
 def _earlier_seconds(out: Path) -> float:
@@ -234,12 +233,6 @@ def _earlier_seconds(out: Path) -> float:
 def _remember_seconds(out: Path, seconds: float) -> None:
     if (out / WORK).is_dir():
         write_atomic(out / WORK / "seconds", f"{seconds:.3f}")
-
-
-def _tracker(context: Context) -> "Tracker":
-    from aligntune.track import Tracker
-
-    return Tracker(context.tracking_uri, Path(context.root), context.parent_run)
 
 
 def _now() -> str:

@@ -4,6 +4,7 @@
     config.yaml     the resolved config; runs again as it is
     plan.json       stages, keys, and why each was run or reused
     status.json     running, finished, failed or stopped, since when, and what stopped it
+    environment.txt every package that was installed
     stages/<label>  links to the artifacts
     model           link to the final model: from_pretrained(".../model") works
     report.html     the report
@@ -16,17 +17,19 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from aligntune.artifacts import Artifact, find, write_atomic
 from aligntune.config.dump import dump
 from aligntune.errors import AlignTuneError, Interrupted
+from aligntune.outbox import Ending, Outbox, Record, continued, new_record
 from aligntune.paths import tracking_identity, tracking_uri
 from aligntune.pipeline import final
 from aligntune.plan import Plan, flat
-from aligntune.run import Context, Done
+from aligntune.provenance import installed, tags
+from aligntune.run import PATIENCE, Context, Done
 
 LOG = logging.getLogger(__name__)
 
@@ -66,17 +69,30 @@ class Session:
         if done.label == self.final:
             _link(self.folder / "model", self.plan.paths.stages / done.artifact / "model")
 
+    @property
+    def outbox(self) -> Outbox:
+        return Outbox(Path(self.context.root))
+
+    @property
+    def mlflow_run(self) -> str | None:
+        """MLflow's id of this run, as far as it is known."""
+        return self.outbox.run_id(self.context.record) if self.context.record else None
+
+    def ask_mlflow(self) -> None:
+        """Learn which runs the stages have got by now; waits a little where some have none yet."""
+        end = time.monotonic() + PATIENCE
+        for label, done in self.done.items():
+            left = max(0.0, end - time.monotonic())
+            found = done.mlflow_run or self.outbox.run_id(done.record, left)
+            self.done[label] = replace(done, mlflow_run=found)
+
     def run_url(self, run_id: str | None) -> str | None:
         """The page of an MLflow run, without a password, where the tracking store is a server."""
-        from aligntune.track import Tracker, experiment, reporting
-
-        uri, root = self.context.tracking_uri, Path(self.context.root)
-        if run_id is None or not uri.startswith(("http://", "https://")):
+        if run_id is None or not self.context.tracking_uri.startswith(("http://", "https://")):
             return None
-        with reporting("the address of a run"):
-            found = experiment(Tracker(uri, root, None).client(), uri, root)
-            return f"{tracking_identity().rstrip('/')}/#/experiments/{found}/runs/{run_id}"
-        return None
+        found = self.outbox.sent(self.context.record or "").experiment
+        where = tracking_identity().rstrip("/")
+        return f"{where}/#/experiments/{found}/runs/{run_id}" if found else None
 
     def artifact(self, label: str) -> Artifact:
         stage = self.plan[label].stage
@@ -94,6 +110,8 @@ def opened(plan: Plan, command: str) -> Iterator[Session]:
     """
     from filelock import FileLock, Timeout
 
+    from aligntune.summary import headline_metrics, write_report
+
     folder = plan.paths.run
     (folder / "stages").mkdir(parents=True, exist_ok=True)
     held = FileLock(folder / ".lock")
@@ -106,10 +124,15 @@ def opened(plan: Plan, command: str) -> Iterator[Session]:
         if owned:
             write_atomic(folder / "config.yaml", dump(plan.config))
             write_atomic(folder / "plan.json", _plan_json(plan))
-        with _status(folder if owned else None):
-            session = Session(plan, _context(plan, folder, owned), command)
-            with _tracked(session):
-                yield session
+            write_atomic(folder / "environment.txt", installed())
+        own = folder if owned else None
+        with _status(own), _tracked(plan, command, own) as (session, ending):
+            yield session
+            session.ask_mlflow()
+            write_report(session)
+            ending.metrics = headline_metrics(session)
+            names = ("config.yaml", "plan.json", "environment.txt")
+            ending.files = [session.report, *(folder / name for name in names)]
     finally:
         if owned:
             held.release()
@@ -118,19 +141,9 @@ def opened(plan: Plan, command: str) -> Iterator[Session]:
 @contextmanager
 def preparing(plan: Plan, command: str) -> Iterator[Session]:
     """A session for a part of a run: no report, and an MLflow run that says that it is a part."""
-    from aligntune.track import Tracker, close_pipeline
-
     (plan.paths.run / "stages").mkdir(parents=True, exist_ok=True)
-    session = Session(plan, _context(plan, plan.paths.run, owned=False, role="data"), command)
-    context = session.context
-    tracker = Tracker(context.tracking_uri, Path(context.root), context.parent_run)
-    try:
+    with _tracked(plan, command, None, "data") as (session, _):
         yield session
-    except BaseException as error:
-        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
-        close_pipeline(tracker, "FAILED" if failed else "KILLED", {}, [])
-        raise
-    close_pipeline(tracker, "FINISHED", {}, [])
 
 
 @contextmanager
@@ -160,36 +173,40 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _context(plan: Plan, folder: Path, owned: bool, role: str = "pipeline") -> Context:
-    from aligntune.track import open_pipeline, reporting
+@contextmanager
+def _tracked(
+    plan: Plan, command: str, folder: Path | None, role: str = "pipeline"
+) -> Iterator[tuple[Session, Ending]]:
+    """A session and its record in the outbox, which MLflow gets while the block runs.
+
+    `folder` remembers the record: a run that did not finish is continued, not started anew.
+    """
+    from aligntune.courier import delivering
 
     root = plan.paths.root
+    record = continued(Outbox(root), folder, _record(plan, command, role))
     uri = tracking_uri(root)
-    parent = None
-    with reporting("the start of the run"):
-        params = flat(plan.config.model_dump(mode="json"))
-        state = folder if owned else None
-        parent = open_pipeline(uri, root, state, folder.name, params, role)
-    return Context(str(root), uri, parent)
+    context = Context(str(root), uri, plan.paths.run.name, record.id)
+    with delivering(uri, root, record.store), Outbox(root).owned(record) as ending:
+        yield Session(plan, context, command), ending
 
 
-@contextmanager
-def _tracked(session: Session) -> Iterator[None]:
-    from aligntune.summary import headline_metrics, write_report
-    from aligntune.track import Tracker, close_pipeline
-
-    context = session.context
-    tracker = Tracker(context.tracking_uri, Path(context.root), context.parent_run)
-    try:
-        yield
-        write_report(session)
-        metrics = headline_metrics(session)
-    except BaseException as error:
-        failed = isinstance(error, Exception) and not isinstance(error, Interrupted)
-        close_pipeline(tracker, "FAILED" if failed else "KILLED", {}, [])
-        raise
-    files = [session.report, session.folder / "config.yaml", session.folder / "plan.json"]
-    close_pipeline(tracker, "FINISHED", metrics, files)
+def _record(plan: Plan, command: str, role: str) -> Record:
+    stages = [f"- {planned.stage.label}: `{planned.stage.name}`" for planned in plan.stages]
+    places = [f"`{command}`", "", f"Its directory: `{plan.paths.run}`", "", "Stages:", ""]
+    note = "\n".join(places + stages)
+    return new_record(
+        role=role,
+        name=plan.paths.run.name,
+        store=tracking_identity(),
+        params=flat(plan.config.model_dump(mode="json")),
+        tags=tags()
+        | {
+            "aligntune.run": plan.paths.run.name,
+            "aligntune.command": command,
+            "mlflow.note.content": note,
+        },
+    )
 
 
 def _plan_json(plan: Plan) -> str:

@@ -24,6 +24,7 @@ from aligntune.config.slices import (
     TrainSlice,
 )
 from aligntune.errors import ConfigError, Interrupted
+from aligntune.paths import tracking_identity
 
 if TYPE_CHECKING:
     from aligntune.models.source import ModelSource
@@ -184,6 +185,18 @@ def _evaluate(work: Work) -> Outcome:
     return Outcome(measured.metrics, measured.facts)
 
 
+def _with_mlflow(run: Callable[[Work], Outcome]) -> Callable[[Work], Outcome]:
+    """A stage that MLflow is needed for: it waits for a while, and runs come before versions."""
+
+    def patient(work: Work) -> Outcome:
+        from aligntune.courier import when_there
+
+        store = tracking_identity()
+        return when_there(partial(run, work), work.tracking_uri, work.root, store, work.stopping)
+
+    return patient
+
+
 def _register(work: Work) -> Outcome:
     from aligntune.registry import register
 
@@ -272,7 +285,7 @@ KINDS: dict[str, Kind] = {
         for algo in ALGOS
     },
     "evaluate": Kind(3, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
-    "register": Kind(1, RegisterSlice, _register, network=True),
+    "register": Kind(1, RegisterSlice, _with_mlflow(_register), network=True),
     "push": Kind(1, PushSlice, _push, network=True),
 }
 

@@ -183,7 +183,7 @@ def _lineage(session: Session) -> Iterator[Fact]:
 
 
 def _links(session: Session) -> Iterator[Link]:
-    if url := session.run_url(session.context.parent_run):
+    if url := session.run_url(session.mlflow_run):
         yield Link("MLflow run", url)
     if "push" in session.done:
         yield Link("model on the hub", str(session.artifact("push").manifest.facts["url"]))

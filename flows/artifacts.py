@@ -58,7 +58,7 @@ async def record_run(session: Session) -> None:
     await _kept(
         acreate_table_artifact(rows, key=key(session, "stages"), description=str(session.report))
     )
-    if url := session.run_url(session.context.parent_run):
+    if url := session.run_url(session.mlflow_run):
         await _kept(
             acreate_link_artifact(
                 url, link_text=f"MLflow run {session.folder.name}", key=key(session, "mlflow")

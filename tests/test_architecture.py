@@ -15,16 +15,17 @@ FLOWS = Path(flows.__file__).parent
 LAYERS = [
     {"errors", "digest"},
     {"config"},
-    {"artifacts", "journal", "interrupt", "hub", "hub_retry", "recorded"},
+    {"artifacts", "journal", "interrupt", "hub", "hub_retry", "recorded", "provenance"},
+    {"outbox"},
     {"data", "models", "losses"},
     {"rewards"},
     {"train", "evaluate"},
-    {"track", "registry", "card", "publish", "report"},
+    {"track", "deliver", "machine", "courier", "registry", "card", "publish", "report"},
     {"stages", "paths", "needs", "check", "shipped", "initial", "doctor"},
     {"pipeline", "plan"},
     {"run", "session", "summary", "console", "show", "show_data", "launch", "worker"},
     {"compare"},
-    {"direct", "cli_rewards", "cli_runs"},
+    {"direct", "cli_rewards", "cli_runs", "cli_sync"},
     {"cli", "__main__"},
 ]
 HEAVY = {
@@ -33,7 +34,7 @@ HEAVY = {
 }  # fmt: skip
 DOORS = {
     "prefect": {"flows"},
-    "mlflow": {"track", "registry", "recorded"},
+    "mlflow": {"track", "deliver", "courier", "machine", "registry", "recorded"},
     "trl": {"train"},
     "pandera": {"data"},
     "huggingface_hub": {"hub"},

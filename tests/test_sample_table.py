@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from mlflow import MlflowClient
 
-from aligntune import track
-from aligntune.track import Tracker, forwarding, sample_table, stage_run
+from aligntune.artifacts import WORK, partial
+from aligntune.courier import Courier
+from aligntune.outbox import Outbox, continued, new_record
+from aligntune.track import sample_table
 
 FIRST = {"step": 1, "prompt": "say red", "completion": "réd\u2028!", "rewards": {"length": 0.5}}
 SECOND = {"step": 2, "prompt": "say red", "completion": "red",
@@ -29,30 +32,30 @@ def test_a_row_per_answer_and_a_column_per_reward():
 
 
 def test_mlflow_shows_what_was_sampled_also_of_a_stage_that_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(track, "_SEND_EVERY", 0.01)
     uri = (tmp_path / "mlruns").as_uri()  # made at once, a database is not
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    tracker = Tracker(uri, tmp_path, None)
-    work = tmp_path / "work"
-    work.mkdir()
-    file, found = tmp_path / "samples.jsonl", {}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # where load_table looks
+    courier, outbox = Courier(uri, tmp_path, "here"), Outbox(tmp_path)
+    out = partial(tmp_path / "stages", "grpo", "1")
+    fresh = new_record(role="stage", name="grpo", store="here", artifact="grpo-1")
+    record = continued(outbox, out / WORK, fresh)
 
     def stage():
-        with stage_run(tracker, "grpo", "grpo-1", {}, work) as run_id:
-            found["run"] = run_id
-            with forwarding(tracker, run_id, tmp_path, work):
-                file.write_bytes(lines(FIRST, SECOND) + b'{"step": 3, "pro')
-                # A resumed attempt takes back what came after its checkpoint.
-                file.write_bytes(lines(FIRST))
-                file.write_bytes(lines(FIRST, SECOND))
-                raise RuntimeError
+        with outbox.owned(record):
+            (out / "samples.jsonl").write_bytes(lines(FIRST, SECOND) + b'{"step": 3, "pro')
+            courier.round()
+            # A resumed attempt takes back what came after its checkpoint.
+            (out / "samples.jsonl").write_bytes(lines(FIRST))
+            courier.round()
+            (out / "samples.jsonl").write_bytes(lines(FIRST, SECOND))
+            raise RuntimeError
 
     with pytest.raises(RuntimeError):
         stage()
-    client = tracker.client()
-    experiment = client.get_run(found["run"]).info.experiment_id
-    table = client.load_table(experiment, "samples.json", run_ids=[found["run"]])
+    assert courier.round() == 0
+    client, run_id = MlflowClient(uri), outbox.run_id(record.id)
+    experiment = client.get_run(run_id).info.experiment_id
+    table = client.load_table(experiment, "samples.json", run_ids=[run_id])
     assert table["step"].tolist() == [1, 2]
     assert table["completion"].tolist() == ["réd\u2028!", "red"]
     assert table["rewards/length"].tolist() == [0.5, 1.0]

@@ -1,0 +1,32 @@
+"""`aligntune sync`. As in `cli`, a command imports what it needs."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.option("--output-dir", type=click.Path(), help="Where the runs wrote.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and no table.")
+def sync(output_dir: str | None, as_json: bool) -> None:
+    """Send MLflow what it missed while it was away, and end the runs that were killed."""
+    import json
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from aligntune.config.logging import Logging
+    from aligntune.errors import ConfigError
+    from aligntune.paths import tracking_identity, tracking_uri
+
+    root = Path(output_dir or Logging.model_fields["output_dir"].default).expanduser().absolute()
+    if not root.is_dir():
+        raise ConfigError(f"{root} is no directory; name one that a run wrote to: --output-dir")
+    from aligntune.courier import sync
+
+    found = sync(tracking_uri(root), root, tracking_identity())
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+        return
+    click.echo(f"{found.sent} runs sent to {found.store}, {found.going} still going on")
+    for store, count in found.elsewhere.items():
+        click.echo(f"{count} runs wait for {store}; set MLFLOW_TRACKING_URI to it, and sync again")

@@ -1,0 +1,88 @@
+"""What the machine does while stages run, measured with MLflow's own monitors.
+
+MLflow's own thread ends at the first answer that a server does not give, and what it had measured
+is lost; so here only the measuring is MLflow's, and the points wait in the outbox like all others.
+"""
+
+import logging
+import threading
+from typing import Any
+
+from mlflow.environment_variables import (
+    MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING,
+    MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL,
+)
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
+
+from aligntune.journal import Journal, read
+from aligntune.outbox import SYSTEM, Outbox, Record
+
+LOG = logging.getLogger(__name__)
+
+EVERY = 10.0
+"""Seconds between samples; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL says otherwise."""
+
+
+class Sampler:
+    """A thread that gives every running stage of an outbox a row of `system/...` now and then.
+
+    MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false turns it off.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._steps: dict[str, int] = {}
+        self._journals: dict[str, Journal] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="machine", daemon=True)
+        wanted = MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+        if wanted.get() or not wanted.is_set():
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _loop(self) -> None:
+        monitors = _monitors()
+        every = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or EVERY
+        while not self._stopped.wait(every):
+            try:
+                measured = _measured(monitors)
+                for record in self._outbox.records():
+                    if record.role == "stage" and record.status == "RUNNING":
+                        self._append(record, measured)
+            except Exception as error:  # noqa: BLE001  # a driver that fails costs the samples only
+                LOG.warning("the machine is not measured any more: %s", error)
+                return
+
+    def _append(self, record: Record, measured: dict[str, float]) -> None:
+        path = self._outbox.place(record.id) / SYSTEM
+        if record.id not in self._journals:
+            known = max((row.step for row in read(path)), default=-1)
+            self._journals[record.id] = Journal(path)
+            self._steps[record.id] = known + 1
+        self._journals[record.id].write(self._steps[record.id], measured)
+        self._steps[record.id] += 1
+
+
+def _monitors() -> list[Any]:
+    found = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    for kind in (GPUMonitor, ROCMMonitor):
+        try:
+            found.append(kind())
+        except Exception as error:  # noqa: BLE001  # they raise what their drivers raise
+            LOG.debug("no %s: %s", kind.__name__, error)
+    return found
+
+
+def _measured(monitors: list[Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for monitor in monitors:
+        monitor.collect_metrics()
+        found |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
+        monitor.clear_metrics()
+    return found

@@ -1,0 +1,252 @@
+"""What MLflow has to be told arrives once, whatever is lost, killed or away in between."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from aligntune.artifacts import WORK, Manifest, commit, partial
+from aligntune.courier import Courier, sync
+from aligntune.errors import Interrupted, ServiceError
+from aligntune.journal import FILE, Journal
+from aligntune.outbox import RUN, Outbox, continued, new_record
+from aligntune.track import connect, experiment
+
+STORE = "here"
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    """One database for all: to make one takes longer than all else."""
+    root = tmp_path_factory.mktemp("store")
+    connect(f"sqlite:///{root / 'mlflow.db'}", root)
+    return f"sqlite:///{root / 'mlflow.db'}"
+
+
+@pytest.fixture
+def client(uri):
+    return MlflowClient(uri)
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    return Outbox(tmp_path)
+
+
+@pytest.fixture
+def courier(uri, tmp_path):
+    return Courier(uri, tmp_path, STORE)
+
+
+@pytest.fixture
+def found(client, uri, tmp_path):
+    """The MLflow runs that carry a record's id."""
+
+    def search(record):
+        where = experiment(client, uri, tmp_path)
+        return client.search_runs([where], f"tags.`aligntune.id` = '{record.id}'")
+
+    return search
+
+
+def stage(**changes):
+    fields = {"role": "stage", "name": "sft", "store": STORE, "artifact": "sft-abc"}
+    said = {"params": {"train.beta": 0.1}, "tags": {"made.by": "me"}}
+    return new_record(**fields | said | changes)
+
+
+def begun(outbox, record, steps=3):
+    """A stage's scratch, as it is while the stage runs."""
+    out = partial(outbox.root / "stages", "sft", "abc")
+    assert continued(outbox, out / WORK, record).id == record.id
+    journal = Journal(out / FILE)
+    for step in range(1, steps + 1):
+        journal.write(step, {"train/loss": 1 / step, "eval/acc@1": 0.5})
+    journal.close()
+    return out
+
+
+def committed(out, record):
+    return commit(
+        out,
+        Manifest(
+            kind="sft", key="abc", identity={}, inputs={}, environment={},
+            metrics={"final_loss": 0.25}, facts={RUN: record.id},
+            started="", finished="", seconds=1.0, files={},
+        ),
+    )  # fmt: skip
+
+
+def points(client, run, name):
+    history = client.get_metric_history(run.info.run_id, name)
+    return [(point.step, point.value) for point in history]
+
+
+def test_a_stage_arrives_whole(outbox, courier, client, found):
+    parent = new_record(role="pipeline", name="first", store=STORE)
+    with outbox.owned(parent):
+        record = stage(parent=parent.id)
+        with outbox.owned(record):
+            out = begun(outbox, record)
+            assert courier.round() == 2
+            (run,) = found(record)
+            assert run.info.status == "RUNNING"
+            assert points(client, run, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+            (out / "notes.txt").write_text("small")
+            committed(out, record)
+        assert courier.round() == 1
+    assert courier.round() == 0
+    (run,), (above,) = found(record), found(parent)
+    assert run.data.tags["mlflow.parentRunId"] == above.info.run_id
+    assert (run.info.status, above.info.status) == ("FINISHED", "FINISHED")
+    assert run.data.params == {"train.beta": "0.1"}
+    assert (run.data.tags["made.by"], run.data.tags["aligntune.artifact"]) == ("me", "sft-abc")
+    assert run.data.metrics["final_loss"] == 0.25
+    assert run.data.metrics["eval/acc_1"] == 0.5
+    names = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert names == {"manifest.json", "metrics.jsonl", "notes.txt"}
+    outbox.tidy()
+    assert outbox.records() == []
+
+
+def test_what_was_sent_but_not_noted_is_there_once(outbox, courier, client, found):
+    record = stage()
+    with outbox.owned(record):
+        committed(begun(outbox, record), record)
+    for _ in range(2):
+        assert courier.round() == 0
+        (outbox.place(record.id) / "sent.json").unlink()
+    assert courier.round() == 0
+    (run,) = found(record)
+    assert [step for step, _ in points(client, run, "train/loss")] == [1, 2, 3]
+    assert points(client, run, "final_loss") == [(0, 0.25)]
+
+
+def test_a_run_that_was_made_twice_because_an_answer_was_lost_is_one_again(
+    outbox, courier, client, uri, found
+):
+    record = stage()
+    outbox.write(record)
+    for _ in range(2):
+        client.create_run(experiment(client, uri, outbox.root), tags={"aligntune.id": record.id})
+    courier.round()
+    assert len(found(record)) == 1
+
+
+def test_a_killed_run_is_closed_as_killed_and_a_living_one_is_left_alone(outbox, courier, found):
+    dead, living = stage(), stage(name="dpo", artifact="dpo-abc")
+    outbox.write(dead)  # as its process, which is gone, left it
+    with outbox.owned(living):
+        courier.round()
+        assert found(dead)[0].info.status == "KILLED"
+        assert found(living)[0].info.status == "RUNNING"
+
+
+def test_killed_between_the_commit_and_the_end_of_the_run_is_finished(outbox, courier, found):
+    record = stage()
+    outbox.write(record)
+    committed(begun(outbox, record), record)
+    assert courier.round() == 0
+    (run,) = found(record)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["final_loss"] == 0.25
+
+
+def test_a_resumed_stage_goes_on_in_its_run(outbox, courier, client, found):
+    record = stage()
+    out = begun(outbox, record, steps=2)
+    with pytest.raises(Interrupted), outbox.owned(record):
+        raise Interrupted("stopped")
+    assert courier.round() == 0
+    assert found(record)[0].info.status == "KILLED"
+    again = continued(outbox, out / WORK, stage())
+    assert again.id == record.id
+    with outbox.owned(again):
+        begun(outbox, again, steps=4)
+        courier.round()
+        assert found(record)[0].info.status == "RUNNING"
+        committed(out, again)
+    assert courier.round() == 0
+    (run,) = found(record)
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in points(client, run, "train/loss")] == [1, 2, 3, 4]
+    assert "manifest.json" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
+def test_what_is_not_the_same_run_is_a_new_one(outbox):
+    record = stage()
+    outbox.write(record)
+    out = begun(outbox, record)
+    other = stage(params={"train.beta": 0.2})
+    assert continued(outbox, out / WORK, other).id == other.id
+    assert outbox.journal(record) is None, "its rows would go to the wrong run"
+
+
+def test_away_is_said_once_nothing_is_lost_and_a_stage_does_not_wait(
+    outbox, uri, tmp_path, client, found, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = Courier("http://127.0.0.1:9", tmp_path, STORE)
+    record = stage()
+    with outbox.owned(record):
+        out = begun(outbox, record)
+        with pytest.raises(ServiceError, match="aligntune sync"):
+            away.round()
+        assert outbox.run_id(record.id, patience=60) is None
+        committed(out, record)
+    found_later = sync(uri, tmp_path, STORE)
+    assert (found_later.sent, found_later.going, found_later.elsewhere) == (1, 0, {})
+    assert [step for step, _ in points(client, found(record)[0], "train/loss")] == [1, 2, 3]
+
+
+def test_runs_for_another_store_are_counted_not_sent(outbox, uri, tmp_path, found):
+    record = stage(store="there", status="FINISHED", ended=1)
+    outbox.write(record)
+    assert sync(uri, tmp_path, STORE).elsewhere == {"there": 1}
+    assert found(record) == []
+
+
+def test_what_mlflow_refuses_does_not_hold_up_the_rest(outbox, courier, client, found, caplog):
+    gone, other = stage(), stage(name="dpo", artifact="dpo-abc")
+    for record in (gone, other):
+        outbox.write(record)
+    courier.round()
+    client.delete_run(found(gone)[0].info.run_id)
+    ended = {"status": "FINISHED", "ended": 2}
+    for record in (gone, other):
+        outbox.write(outbox.record(record.id).model_copy(update=ended))
+    assert courier.round() == 0
+    assert found(other)[0].info.status == "FINISHED"
+    assert "refused" in caplog.text
+
+
+def test_the_files_of_a_run_are_those_of_its_own_end(outbox, courier, client, found, tmp_path):
+    record = new_record(role="pipeline", name="first", store=STORE)
+    report = tmp_path / "report.html"
+    report.write_text("the first")
+    with outbox.owned(record) as ending:
+        ending.files = [report]
+        ending.metrics = {"dpo/exact_match": 0.5}
+    report.write_text("the next one of the same name")
+    courier.round()
+    (run,) = found(record)
+    report.unlink()
+    local = client.download_artifacts(run.info.run_id, "report.html", str(tmp_path))
+    assert Path(local).read_text() == "the first"
+    assert run.data.metrics == {"dpo/exact_match": 0.5}
+
+
+def test_sync_on_the_command_line(outbox, tmp_path, monkeypatch, capsys):
+    from aligntune import cli, courier
+
+    monkeypatch.setattr(courier, "PATIENCE", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr("sys.argv", ["aligntune", "sync", "--output-dir", str(tmp_path), "--json"])
+    cli.main()
+    assert json.loads(capsys.readouterr().out)["sent"] == 0
+    outbox.write(stage(store="http://127.0.0.1:9", status="FAILED", ended=1))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == ServiceError.exit_code
+    assert "MLflow does not answer" in capsys.readouterr().err
