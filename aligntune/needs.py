@@ -61,10 +61,12 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
     if not config.rewards:
         return
     from aligntune.rewards import check as check_reward
+    from aligntune.rewards.probe import probe
 
     for index, reward in enumerate(config.rewards):
         judged = partial(check_reward, reward.reward_type, reward.params, reward.model_name)
-        yield from _tried(("rewards", index, "reward_type"), judged)
+        wrong = list(_tried(("rewards", index, "reward_type"), judged))
+        yield from wrong or _tried(("rewards", index, "reward_type"), partial(probe, reward))
         if name := reward.model_name:
             yield from _tried(("rewards", index, "model_name"), partial(locate, name))
 

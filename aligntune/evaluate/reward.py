@@ -12,13 +12,24 @@ from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.metrics import Metric, Row, Score, Subject, prompt_of
 from aligntune.rewards import scorer
 from aligntune.rewards.combine import combined
+from aligntune.rewards.probe import ANSWERS, probe
 from aligntune.rewards.types import Sample
 
 Judge = Callable[[Sequence[Sample]], list[float | None]]
 
 
-def reward_metrics(rewards: Sequence[Reward]) -> dict[str, Metric]:
-    """`rewards/<name>` for each, as it is, and `reward`, what they make together."""
+def reward_metrics(rewards: Sequence[Reward], rows: Sequence[Row]) -> dict[str, Metric]:
+    """`rewards/<name>` for each, as it is, and `reward`, what they make together.
+
+    Raises:
+        ConfigError: a reward of the user's own, tried on the first `rows`, gives no scores.
+    """
+    tried = [
+        _sample(row, Answer(text, 1, finished=True))
+        for row, text in zip(rows, ANSWERS, strict=False)
+    ]
+    for reward in rewards:
+        probe(reward, tried)
     judges = [_once(scorer(reward)) for reward in rewards]
     names = _distinct([f"rewards/{reward.reward_type}" for reward in rewards])
     found = {name: _metric(judge) for name, judge in zip(names, judges, strict=True)}
@@ -55,10 +66,15 @@ def _score(judge: Judge) -> Score:
 
 
 def _sample(row: Row, answer: Answer) -> Sample:
-    asked = [turn["content"] for turn in prompt_of(row) if turn["role"] == "user"]
-    columns = json.loads(row.get("extra") or "{}")
+    prompt = prompt_of(row)
     return Sample(
-        asked[-1], answer.text, row.get("answer"), not answer.finished, columns, answer.tokens
+        prompt=[turn["content"] for turn in prompt if turn["role"] == "user"][-1],
+        completion=answer.text,
+        answer=row.get("answer"),
+        truncated=not answer.finished,
+        columns=json.loads(row.get("extra") or "{}"),
+        tokens=answer.tokens,
+        conversation=prompt,
     )
 
 

@@ -55,7 +55,7 @@ def evaluate(
         ResourceError: a batch does not fit in the GPU's memory.
     """
     rows = _read(data / f"{spec.split}.parquet", spec.max_samples)
-    scored = reward_metrics(spec.rewards)
+    scored = reward_metrics(spec.rewards, rows)
     metrics = _choose(spec.metrics, rows, optional=bool(scored)) | scored
     conditions = _conditions(spec, rows)
     earlier = {

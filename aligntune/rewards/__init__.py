@@ -1,6 +1,6 @@
 """Rewards: `check` one of a config, and make a `scorer` of it. `catalogue` lists them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -10,9 +10,21 @@ from aligntune.errors import ConfigError, unknown
 from aligntune.rewards.catalogue import MODEL, REWARDS, Known
 from aligntune.rewards.guard import guarded
 from aligntune.rewards.params import Setting, check_keys, check_types, settings
+from aligntune.rewards.protocol import Trl, is_trls, trl_settings
 from aligntune.rewards.types import Function, Sample, Scorer
 
-__all__ = ["MODEL", "REWARDS", "Known", "Sample", "Scorer", "by_model", "check", "own", "scorer"]
+__all__ = [
+    "MODEL",
+    "REWARDS",
+    "Known",
+    "Sample",
+    "Scorer",
+    "by_model",
+    "check",
+    "function_of",
+    "own",
+    "scorer",
+]
 
 _LEARNED = {"label": Setting(str, ""), "batch_size": Setting(int, 16)}
 """The params of a reward with a `model_name`."""
@@ -24,7 +36,8 @@ def check(name: str, params: Mapping[str, Any], model_name: str | None) -> None:
     if ":" in name:
         if model_name:
             raise ConfigError(f"reward {name!r} is a function; remove `model_name`")
-        check_keys(name, settings(_imported(name)), params)
+        found = _imported(name)
+        check_keys(name, trl_settings(found) if is_trls(found) else settings(found), params)
         return
     if name not in REWARDS:
         raise ConfigError(unknown("reward", name, REWARDS))
@@ -65,11 +78,17 @@ def scorer(reward: Reward) -> Scorer:
     check(reward.reward_type, reward.params, reward.model_name)
     if reward.model_name:
         return guarded(reward, reward.reward_type, _judged(reward, reward.model_name))
+    return guarded(reward, reward.reward_type.rpartition(":")[2], function_of(reward))
+
+
+def function_of(reward: Reward) -> Callable[[Sequence[Sample]], Any]:
+    """The function of a reward without a model, with its params; what it gives may have to be
+    awaited, and nothing is done about failures."""
     known = REWARDS.get(reward.reward_type)
     function = _function(known.path if known else reward.reward_type)
-
-    name = reward.reward_type.rpartition(":")[2]
-    return guarded(reward, name, partial(function, **reward.params))
+    if not known and is_trls(function):
+        return Trl(function, reward.params)
+    return partial(function, **reward.params)
 
 
 def _judged(reward: Reward, name: str) -> Scorer:

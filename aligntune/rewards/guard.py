@@ -1,20 +1,25 @@
 """What happens when a reward fails: raises, hangs, or gives something else than scores."""
 
-import asyncio
-import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
-from threading import Thread
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from copy import deepcopy
+from itertools import islice
 from typing import Any
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import AlignTuneError, ConfigError
+from aligntune.rewards.moment import now
 from aligntune.rewards.types import Sample, Scorer
+from aligntune.rewards.waiting import Hung, settled, within
 
 _SHOWN = 80
-"""Characters of a prompt and a completion in a message."""
+"""Characters of a prompt, a completion and a value in a message."""
 _log = logging.getLogger(__name__)
+
+
+class Wrong(ConfigError):
+    """A reward gave something else than scores, or changed what it was given."""
 
 
 class Guarded:
@@ -33,13 +38,15 @@ class Guarded:
 
     def __call__(self, samples: Sequence[Sample]) -> list[float | None]:
         try:
-            return self._scored(samples)
-        except _Hung as error:
+            return scored(self._reward, self._score, samples)
+        except KeyboardInterrupt:
+            raise
+        except Hung as error:
             return [self._instead(sample, error) for sample in samples]
-        except Exception as error:  # noqa: BLE001 - a user's code may raise anything
+        except BaseException as error:  # noqa: BLE001 - a user's code may raise anything, or exit
             return self._one_by_one(samples, error)
 
-    def _one_by_one(self, samples: Sequence[Sample], batch: Exception) -> list[float | None]:
+    def _one_by_one(self, samples: Sequence[Sample], batch: BaseException) -> list[float | None]:
         before = self.failed
         found = [self._alone(sample) for sample in samples]
         if self.failed > before:
@@ -49,36 +56,26 @@ class Guarded:
 
     def _alone(self, sample: Sample) -> float | None:
         try:
-            return self._scored([sample])[0]
-        except Exception as error:  # noqa: BLE001 - as above
+            return scored(self._reward, self._score, [sample])[0]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as above
             return self._instead(sample, error)
 
-    def _scored(self, samples: Sequence[Sample]) -> list[float | None]:
-        found = list(_within(self._reward.timeout, self._score, samples))
-        if len(found) != len(samples):
-            raise ConfigError(
-                f"{len(found)} scores for {len(samples)} samples; return one for each, None for "
-                "what it cannot judge"
-            )
-        return [_number(value) for value in found]
-
-    def _instead(self, sample: Sample, error: Exception) -> float | None:
-        known = isinstance(error, AlignTuneError)
-        what = str(error) if known else f"{type(error).__name__}: {error}"
+    def _instead(self, sample: Sample, error: BaseException) -> float | None:
+        step = "" if now().step is None else f"step {now().step}: "
         message = (
-            f"reward {self._reward.reward_type!r} failed on the prompt "
-            f"{sample.prompt[:_SHOWN]!r} and completion {sample.completion[:_SHOWN]!r}: {what}"
+            f"{step}reward {self._reward.reward_type!r} failed on the prompt "
+            f"{sample.prompt[:_SHOWN]!r} and completion {sample.completion[:_SHOWN]!r}: "
+            f"{in_words(error)}"
         )
         if self._reward.on_error == "stop":
-            kind = type(error) if known else ConfigError
+            private = isinstance(error, Hung | Wrong) or not isinstance(error, AlignTuneError)
+            kind = ConfigError if private else type(error)
             raise kind(f"{message}; or go on without it: `on_error: skip`") from error
         self.failed += 1
         _log.warning("%s", message)
         return self._reward.error_value if self._reward.on_error == "value" else None
-
-
-class _Hung(ConfigError):
-    pass
 
 
 def guarded(reward: Reward, name: str, score: Callable[..., Any]) -> Scorer:
@@ -86,40 +83,80 @@ def guarded(reward: Reward, name: str, score: Callable[..., Any]) -> Scorer:
     return Guarded(reward, name, score)
 
 
-def _within(seconds: float | None, score: Callable[..., Any], samples: Sequence[Sample]) -> Any:
-    """What `score` says of `samples`. Raises _Hung after `seconds`; its thread is left behind."""
-    if seconds is None and not inspect.iscoroutinefunction(score):
-        return score(samples)
-    outcome: list[Any] = []
-    errors: list[Exception] = []
+def scored(
+    reward: Reward, score: Callable[..., Any], samples: Sequence[Sample]
+) -> list[float | None]:
+    """What `score` says of `samples`, one finite number or None for each.
 
-    def work() -> None:
-        try:
-            found = score(samples)
-            outcome.append(asyncio.run(found) if inspect.iscoroutine(found) else found)
-        except Exception as error:  # noqa: BLE001 - raised again below, in the caller's thread
-            errors.append(error)
-
-    # Not in this thread, where an event loop may run already.
-    thread = Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not outcome:
-        raise _Hung(f"no scores after {seconds:g} s for {len(samples)} samples; raise `timeout`")
-    return outcome[0]
+    Raises:
+        Hung: after the reward's `timeout`.
+        Wrong: something else came back, or the samples were changed.
+        BaseException: whatever `score` raises, SystemExit too.
+    """
+    # Our own change nothing, and copies take time.
+    foreign = ":" in reward.reward_type
+    given = deepcopy(samples) if foreign else samples
+    try:
+        found = within(reward.timeout, lambda: _listed(settled(score(given)), len(samples)))
+    except Hung as error:
+        raise Hung(f"no scores {error} for {len(samples)} samples; raise `timeout`") from None
+    if foreign and list(given) != list(samples):
+        raise Wrong("it changed the samples that it was given; let it work on copies")
+    return [_number(value, reward) for value in found]
 
 
-def _number(value: Any) -> float | None:
+def in_words(error: BaseException) -> str:
+    """What went wrong, in a line."""
+    if isinstance(error, AlignTuneError):
+        return str(error)
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - it is a user's error
+        said = "?"
+    return f"{type(error).__name__}: {said}"
+
+
+def _listed(found: Any, count: int) -> list[Any]:
+    unordered = found is None or isinstance(found, str | bytes | Mapping | Set)
+    try:
+        scores = None if unordered else list(islice(found, count + 1))
+    except TypeError:
+        if isinstance(found, Iterable) and not getattr(found, "shape", None) == ():
+            raise
+        scores = None
+    if scores is None:
+        raise Wrong(
+            f"it returned {_shown(found)}; return a list of one number per completion, None for "
+            "what it cannot judge"
+        )
+    if len(scores) != count:
+        more = "more than " if len(scores) > count else ""
+        raise Wrong(
+            f"it returned {_shown(found)}: {more}{min(len(scores), count)} scores for {count} "
+            "samples; return one for each, None for what it cannot judge"
+        )
+    return scores
+
+
+def _number(value: Any, reward: Reward) -> float | None:
     if value is None:
         return None
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ConfigError(
-            f"gave {value!r}; return a finite number, or None for what it cannot judge"
+        raise Wrong(
+            f"gave {_shown(value)}; return a finite number, or None for what it cannot judge"
         )
+    if reward.gate and not 0 <= number <= 1:
+        raise Wrong(f"gave {number:g}; a gate is a number from 0 to 1")
     return number
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001 - it is a user's value
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

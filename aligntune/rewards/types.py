@@ -20,6 +20,10 @@ class Sample:
     """The row's other columns, as the dataset has them."""
     tokens: int | None = None
     """Tokens of the completion, with the one that ends it, where somebody counted them."""
+    conversation: Sequence[Mapping[str, str]] = ()
+    """All turns before the completion, where somebody has them."""
+    ids: Sequence[int] = ()
+    """The tokens themselves, in training."""
 
 
 Scorer = Callable[[Sequence[Sample]], list[float | None]]

@@ -17,6 +17,7 @@ from aligntune.train.bolt import BoltTrainer
 from aligntune.train.counterfactual import CounterfactualTrainer
 from aligntune.train.dpo import dpo_trainer
 from aligntune.train.gbmpo import Gbmpo
+from aligntune.train.judge import tried
 from aligntune.train.loop import Setting, fit, within
 from aligntune.train.online import online_trainer
 from aligntune.train.ppo import Ppo
@@ -25,6 +26,8 @@ from aligntune.train.rows import training_rows
 from aligntune.train.samples import first_prompts
 from aligntune.train.sft import sft_trainer
 
+TRIED = 2
+"""Rows that the user's own rewards are tried on before the model is loaded."""
 KINDS: dict[Algo, type[Rollout]] = {
     "ppo": Ppo,
     "gbmpo": Gbmpo,
@@ -47,6 +50,7 @@ def train_policy(
     """Train the policy in `model` on the rows in `data`, save it below `setting.out`.
 
     Raises:
+        ConfigError: a reward of the user's own gives no scores.
         Diverged: a loss, gradient or weight is not finite, or no step could be taken.
         DataError: too many rows do not fit.
         Interrupted: asked to stop; a checkpoint was saved.
@@ -56,6 +60,8 @@ def train_policy(
     train = training_rows(data, "train", spec)
     both = (data / "heldout.parquet").exists()
     heldout = training_rows(data, "heldout", spec) if both else None
+    if spec.algo in ONLINE:
+        tried(spec.rewards, [train[index] for index in range(min(len(train), TRIED))])
     policy = load_trainable(model, spec)
     spec = within(spec, policy)
     tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)

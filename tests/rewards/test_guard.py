@@ -1,5 +1,7 @@
 """A reward that fails is named with its prompt and completion, or is dealt with as asked."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -7,10 +9,11 @@ import pytest
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError
 from aligntune.rewards import scorer
+from aligntune.rewards.moment import Moment, at
 from aligntune.rewards.types import Sample
 
 MODULE = """
-import asyncio, time
+import asyncio, sys, time
 def _each(samples, what):
     return [what(s) if s.completion == "bad" else 0.5 for s in samples]
 def raises(samples): return _each(samples, lambda s: 1 / 0)
@@ -19,6 +22,13 @@ def infinite(samples): return _each(samples, lambda s: float("inf"))
 def text(samples): return _each(samples, lambda s: "high")
 def short(samples): return [0.5 for s in samples if s.completion != "bad"]
 def hangs(samples): return _each(samples, lambda s: time.sleep(30))
+def exits(samples): return _each(samples, lambda s: sys.exit())
+def mutates(samples):
+    for s in samples:
+        if s.completion == "bad": s.columns["seen"] = True
+    return [0.5] * len(samples)
+def digits(samples): return _each(samples, lambda s: "0.5")
+def many(samples): return (0.5 for s in samples for _ in range(1 + (s.completion == "bad") * 10**9))
 async def waits(samples):
     await asyncio.sleep(0.01)
     return [1.0 for _ in samples]
@@ -36,7 +46,9 @@ def build(name, **settings):
     return scorer(Reward(reward_type=f"failing_rewards:{name}", **settings))
 
 
-FAILING = ["raises", "nan", "infinite", "text", "short"]
+FAILING = [
+    "raises", "nan", "infinite", "text", "short", "exits", "mutates", "digits", "many",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FAILING)
@@ -62,6 +74,49 @@ def test_a_hang_ends_with_the_timeout():
         build("hangs", timeout=0.2)(SAMPLES)
     assert build("hangs", timeout=0.2, on_error="skip")(SAMPLES) == [None] * 3
     assert time.monotonic() - before < 5
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+@pytest.mark.parametrize("name", ["exits", "raises"])
+def test_an_exit_in_a_reward_is_a_failure_and_no_exit(name, timeout, caplog):
+    with at(Moment(7)), pytest.raises(ConfigError, match=r"^step 7: reward .*'second'.*'bad'"):
+        build(name, timeout=timeout)(SAMPLES)
+    with at(Moment(7)):
+        build(name, timeout=timeout, on_error="skip")(SAMPLES)
+    assert "step 7: reward" in caplog.text
+
+
+def test_what_a_function_does_to_its_samples_stays_with_it():
+    build("mutates", on_error="skip")(SAMPLES)
+    assert [sample.columns for sample in SAMPLES] == [{}] * 3
+
+
+@pytest.mark.parametrize("value", [1.2, -0.1])
+def test_a_gate_is_between_0_and_1(value, monkeypatch):
+    monkeypatch.setattr("aligntune.rewards.text.repetition", lambda samples: [value])
+    with pytest.raises(ConfigError, match=f"gave {value}; a gate is a number from 0 to 1"):
+        scorer(Reward(reward_type="repetition", gate=True))(SAMPLES[:1])
+
+
+LEAVES = """
+import asyncio, time
+from aligntune.config.rewards import Reward
+from aligntune.rewards import Sample, scorer
+async def to_thread(samples): await asyncio.to_thread(time.sleep, 60)
+async def asleep(samples): await asyncio.sleep(60)
+def plain(samples): time.sleep(60)
+import aligntune.rewards as r, sys
+for function in (to_thread, asleep, plain):
+    r._imported = r._function = lambda path: function
+    print(scorer(Reward(reward_type="a:b", timeout=0.1, on_error="skip"))([Sample("", "")]))
+"""
+
+
+def test_what_hangs_does_not_keep_a_process_from_its_end():
+    found = subprocess.run(
+        [sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert found.stdout.split() == ["[None]"] * 3
 
 
 @pytest.mark.parametrize("timeout", [None, 5.0])
