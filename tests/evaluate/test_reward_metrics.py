@@ -52,6 +52,13 @@ def test_each_reward_is_a_metric_of_what_the_model_answers(measure):
     assert "reward" not in metrics, "one reward is its own sum, but for the weight"
 
 
+def test_a_reward_is_told_how_many_tokens_an_answer_has(measure):
+    params = {"target": 6, "unit": "tokens"}
+    metrics, _ = measure((Reward(reward_type="length", params=params),))
+    assert metrics["rewards/length/count"] == 6
+    assert metrics["rewards/length"] == 1, "each ran into max_new_tokens"
+
+
 def test_the_weighted_sum_is_a_metric_of_its_own(measure):
     metrics, _ = measure((FRESH, SAFETY))
     expected = 2 * metrics["rewards/repetition"] + metrics["rewards/safety"]

@@ -200,6 +200,7 @@ def test_a_schema_elsewhere_is_not_fetched():
         ("readability", {"min_ease": float("nan")}, "must be a number"),
         ("readability", {"min_ease": True}, "must be a number"),
         ("readability", {"min_ease": 70.0, "max_ease": 60.0}, "more than max_ease"),
+        ("language", {"language": "english"}, "'english' is no ISO 639 code"),
         ("format", {}, "needs `tags`, `sections` or a `pattern`"),
         ("format", {"only": True, "pattern": "a"}, "`only` is for `tags`"),
         ("format", {"tags": "think"}, "must be a list of texts"),

@@ -240,6 +240,7 @@ def test_an_answer_that_ended_is_not_truncated(tiny_model, rewards):
         completion_ids=[[5, tokenizer.eos_token_id], [5, 6]],
     )
     assert [sample.truncated for sample in shown] == [False, True]
+    assert [sample.tokens for sample in shown] == [2, 2]
     assert [sample.answer for sample in shown] == [None, None]
 
 
