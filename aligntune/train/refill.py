@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from aligntune.losses.policy import informative
+
 Batch = dict[str, Tensor]
 """Rows of a rollout: `prompt_ids`, `prompt_mask` (left-padded), `completion_ids`,
 `completion_mask` (B, T) (right-padded), `advantages` (B,) or (B, T), `num_items_in_batch` (),
@@ -34,14 +36,6 @@ class Sampled(NamedTuple):
         return Sampled(out, self.rewards[rows], self.merits[rows], inputs)
 
 
-def informative(merits: Tensor, answers: int) -> Tensor:
-    """Which groups of `answers` have two that are rewarded differently. (B,) -> (B / answers,)"""
-    groups = merits.view(-1, answers)
-    high = groups.nan_to_num(-torch.inf).amax(1)
-    low = groups.nan_to_num(torch.inf).amin(1)
-    return high - low > 1e-6
-
-
 def refilled(
     first: Sampled,
     *,
@@ -57,13 +51,13 @@ def refilled(
     `more(round, groups)` samples that many groups to other prompts. `most` gives the largest of
     all processes' numbers: they sample together, or not at all.
     """
-    useful = informative(first.merits, answers).tolist()
+    useful = informative(first.merits.view(-1, answers)).tolist()
     wanted, taken = len(useful), 0
     parts = [first.only(_rows([i for i, good in enumerate(useful) if good], answers))]
     while taken < rounds and (lacking := most(wanted - _groups(parts, answers))) > 0:
         taken += 1
         new = more(taken, lacking)
-        good = informative(new.merits, answers).nonzero().flatten().tolist()
+        good = informative(new.merits.view(-1, answers)).nonzero().flatten().tolist()
         parts.append(new.only(_rows(good, answers)))
     # What could not be replaced stays: its advantages are 0.
     parts.append(first.only(_rows([i for i, good in enumerate(useful) if not good], answers)))

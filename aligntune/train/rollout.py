@@ -21,11 +21,12 @@ from trl import GRPOConfig, GRPOTrainer
 from aligntune.config.rewards import Reward
 from aligntune.config.train import Train
 from aligntune.losses.aggregate import Share, aggregate
+from aligntune.losses.policy import group_advantages, importance_ratio, informative
 from aligntune.train.combiner import Combiner
 from aligntune.train.guard import Watch
 from aligntune.train.loop import Finite
 from aligntune.train.measures import spread
-from aligntune.train.refill import Batch, Sampled, informative, refilled
+from aligntune.train.refill import Batch, Sampled, refilled
 from aligntune.train.timing import Stopwatch
 
 T = TypeVar("T")
@@ -223,7 +224,7 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
             loss: Tensor = super()._compute_loss(model, inputs)
         extra = self.extra_loss(inputs) if self.model.training else None
         if self.model.training and "old_per_token_logps" in inputs:
-            self._moved(given(self.logps).detach() - inputs["old_per_token_logps"], inputs)
+            self._moved(given(self.logps).detach(), inputs)
         self.logps = None
         return loss if extra is None else loss + extra
 
@@ -243,13 +244,14 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         if checkpoint is not None:
             self.load_state(Path(checkpoint))
 
-    def _moved(self, log_ratios: Tensor, inputs: Batch) -> None:
+    def _moved(self, logps: Tensor, inputs: Batch) -> None:
         """Log how far the policy is from the one that answered."""
-        mask = inputs["completion_mask"]
-        ratios = log_ratios.exp()
-        for name, value in spread(ratios[mask.bool()], self.accelerator).items():
+        old, mask = inputs["old_per_token_logps"], inputs["completion_mask"]
+        ratio = importance_ratio(logps, old, mask, self.importance_sampling_level)
+        counted = ratio[mask.bool()] if ratio.size(1) > 1 else ratio[mask.any(1)]
+        for name, value in spread(counted, self.accelerator).items():
             self._metrics["train"][f"ratio/{name}"].append(value)
-        self.note("ratio/approx_kl", log_ratios**2 / 2, mask)
+        self.note("ratio/approx_kl", (logps - old) ** 2 / 2, mask)
 
     def _times(self) -> dict[str, float]:
         """Seconds since the last logged step by what they were spent on: sampling answers, judging
@@ -272,23 +274,19 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         self._answered += int(out["completion_mask"].sum())
         first = self.accelerator.process_index * len(inputs)
         own = slice(first, first + len(inputs))
-        rewards = given(self._totals)[own]
+        rewards = given(self._totals)
         if self.model.training and self.num_generations > 1:
-            self._silence(out, rewards)
-        return Sampled(out, rewards, given(self._merits)[own], inputs)
+            self._compare(out, rewards.view(-1, self.num_generations), own)
+        return Sampled(out, rewards[own], given(self._merits)[own], inputs)
 
-    def _silence(self, out: Batch, rewards: Tensor) -> None:
-        """Advantages of exactly 0 where all answers to a prompt are rewarded alike.
-
-        Seven rewards of 0.3 have a mean of 0.3 + 3e-8; TRL divides what is left by their standard
-        deviation, and an optimizer that scales gradients makes whole steps of it.
-        """
-        useful = informative(rewards, self.num_generations)
-        out["advantages"] = out["advantages"] * useful.repeat_interleave(self.num_generations)
-        told, groups = self.total(
-            torch.stack([useful.sum(), useful.new_tensor(len(useful), dtype=torch.long)])
-        ).tolist()
-        self._metrics["train"]["frac_reward_zero_std"][-1] = 1 - told / groups
+    def _compare(self, out: Batch, rewards: Tensor, own: slice) -> None:
+        """Advantages as TRL has them, but 0 where all answers to a prompt are rewarded alike: TRL
+        divides the rounding of their mean by a spread that is none. `rewards` (P, G) are those of
+        all processes."""
+        advantages = group_advantages(rewards, self.scale_rewards)
+        out["advantages"] = advantages.flatten()[own].to(out["advantages"].dtype)
+        useful = informative(rewards).float().mean()
+        self._metrics["train"]["frac_reward_zero_std"][-1] = 1 - float(useful)
 
     def _refilled(self, first: Sampled) -> Sampled:
         sampled, rounds = refilled(
@@ -299,7 +297,7 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
             more=lambda number, groups: self._sampled(self._others(number, groups)),
             most=lambda lacking: max(gather_object([lacking])),
         )
-        good = informative(sampled.merits, self.num_generations).float()
+        good = informative(sampled.merits.view(-1, self.num_generations)).float()
         self._metrics["train"]["resampling/rounds"].append(float(rounds))
         useful, groups = self.total(torch.stack([good.sum(), good.new_tensor(len(good))])).tolist()
         self._metrics["train"]["resampling/useful_groups"].append(useful / groups)

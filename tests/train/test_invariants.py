@@ -7,6 +7,7 @@ import torch
 from rollouts import curve, make, place, run, spec
 from torch.nn.functional import pad
 
+from aligntune.losses.policy import clipped_surrogate, entropy, importance_ratio
 from aligntune.train.policy import TRAINERS
 
 
@@ -35,15 +36,19 @@ def rollout(tiny_model, tmp_path):
     return rollout
 
 
+def scored(trainer, out, **options):
+    return trainer._get_per_token_logps_and_entropies(
+        trainer.model,
+        torch.cat([out["prompt_ids"], out["completion_ids"]], dim=1),
+        torch.cat([out["prompt_mask"], out["completion_mask"]], dim=1),
+        out["completion_ids"].size(1),
+        **options,
+    )
+
+
 def logps(trainer, out):
     with torch.no_grad():
-        found, *_ = trainer._get_per_token_logps_and_entropies(
-            trainer.model,
-            torch.cat([out["prompt_ids"], out["completion_ids"]], dim=1),
-            torch.cat([out["prompt_mask"], out["completion_mask"]], dim=1),
-            out["completion_ids"].size(1),
-        )
-    return found
+        return scored(trainer, out)[0]
 
 
 def gradient(trainer, out):
@@ -57,6 +62,46 @@ def assert_equal(one, other, tolerance=1e-6):
     assert one[0] == pytest.approx(other[0], abs=tolerance)
     for ours, theirs in zip(one[1], other[1], strict=True):
         assert torch.allclose(ours, theirs, atol=tolerance)
+
+
+@pytest.mark.parametrize("algo", ["grpo", "dr-grpo", "dapo", "gspo"])
+def test_trls_loss_is_that_of_the_paper(rollout, algo):
+    """Off the policy that sampled, with ratios on both sides of both bounds."""
+    trainer, out, now = rollout(algo, overlong_buffer=0, steps_per_generation=1)
+    size = 6e-4 if algo == "gspo" else 0.5
+    noise = size * torch.linspace(-1, 1, now.numel()).view_as(now)
+    out = out | {"old_per_token_logps": now + noise}
+    trainer.model.zero_grad()
+    mask = out["completion_mask"]
+    logps, *_ = scored(trainer, out)
+    ratio = importance_ratio(
+        logps, out["old_per_token_logps"], mask, trainer.importance_sampling_level
+    )
+    bounds = {"low": trainer.epsilon_low, "high": trainer.epsilon_high}
+    assert float(ratio.min()) < 1 - bounds["low"]
+    assert float(ratio.max()) > 1 + bounds["high"]
+    per_token = clipped_surrogate(ratio, out["advantages"][:, None], **bounds)
+    loss = trainer.aggregate(per_token.expand_as(now), out)
+    loss.backward()
+    ours = float(loss.detach()), [p.grad.clone() for p in trainer.model.parameters()]
+    assert_equal(ours, gradient(trainer, out))
+    assert max(float(one.abs().max()) for one in ours[1]) > 1e-4
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_log_probabilities_and_entropies_are_those_at_the_temperature(rollout, temperature):
+    trainer, out, _ = rollout("grpo", temperature=temperature)
+    with torch.no_grad():
+        logps, entropies, *_ = scored(trainer, out, compute_entropy=True)
+        ids = torch.cat([out["prompt_ids"], out["completion_ids"]], dim=1)
+        mask = torch.cat([out["prompt_mask"], out["completion_mask"]], dim=1)
+        width = out["completion_ids"].size(1)
+        logits = trainer.model(input_ids=ids, attention_mask=mask).logits[:, -width - 1 : -1]
+    expected = (logits / temperature).log_softmax(-1)
+    chosen = expected.gather(-1, out["completion_ids"][..., None]).squeeze(-1)
+    counted = out["completion_mask"].bool()
+    assert torch.allclose(logps[counted], chosen[counted], atol=1e-5)
+    assert torch.allclose(entropies[counted], entropy(logits / temperature)[counted], atol=1e-5)
 
 
 @pytest.mark.parametrize("algo", ["grpo", "dapo"])
@@ -138,8 +183,19 @@ def test_dr_grpo_divides_by_the_limit_alone(rollout):
     assert gradient(trainer, changed)[0] == pytest.approx(-counted / limit, rel=1e-5)
 
 
-def test_group_advantages(rollout):
-    trainer, out, _ = rollout("grpo")
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_advantages_are_trls_own(rollout, monkeypatch, scale):
+    trainer, out, _ = rollout("grpo", scale_rewards=scale)
     rewards = trainer._totals.view(-1, 4)
-    expected = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+    spread = {"group": rewards.std(1, keepdim=True), "batch": rewards.std()}.get(scale, 1 - 1e-4)
+    expected = (rewards - rewards.mean(1, keepdim=True)) / (spread + 1e-4)
     assert torch.allclose(out["advantages"].view(-1, 4), expected, atol=1e-6)
+    monkeypatch.setattr(type(trainer), "_compare", lambda *_: None)
+    torch.manual_seed(3)
+    rows = [row for row in list(trainer.train_dataset)[:4] for _ in range(4)]
+    theirs = trainer._generate_and_score_completions(rows)["advantages"]
+    monkeypatch.undo()
+    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: varied)
+    torch.manual_seed(3)
+    ours = trainer._generate_and_score_completions(rows)["advantages"]
+    assert torch.allclose(ours, theirs, atol=1e-6)

@@ -5,10 +5,9 @@ import torch
 from rollouts import ROWS, curve, make, place, run, spec
 
 from aligntune.errors import Interrupted
+from aligntune.losses.policy import informative
 from aligntune.train.policy import TRAINERS
-from aligntune.train.refill import Sampled, informative, joined, refilled
-
-NAN = float("nan")
+from aligntune.train.refill import Sampled, joined, refilled
 
 
 def sampled(merits, width=2, answers=2, first=0):
@@ -28,12 +27,6 @@ def numbers(found):
     return [row["row"] for row in found.inputs]
 
 
-def test_a_group_is_informative_if_two_of_its_answers_differ():
-    merits = torch.tensor([1.0, 1.0, 0.0, 1.0, NAN, 1.0, NAN, NAN, 0.5, 0.5 + 1e-9])
-    assert informative(merits, 2).tolist() == [False, True, False, False, False]
-    assert informative(torch.tensor([NAN, 0.0, 1.0]), 3).tolist() == [True]
-
-
 def test_useless_groups_are_replaced_by_the_first_useful_ones():
     asked = []
 
@@ -48,7 +41,7 @@ def test_useless_groups_are_replaced_by_the_first_useful_ones():
     assert asked == [(1, 2), (2, 1)]
     assert rounds == 2
     assert numbers(found) == [2, 3, 12, 13, 22, 23]
-    assert informative(found.merits, 2).all()
+    assert informative(found.merits.view(-1, 2)).all()
     assert found.out["completion_ids"][:3].tolist() == [[2, 2, 99], [3, 3, 99], [12, 12, 12]]
     assert found.out["completion_mask"][:3].tolist() == [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
     assert found.out["prompt_ids"][0].tolist() == [99, 2, 2]

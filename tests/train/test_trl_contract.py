@@ -8,10 +8,13 @@ from inspect import signature
 
 import pytest
 import torch
+import trl
 from rollouts import make, place, spec
 from trl import GRPOConfig, GRPOTrainer
 
+from aligntune.config.train import Gbmpo
 from aligntune.train.online import online_trainer
+from aligntune.train.policy import TRAINERS
 from aligntune.train.rollout import OnlineConfig, Rollout
 
 WRAPPED = {
@@ -35,28 +38,61 @@ ROLLOUT = {
 }
 
 
+def toy(samples):
+    return [float(len(sample.completion)) for sample in samples]
+
+
 @pytest.fixture(autouse=True)
 def reward(monkeypatch):
-    def toy(samples):
-        return [float(len(sample.completion)) for sample in samples]
-
     monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: toy)
+
+
+CHANGED = "TRL {version} has changed what the online trainers build on: {what}. Look at {where}"
+
+
+def changed(what, where):
+    return CHANGED.format(version=trl.__version__, what=what, where=where)
 
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_signatures_of_wrapped_methods(name):
-    assert [*signature(getattr(GRPOTrainer, name)).parameters][1:] == WRAPPED[name]
+    method = getattr(GRPOTrainer, name, None)
+    assert method is not None, changed(f"there is no {name}", f"Rollout.{name}")
+    found = [*signature(method).parameters][1:]
+    said = changed(f"{name} takes {found}, not {WRAPPED[name]}", f"Rollout.{name}")
+    assert found == WRAPPED[name], said
 
 
 def test_log_probabilities_are_asked_for_with_the_same_first_arguments():
-    parameters = [*signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters]
-    assert parameters[1:6] == [
-        "model",
-        "input_ids",
-        "attention_mask",
-        "logits_to_keep",
-        "batch_size",
-    ]
+    name = "_get_per_token_logps_and_entropies"
+    expected = ["model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"]
+    found = [*signature(getattr(GRPOTrainer, name)).parameters][1:6]
+    assert found == expected, changed(f"{name} takes {found}", f"{name} in rollout.py and ppo.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("_metrics", dict), ("_step", int), ("num_generations", int), ("num_iterations", int),
+        ("max_completion_length", int), ("beta", float), ("epsilon_low", float),
+        ("epsilon_high", float), ("loss_type", str), ("scale_rewards", str),
+        ("importance_sampling_level", str), ("eos_token_ids", list | tuple | set),
+        ("reward_weights", torch.Tensor), ("reward_func_names", list), ("reward_funcs", list),
+        ("current_gradient_accumulation_steps", int),
+    ],
+)  # fmt: skip
+def test_attributes_that_are_read(trained, name, kind):
+    assert hasattr(trained, name), changed(f"there is no {name}", "rollout.py")
+    found = type(getattr(trained, name)).__name__
+    said = changed(f"{name} is a {found}", "rollout.py")
+    assert isinstance(getattr(trained, name), kind), said
+
+
+def test_the_sampler_can_be_seeded_by_epoch(trained):
+    sampler = GRPOTrainer._get_train_sampler(trained)
+    said = changed("its sampler has no generator and seed", "Epochs in rollout.py")
+    assert isinstance(sampler.generator, torch.Generator), said
+    assert sampler.seed == trained.args.seed, said
 
 
 class Spy(Rollout):
@@ -89,10 +125,19 @@ def run(path, folder, spread=False, **changes):
     return trainer
 
 
-def test_what_is_in_a_rollout(tiny_model, tmp_path):
-    trainer = run(tiny_model, tmp_path)
+@pytest.fixture(scope="module")
+def trained(tiny_model, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aligntune.train.judge.scorer", lambda reward: toy)
+        return run(tiny_model, tmp_path_factory.mktemp("contract"))
+
+
+def test_what_is_in_a_rollout(trained):
+    trainer = trained
+    found = set(trainer.seen)
+    said = changed(f"a rollout has {sorted(found ^ ROLLOUT)} more or less", "refill.Batch")
+    assert found == ROLLOUT, said
     rows, width = trainer.seen["completion_ids"][1]
-    assert set(trainer.seen) == ROLLOUT
     assert rows == len(trainer.rows) == len(trainer.rewards) == 16
     assert trainer.seen["advantages"] == (torch.float32, (rows,))
     for name in ("completion_mask", "old_per_token_logps", "ref_per_token_logps"):
@@ -104,13 +149,43 @@ def test_what_is_in_a_rollout(tiny_model, tmp_path):
     assert [*trainer._buffered_inputs[0]] == [*trainer.seen]
 
 
-def test_an_advantage_per_token_is_as_good_as_one_per_answer(tiny_model, tmp_path):
-    losses = [
-        [row["loss"] for row in run(tiny_model, tmp_path / str(spread), spread).state.log_history
-         if "loss" in row]
-        for spread in (False, True)
-    ]  # fmt: skip
-    assert losses[0] == losses[1]
+PER_TOKEN = "advantages of shape (B, T) are no longer as good as equal ones of shape (B,)"
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
+def test_an_advantage_per_token_is_as_good_as_one_per_answer(tiny_model, tmp_path, loss_type):
+    """The first of two equivalences that PPO and token weights stand on."""
+    changes = {"loss_type": loss_type, "per_device_batch_size": 8, "gradient_accumulation_steps": 2}
+    by_answer, by_token = (
+        told(run(tiny_model, tmp_path / str(spread), spread, **changes)) for spread in (False, True)
+    )
+    assert by_answer == by_token, changed(PER_TOKEN, "Ppo.shape_rollout")
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])
+def test_kl_that_is_added_to_the_loss_is_as_good_as_trls_own(tiny_model, tmp_path, loss_type):
+    """The second, which the divergences of gbmpo stand on: with two micro-batches per step."""
+    kl = Gbmpo(divergence="kl", estimator="sampled_is", coefficient=0.5)
+    found = []
+    for algo, own in (("grpo", {"beta": 0.5}), ("gbmpo", {"gbmpo": kl})):
+        wanted = spec(
+            algo, max_steps=4, learning_rate=1e-3, loss_type=loss_type, scale_rewards="none",
+            num_iterations=2, per_device_batch_size=8, gradient_accumulation_steps=2, **own,
+        )  # fmt: skip
+        trainer = make(TRAINERS[algo], tiny_model, wanted, place(tmp_path / algo))
+        trainer.train()
+        found.append(told(trainer))
+    said = changed("its KL term is no longer k3 in the loss", "Rollout.extra_loss and _own_kl")
+    for theirs, ours in zip(*found, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-7), said
+
+
+def told(trainer):
+    """[losses, gradient norms] of its steps."""
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert len(rows) == 4
+    assert min(row["grad_norm"] for row in rows) > 0
+    return [[row[name] for row in rows] for name in ("loss", "grad_norm")]
 
 
 def test_one_answer_per_prompt_is_refused_last_of_all(tmp_path):

@@ -1,0 +1,88 @@
+"""What answers are compared with, and the clipped loss of the policy that gave them.
+
+TRL computes the loss itself in training; tests hold it to what is written here.
+"""
+
+import torch
+from torch import Tensor
+
+ALIKE = 1e-6
+"""Rewards that are closer than this are the same up to rounding."""
+_EPSILON = 1e-4
+"""TRL's, added to standard deviations."""
+
+
+def informative(rewards: Tensor) -> Tensor:
+    """Which groups have two answers that are rewarded differently. (P, G) -> (P,)
+
+    NaN is an answer that nothing could judge.
+    """
+    high = rewards.nan_to_num(-torch.inf).amax(1)
+    low = rewards.nan_to_num(torch.inf).amin(1)
+    return high - low > ALIKE
+
+
+def group_advantages(rewards: Tensor, scale: str) -> Tensor:
+    """How much better each of a prompt's answers is than all of them on average. (P, G) -> (P, G)
+
+    In standard deviations (with G - 1) of the group or of the batch, or, with `scale` "none", in
+    rewards (arXiv:2402.03300, 2508.08221, 2503.20783). Exactly 0 where a group is rewarded alike,
+    whose mean may be off by a rounding that a division by the spread would make much of, and for
+    NaN, an answer that nothing could judge.
+    """
+    centred = rewards - rewards.nanmean(1, keepdim=True)
+    if scale == "group":
+        spread = _deviation(rewards, 1)
+        centred = centred / (spread + _EPSILON)
+    elif scale == "batch":
+        centred = centred / (_deviation(rewards.reshape(1, -1), 1) + _EPSILON)
+    elif scale != "none":
+        raise ValueError(f"no such scale: {scale}")
+    return torch.where(informative(rewards)[:, None], centred, 0.0).nan_to_num(0.0)
+
+
+def leave_one_out_advantages(rewards: Tensor) -> Tensor:
+    """How much better each answer is than the others of its prompt on average (RLOO,
+    arXiv:2402.14740). (P, G) -> (P, G)"""
+    size = rewards.size(1)
+    return (rewards - rewards.mean(1, keepdim=True)) * size / (size - 1)
+
+
+def importance_ratio(logps: Tensor, old: Tensor, mask: Tensor, level: str) -> Tensor:
+    """How much likelier the policy finds what was sampled than the one that sampled it.
+
+    By `level`, of each "token" (B, T), or of each "sequence" (B, 1): the geometric mean of its
+    counted tokens (GSPO, arXiv:2507.18071).
+    """
+    moved = logps - old
+    if level == "token":
+        return moved.exp()
+    if level == "sequence":
+        mask = mask.to(moved.dtype)
+        counted = mask.sum(1, keepdim=True).clamp(min=1)
+        return ((moved * mask).sum(1, keepdim=True) / counted).exp()
+    raise ValueError(f"no such level: {level}")
+
+
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, *, low: float, high: float) -> Tensor:
+    """The loss of each token: nothing is gained by a ratio below 1 - `low` or above 1 + `high`
+    (arXiv:1707.06347; with a `high` of its own arXiv:2503.14476).
+
+    `advantages` have the shape of `ratio`, or (B, 1).
+    """
+    clipped = ratio.clamp(1 - low, 1 + high)
+    return -torch.min(ratio * advantages, clipped * advantages)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Of the next token's distribution, in nats. (..., V) -> (...)"""
+    logps = logits.log_softmax(-1)
+    return -(logps.exp() * logps).sum(-1)
+
+
+def _deviation(values: Tensor, dim: int) -> Tensor:
+    """With n - 1, of what is not NaN; 0 for fewer than two."""
+    known = ~values.isnan()
+    count = known.sum(dim, keepdim=True)
+    centred = torch.where(known, values - values.nanmean(dim, keepdim=True), 0.0)
+    return ((centred**2).sum(dim, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
