@@ -16,7 +16,7 @@ from aligntune.config.train import Train
 from aligntune.losses.advantages import adapted, gae, kl_estimate, token_rewards, whiten
 from aligntune.losses.values import explained_variance, value_loss
 from aligntune.train.refill import Batch
-from aligntune.train.rollout import Rollout, given
+from aligntune.train.rollout import Rollout, bare, given
 
 HEAD = "value_head"
 FILE = f"{HEAD}.safetensors"
@@ -63,8 +63,7 @@ class Ppo(Rollout):
         super().__init__(settings, **kwargs)
         self.kl_in_loss = 0.0
         self.kl_coef = given(settings.kl_coef)
-        policy = self.model
-        self.critic = Critic(policy.get_base_model() if hasattr(policy, "peft_config") else policy)
+        self.critic = Critic(bare(self.model))
         self._values: Tensor | None = None
 
     @classmethod

@@ -16,6 +16,7 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
+from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 
 from aligntune.config.rewards import Reward
@@ -26,6 +27,7 @@ from aligntune.train.combiner import Combiner
 from aligntune.train.guard import Watch
 from aligntune.train.loop import Finite
 from aligntune.train.measures import spread
+from aligntune.train.positions import count_from_mask
 from aligntune.train.refill import Batch, Sampled, refilled
 from aligntune.train.timing import Stopwatch
 
@@ -39,6 +41,11 @@ def given(value: T | None) -> T:
     if value is None:
         raise ValueError("a setting of another algorithm, or a hook outside of its place")
     return value
+
+
+def bare(model: Any) -> PreTrainedModel:
+    """The language model itself, without the adapter around it."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 class OnlineConfig(GRPOConfig):  # type: ignore[misc]
@@ -79,6 +86,9 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
     def __init__(self, settings: Train, *, rewards: Sequence[Reward], **kwargs: Any) -> None:
         """The first of TRL's `reward_funcs` are `rewards`; others are added to what these make."""
         super().__init__(**kwargs)
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                count_from_mask(bare(self.accelerator.unwrap_model(model)))
         self.settings = settings
         self._combiner = Combiner(rewards, self.num_generations)
         # TRL adds columns of scores up; all but the last, the sum that we make, are for its log.

@@ -1,6 +1,7 @@
 """GPT-2 and DialoGPT: Conv1D layers, no padding token, no chat template."""
 
 import pytest
+import rollouts
 import torch
 from offline import make, place, run, spec
 from peft import PeftModel
@@ -12,6 +13,7 @@ from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.models.prepare import prepare
 from aligntune.models.save import save_policy
 from aligntune.models.source import locate
+from aligntune.train.policy import TRAINERS
 
 LORA = Peft(r=4, alpha=8)
 
@@ -104,3 +106,33 @@ def test_the_end_is_learned_in_fact(gpt2, tmp_path):
     out = trainer.model.eval().generate(**asked, max_new_tokens=20, do_sample=False)
     said = tokenizer.decode(out[0, asked["input_ids"].shape[1] :])
     assert said == f" the red cat{tokenizer.eos_token}"
+
+
+@pytest.mark.parametrize("algo", ["grpo", "ppo"])
+@pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
+def test_a_padded_prompt_is_scored_as_it_was_answered(gpt2, tmp_path, monkeypatch, algo, peft):
+    """Learned positions start behind the padding, as they do while sampling; also the reference's
+    and the critic's."""
+    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: lambda s: [1.0] * len(s))
+    weight = {"kl_coef": 0.1} if algo == "ppo" else {"beta": 0.1}
+    wanted = rollouts.spec(algo, peft, max_length=60, max_completion_length=6, **weight)
+    trainer = rollouts.make(TRAINERS[algo], gpt2, wanted, place(tmp_path))
+    if algo == "ppo":
+        torch.nn.init.normal_(trainer.critic.head.weight)
+    ids = torch.arange(10, 30)[None]
+    padded = torch.nn.functional.pad(ids, (7, 0), value=trainer.processing_class.pad_token_id)
+    found = []
+    for tokens in (ids, padded):
+        mask = (torch.arange(tokens.size(1)) >= tokens.size(1) - 20).long()[None]
+        models = (
+            [trainer.model] if trainer.ref_model is None else [trainer.model, trainer.ref_model]
+        )
+        with torch.no_grad():
+            scores = []
+            for model in models:
+                scores.append(trainer._get_per_token_logps_and_entropies(model, tokens, mask, 6)[0])
+                scores += [trainer._values] if getattr(trainer, "_values", None) is not None else []
+        found.append(scores)
+    assert len(found[0]) == 1 + (peft is None) + (algo == "ppo")
+    for plain, shifted in zip(*found, strict=True):
+        assert torch.allclose(plain, shifted, atol=1e-5)
