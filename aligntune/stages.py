@@ -242,6 +242,19 @@ def _reward_sources(config: TrainSlice | EvaluateSlice) -> dict[str, str]:
     return {name: digest for name, digest in found.items() if digest}
 
 
+def _train_sources(config: TrainSlice) -> dict[str, str]:
+    found = _reward_sources(config)
+    start = config.train.bolt.warm_start if config.train.bolt else None
+    if start:
+        from aligntune.digest import sha256
+
+        file = Path(start).expanduser()
+        if not file.is_file():
+            raise ConfigError(f"train.bolt.warm_start: there is no file {start!r}")
+        found["bolt.warm_start"] = f"sha256:{sha256(file)}"
+    return found
+
+
 def _pinned(work: Work) -> tuple[Reward, ...]:
     """The rewards, with the models of the hub replaced by the directories they are loaded to."""
     from aligntune.rewards.sources import local
@@ -278,7 +291,7 @@ KINDS: dict[str, Kind] = {
             3 if algo in ONLINE else 2,
             TrainSlice,
             _train,
-            _reward_sources,
+            _train_sources,
             libraries=_TRAINER,
             trains=True,
         )

@@ -9,7 +9,7 @@ from aligntune.config.document import KeyPath
 from aligntune.config.presets import LOSS_TYPES, PRESETS, alone, is_dual, resolved, used
 from aligntune.config.rewards import GUESSED, Reward
 from aligntune.config.run import RunConfig
-from aligntune.config.train import Peft, Train
+from aligntune.config.train import Bolt, Peft, Train
 
 _INSTEAD: dict[tuple[str, str], str] = {
     ("beta", "ppo"): "kl_coef",
@@ -276,12 +276,29 @@ def _online(at: KeyPath, algo: Algo, train: Train) -> Iterator[Problem]:
             "`scale_rewards` to group or none, or `max_resampling` to 0",
         )
     yield from _mirror(at, train)
-    if train.bolt and train.bolt.rho_min > train.bolt.rho_max:
+    if algo == "bolt":
+        yield from _bolt(at, train)
+
+
+def _bolt(at: KeyPath, train: Train) -> Iterator[Problem]:
+    section = train.bolt or Bolt()
+    if section.rho_min > section.rho_max:
         yield Problem((*at, "bolt", "rho_min"), "must not be more than `rho_max`")
-    if algo == "bolt" and train.scale_rewards == "group":
+    if train.scale_rewards == "group":
         yield Problem(
             (*at, "scale_rewards"),
             "bolt compares with a prompt's history and not with its group; use batch or none",
+        )
+    if section.tracker:
+        return
+    for name in ("curriculum", "warm_start"):
+        if getattr(section, name):
+            message = "needs the beliefs that `tracker: false` does not keep; remove one of them"
+            yield Problem((*at, "bolt", name), message)
+    if train.num_generations == 1:
+        yield Problem(
+            (*at, "num_generations"),
+            "without a tracker an answer is compared with others to its prompt; set at least 2",
         )
 
 

@@ -4,7 +4,7 @@ A setting without a default here has one per algorithm, in `presets`. Settings t
 does not have are left out of what its stage sees.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -54,6 +54,11 @@ class Counterfactual(Strict):
     """Weight of the least important ones."""
     answer_weight: float = Field(1.5, gt=0)
     """Weight of the answer's own tokens."""
+    answer_markers: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        ("final answer", "####", "\\boxed{"), min_length=1
+    )
+    """What an answer begins with, small letters or capitals; the first that occurs counts. Without
+    one in it all tokens of a completion weigh the same."""
     max_spans: int = Field(10, ge=1)
     """At most this many spans are masked per answer, one forward pass each."""
     span_credit: Literal["full", "per_token"] = "full"
@@ -71,6 +76,12 @@ class Bolt(Strict):
     """Policy drift, mean absolute log-ratio per token, at which half would be forgotten."""
     prior: float = Field(0.5, gt=0)
     """Successes and failures that a prompt starts with."""
+    tracker: bool = True
+    """false compares with the visit's own answers alone, by the mean of each group: the base that
+    bolt is held against."""
+    warm_start: str | None = Field(None, min_length=1)
+    """Beliefs to start with: the `bolt.json` of another run's checkpoint, or a jsonl file with a
+    `prompt`, as text or as messages, and the `rewards` that some answers to it got."""
     curriculum: bool = False
     """Prefer prompts that are neither solved nor hopeless."""
     curriculum_floor: float = Field(0.05, gt=0, le=1)

@@ -44,6 +44,13 @@ def updated(belief: Belief, rewards: Sequence[float], keep: float) -> Belief:
     return Belief(keep * belief.total + sum(rewards), keep * belief.mass + len(rewards))
 
 
+def warm(rewards: Sequence[float], *, mass: float, prior: float, low: float, high: float) -> Belief:
+    """The belief to start with after `rewards` of another policy, in [low, high]: their smoothed
+    mean, which is worth `mass` rewards however many they are (SPO's appendix: 1/2 and 8)."""
+    smoothed = (sum(rewards) + prior * (low + high)) / (len(rewards) + 2 * prior)
+    return Belief(mass * smoothed, mass)
+
+
 def kept(drift: float, *, half_life: float, least: float, most: float) -> float:
     """The share of a prompt's history that still holds for a policy that moved by `drift`.
 

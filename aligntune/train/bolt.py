@@ -3,7 +3,8 @@
 One answer per prompt is enough. With more, the others of the visit are part of the baseline.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,15 @@ from aligntune.train.memory import Curriculum, Memory, Visit, prompt_key
 from aligntune.train.refill import Batch
 from aligntune.train.rollout import Rollout
 from aligntune.train.scoring import completion_logps
+from aligntune.train.warm import warm_start
+
+LOG = logging.getLogger(__name__)
 
 FILE = "bolt.json"
+EASY, HARD = 0.8, 0.2
+"""Success rates above and below which there is little to learn from a prompt."""
+NO_NEWS = 0.05
+"""A reward that is this close to what was expected."""
 DIGITS = 4
 """Of the log-probabilities kept: far below any drift that matters."""
 
@@ -41,11 +49,17 @@ class BoltTrainer(Rollout):
                 "train.scale_rewards: bolt compares with the past, not within a group; use batch "
                 "or none"
             )
-        super().__init__(settings, **kwargs)
         self._section = settings.bolt or Bolt()
         self.memory = Memory(self._section.prior)
+        super().__init__(settings, **kwargs)
+        if self._section.warm_start:
+            keys = [prompt_key(prompt) for prompt in self.train_dataset["prompt"]]
+            self.memory.state = warm_start(self._section, keys)
+            LOG.info("bolt starts with beliefs about %d of %d prompts", len(self.memory), len(keys))
 
     def shape_rollout(self, out: Batch, rewards: Tensor, inputs: list[dict[str, Any]]) -> Batch:
+        if not self._section.tracker:
+            return out
         own = [prompt_key(row["prompt"]) for row in inputs]
         seen = self._seen(out, own)
         # All processes take in the same rewards in the same order, so that they go on alike.
@@ -90,7 +104,7 @@ class BoltTrainer(Rollout):
         """Rewards less their baselines, by what was known before this visit, which is then taken
         in. NaN where no reward could judge. (N,) -> (N,)"""
         section, raw = self._section, torch.full_like(scores, torch.nan)
-        shares, values, new = [], [], 0
+        shares, values, found, new = [], [], [], 0
         for key, rows in _visits(keys, scores):
             drift, last = seen[key]
             share = kept(
@@ -105,9 +119,11 @@ class BoltTrainer(Rollout):
             new += key not in self.memory
             shares.append(share)
             values.append(belief.value)
+            found.append(sum(rewards) / len(rewards))
             self.memory.visit(key, rewards, share, last)
         drifts = [one.drift for one in seen.values() if one.drift is not None]
         self._measure(values, shares, drifts, new)
+        self._judge_beliefs(values, found, raw)
         return raw
 
     def _seen(self, out: Batch, own: Sequence[str]) -> dict[str, Seen]:
@@ -159,6 +175,26 @@ class BoltTrainer(Rollout):
         }
         if drifts:
             measured["drift"] = sum(drifts) / len(drifts)
+        self._log(measured)
+
+    def _judge_beliefs(self, values: Sequence[float], found: Sequence[float], raw: Tensor) -> None:
+        """Log how good the beliefs are and what they leave to learn: how far they are from the
+        rewards that then came, prompts by how sure a success is, and rewards that are no news."""
+        if not values:
+            return
+        low, high = self.memory.state.low, self.memory.state.high
+        rates = (torch.tensor(values) - low) / (high - low)
+        judged = raw[~raw.isnan()]
+        self._log(
+            {
+                "error": float((torch.tensor(values) - torch.tensor(found)).abs().mean()),
+                "easy": float((rates > EASY).float().mean()),
+                "hard": float((rates < HARD).float().mean()),
+                "no_news": float((judged.abs() < NO_NEWS).float().mean()),
+            }
+        )
+
+    def _log(self, measured: Mapping[str, float]) -> None:
         for name, value in measured.items():
             self._metrics["train"][f"baseline/{name}"].append(value)
 

@@ -54,7 +54,12 @@ class CounterfactualTrainer(Rollout):
     def _layout(self, ids: list[int]) -> Layout | None:
         if ids and ids[-1] in self.eos_token_ids:
             ids = ids[:-1]
-        return layout(ids, self._tokenizer.decode, max_spans=self._section.max_spans)
+        return layout(
+            ids,
+            self._tokenizer.decode,
+            markers=self._section.answer_markers,
+            max_spans=self._section.max_spans,
+        )
 
     def _drops(self, out: Batch, layouts: Sequence[Layout | None]) -> list[list[float]]:
         """For each completion and span by how many nats masking the span makes the answer less

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 Span = tuple[int, int]
 
-ANSWER = (re.compile(r"final answer", re.IGNORECASE), re.compile("####"), re.compile(r"\\boxed\{"))
-"""What an answer begins with; the first of these that occurs counts, where it first occurs."""
 
 _NUMBER = r"\$?\d[\d,]{0,20}(?:\.\d{1,20})?%?"
 # Bounded, so that a long row of sums is not searched again from each of its numbers.
@@ -62,13 +60,21 @@ def pieces(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[t
 
 
 def layout(
-    ids: Sequence[int], decode: Callable[[Sequence[int]], str], *, max_spans: int
+    ids: Sequence[int],
+    decode: Callable[[Sequence[int]], str],
+    *,
+    markers: Sequence[str],
+    max_spans: int,
 ) -> Layout | None:
-    """The layout of a completion without its end of sequence; None if it has no answer marker,
-    or nothing before the marker."""
+    """The layout of a completion without its end of sequence.
+
+    `markers` are what an answer begins with, in either case; the first of them that occurs counts,
+    where it first occurs. None without any, or with nothing before it.
+    """
     cut = pieces(ids, decode)
     text = "".join(piece for _, piece in cut)
-    marker = next((match for pattern in ANSWER if (match := pattern.search(text))), None)
+    patterns = (re.compile(re.escape(marker), re.IGNORECASE) for marker in markers)
+    marker = next((match for pattern in patterns if (match := pattern.search(text))), None)
     if marker is None:
         return None
     tokens = _Tokens(cut)

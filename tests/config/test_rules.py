@@ -106,6 +106,18 @@ CONTRADICTIONS = [
         "train.bolt.rho_min",
         "rho_max",
     ),
+    (
+        "bolt",
+        {"train": {"bolt": {"tracker": False, "curriculum": True}}},
+        "train.bolt.curriculum",
+        "tracker: false",
+    ),
+    (
+        "bolt",
+        {"train": {"bolt": {"tracker": False}, "num_generations": 1}},
+        "train.num_generations",
+        "at least 2",
+    ),
     ("bolt", {"train": {"scale_rewards": "group"}}, "train.scale_rewards", "use batch or none"),
     (
         "gbmpo",

@@ -9,10 +9,11 @@ from aligntune.losses.baseline import (
     kept,
     leave_one_out,
     updated,
+    warm,
     whitened,
 )
 
-WARM = Belief(total=8 * 3.5 / 9, mass=8.0)
+WARM = warm([1.0] * 3 + [0.0] * 5, mass=1 / (1 - 0.875), prior=0.5, low=0.0, high=1.0)
 """Three of eight successes, smoothed, worth eight rewards."""
 
 
@@ -20,6 +21,11 @@ def test_a_warm_start_has_the_papers_values():
     assert WARM.total == pytest.approx(3.111111, abs=1e-6)
     assert WARM.mass - WARM.total == pytest.approx(4.888889, abs=1e-6)
     assert WARM.value == pytest.approx(0.388889, abs=1e-6)
+
+
+def test_a_warm_start_is_on_the_scale_of_the_rewards():
+    belief = warm([-1.0, 3.0], mass=4.0, prior=0.5, low=-1.0, high=3.0)
+    assert (belief.value, belief.mass) == (1.0, 4.0)
 
 
 @pytest.mark.parametrize(

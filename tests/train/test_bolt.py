@@ -1,6 +1,7 @@
 """BOLT: what is remembered of each prompt, and learning from it."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,9 +10,11 @@ import torch
 from rollouts import ROWS, curve, gain, make, place, run, spec
 
 from aligntune.config.train import Bolt
-from aligntune.errors import ConfigError, Interrupted, ResourceError
+from aligntune.errors import ConfigError, DataError, Interrupted, ResourceError
 from aligntune.losses.baseline import curriculum
+from aligntune.stages import KINDS
 from aligntune.train.memory import Curriculum, Memory, Visit, prompt_key
+from aligntune.train.online import online_trainer
 from aligntune.train.policy import TRAINERS
 
 NAN = float("nan")
@@ -167,6 +170,85 @@ def test_evaluation_teaches_the_memory_nothing(tiny_model, tmp_path):
     before = trainer.memory.state.model_dump_json()
     trainer.evaluate()
     assert trainer.memory.state.model_dump_json() == before
+
+
+def test_without_its_tracker_it_is_the_base_algorithm(tiny_model, tmp_path):
+    settings = {"max_steps": 4, "num_generations": 4, "num_iterations": 2}
+    bare = spec("bolt", bolt=Bolt(tracker=False), **settings)
+    ours = run(TRAINERS["bolt"], tiny_model, bare, place(tmp_path / "ours"))
+    theirs = run(online_trainer, tiny_model, bare, place(tmp_path / "theirs"))
+    for name in ("train/loss", "train/grad_norm", "train/reward"):
+        assert curve(place(tmp_path / "ours"), name) == curve(place(tmp_path / "theirs"), name)
+    got, expected = ours.model.state_dict(), theirs.model.state_dict()
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+    run(TRAINERS["bolt"], tiny_model, spec("bolt", **settings), place(tmp_path / "tracked"))
+    assert curve(place(tmp_path / "tracked"), "train/loss") != curve(
+        place(tmp_path / "ours"), "train/loss"
+    )
+
+
+def test_what_the_beliefs_are_worth_is_logged(trainer):
+    visit(trainer, [1.0, 0.5], [HELLO, [{"role": "user", "content": "bye"}]])
+    logged = {name: trainer._metrics["train"][f"baseline/{name}"] for name in
+              ("error", "easy", "hard", "no_news")}  # fmt: skip
+    assert logged == {"error": [0.25], "easy": [0.0], "hard": [0.0], "no_news": [0.5]}
+
+
+def warm(tiny_model, folder, text):
+    file = folder / "start"
+    file.write_text(text)
+    section = Bolt(warm_start=str(file))
+    wanted = spec("bolt", bolt=section, num_generations=2, per_device_batch_size=4)
+    return make(TRAINERS["bolt"], tiny_model, wanted, place(folder / "warm"))
+
+
+def test_beliefs_come_from_answers_that_were_tried_before(tiny_model, tmp_path):
+    known, other = ROWS[0]["prompt"], [{"role": "user", "content": "never asked"}]
+    lines = [
+        {"prompt": known, "rewards": [1, 0, 1]},
+        {"prompt": known[0]["content"], "rewards": [1, 0, 0, 0, 0]},
+        {"prompt": other, "rewards": [1]},
+    ]
+    memory = warm(tiny_model, tmp_path, "\n".join(map(json.dumps, lines))).memory
+    assert len(memory) == 1
+    belief = memory.belief(prompt_key(known))
+    assert (belief.total, belief.mass) == pytest.approx((8 * 3.5 / 9, 8.0))
+
+
+def test_beliefs_come_from_another_runs_checkpoint(tiny_model, tmp_path, trainer):
+    visit(trainer, [1.0, 0.5], [ROWS[0]["prompt"], HELLO])
+    trainer.memory.save(tmp_path / "bolt.json")
+    memory = warm(tiny_model, tmp_path, (tmp_path / "bolt.json").read_text()).memory
+    key = prompt_key(ROWS[0]["prompt"])
+    assert memory.belief(key) == trainer.memory.belief(key)
+    assert memory.last(key) is None
+    assert prompt_key(HELLO) not in memory
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"prompt": "never asked", "rewards": [1]}', "knows none of the 16 training prompts"),
+        ('{"prompt": "say red"}', "start:1: no `prompt` and list of `rewards`"),
+        ('{"prompt": "say red", "rewards": ["x"]}', "start:1"),
+        ("[]\n", "start:1"),
+    ],
+)
+def test_a_start_that_helps_nothing_is_an_error(tiny_model, tmp_path, text, said):
+    with pytest.raises(DataError, match=re.escape(said)):
+        warm(tiny_model, tmp_path, text)
+
+
+def test_another_start_is_another_stage(tmp_path):
+    file = tmp_path / "start.jsonl"
+    wanted = spec("bolt", rewards=(), bolt=Bolt(warm_start=str(file)))
+    with pytest.raises(ConfigError, match="there is no file"):
+        KINDS["bolt"].sources(wanted)
+    found = []
+    for text in ("a", "b"):
+        file.write_text(text)
+        found.append(KINDS["bolt"].sources(wanted)["bolt.warm_start"])
+    assert found[0] != found[1]
 
 
 def test_a_group_is_not_the_unit_of_scale(tiny_model, tmp_path):

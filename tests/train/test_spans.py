@@ -6,15 +6,17 @@ import time
 import pytest
 from tiny import build_tokenizer
 
+from aligntune.config.train import Counterfactual
 from aligntune.train.spans import ARITHMETIC, layout, pieces
 
 TOKENIZER = build_tokenizer(vocab_size=400, context=512)
+MARKERS = Counterfactual().answer_markers
 
 
-def found(text, max_spans=10):
+def found(text, max_spans=10, markers=MARKERS):
     """The answer, the spans and the formatting tokens, as text."""
     ids = TOKENIZER.encode(text)
-    where = layout(ids, TOKENIZER.decode, max_spans=max_spans)
+    where = layout(ids, TOKENIZER.decode, markers=markers, max_spans=max_spans)
     if where is None:
         return None
     spans = [TOKENIZER.decode(ids[start:end]) for start, end in where.spans]
@@ -36,6 +38,11 @@ def found(text, max_spans=10):
 )
 def test_the_answer_begins_with_its_marker(text, answer):
     assert found(text)[0].strip() == answer.strip()
+
+
+def test_markers_of_ones_own_are_words_and_no_patterns():
+    assert found("so (a+b) it is: 42", markers=("(A+B)",))[0].strip() == "(a+b) it is: 42"
+    assert found("the final answer is 3", markers=("####",)) is None
 
 
 @pytest.mark.parametrize("text", ["no marker at all", "#### 42", "", "final answer"])
