@@ -1,5 +1,9 @@
 """Rewards for the form of an answer: obvious texts, and texts that would fool a shortcut."""
 
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
 import pytest
 
 from aligntune.config.rewards import Reward
@@ -184,9 +188,22 @@ def test_json_by_the_rows_schema():
         score("json_schema", "3", columns={"schema": {"type": "number or so"}})
 
 
-def test_a_schema_elsewhere_is_not_fetched():
-    with pytest.raises(ConfigError, match=r"refers to Unresolvable: http://127\.0\.0\.1/x"):
-        score("json_schema", "3", schema={"$ref": "http://127.0.0.1/x"})
+def test_a_schema_elsewhere_is_not_fetched(tmp_path):
+    (tmp_path / "any.json").write_text("{}")
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            asked.append(arguments)
+
+    serve = partial(Handler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/any.json"
+        with pytest.raises(ConfigError, match=f"refers to Unresolvable: {address}"):
+            score("json_schema", "3", schema={"$ref": address})
+        server.shutdown()
+    assert asked == []
 
 
 @pytest.mark.parametrize(
