@@ -288,7 +288,7 @@ KINDS: dict[str, Kind] = {
     "data": Kind(4, DataSlice, _data, _data_sources, ("transformers",), network=True),
     **{
         algo: Kind(
-            3 if algo in ONLINE else 2,
+            4 if algo in ONLINE else 2,
             TrainSlice,
             _train,
             _train_sources,
@@ -297,7 +297,7 @@ KINDS: dict[str, Kind] = {
         )
         for algo in ALGOS
     },
-    "evaluate": Kind(3, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
+    "evaluate": Kind(4, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
     "register": Kind(1, RegisterSlice, _with_mlflow(_register), network=True),
     "push": Kind(1, PushSlice, _push, network=True),
 }
