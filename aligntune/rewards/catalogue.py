@@ -32,6 +32,8 @@ class Known:
     """The score is 1 less the model's."""
     probed: bool = False
     """Called once without samples when a config is checked: it says what this machine lacks."""
+    outside: bool = False
+    """Other processes do its work, so that other rewards can run at the same time."""
 
 
 REWARDS: dict[str, Known] = {
@@ -83,6 +85,7 @@ REWARDS: dict[str, Known] = {
         "1 where it equals the row's answer as a number or a formula",
         "correctness",
         needs="answer; math-verify for formulas",
+        outside=True,
     ),
     "gsm8k": Known(
         f"{_HERE}.answers:gsm8k",
@@ -111,6 +114,7 @@ REWARDS: dict[str, Known] = {
         "correctness",
         needs="reasoning-gym, columns task and metadata",
         probed=True,
+        outside=True,
     ),
     "bleu": Known(
         f"{_HERE}.overlap:bleu",
@@ -139,6 +143,7 @@ REWARDS: dict[str, Known] = {
         "correctness",
         needs="column tests, bubblewrap",
         probed=True,
+        outside=True,
     ),
     "semantic_similarity": Known(
         f"{_HERE}.embedding:judge",

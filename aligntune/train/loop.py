@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def fit(
 def _judges(trainer: Any, spec: TrainSlice) -> list[Judge]:
     """The rewards that are optimised, or else those that are only shown."""
     if spec.algo in ONLINE:
-        return list(trainer.reward_funcs)
+        return [unwrap(function) for function in trainer.reward_funcs]
     return judges(spec.shown_rewards, trainer.model, trainer.processing_class)
 
 

@@ -11,6 +11,7 @@ from trl.rewards import get_soft_overlong_punishment
 from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Train, Vllm
 from aligntune.errors import ConfigError, DataError
+from aligntune.train.at_once import at_once
 from aligntune.train.guard import Watch
 from aligntune.train.judge import judges
 from aligntune.train.loop import Setting, arguments
@@ -58,7 +59,10 @@ def online_trainer(
         rewards=spec.rewards,
         model=model,
         args=config,
-        reward_funcs=[*judges(spec.rewards, model, tokenizer), *_punishments(settings)],
+        reward_funcs=[
+            *at_once(judges(spec.rewards, model, tokenizer), spec.rewards),
+            *_punishments(settings),
+        ],
         train_dataset=prompts,
         eval_dataset=measured or None,
         processing_class=tokenizer,
