@@ -3,7 +3,8 @@
 bubblewrap gives it namespaces without a network, without the host's files and with a tree of
 processes that dies as one. Limits that the kernel holds it to are set inside, under a user id that
 no other run has, since root is exempt from the limit on processes. Output goes to a file with a
-limit, so that a flood fills neither memory nor disk.
+limit, so that a flood fills neither memory nor disk. What the kernel is asked goes through a filter
+(`seccomp`).
 """
 
 import os
@@ -20,6 +21,7 @@ from itertools import count
 from typing import Any
 
 from aligntune.errors import ConfigError
+from aligntune.rewards import seccomp
 
 OUTPUT = 1 << 20
 """Bytes that a program may write: to its output, and to any file."""
@@ -61,14 +63,19 @@ def run(program: str, stdin: str, call: str, seconds: float, limits: Limits) -> 
     """
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)  # a run without bubblewrap has another user's id
-        with _filled(program) as code, _filled(stdin) as given, tempfile.TemporaryFile() as out:
-            command = _command(code.fileno(), call, seconds, limits)
+        with (
+            _filled(program.encode("utf-8", "replace")) as code,
+            _filled(seccomp.program() or b"") as calls,
+            _filled(stdin.encode("utf-8", "replace")) as given,
+            tempfile.TemporaryFile() as out,
+        ):
+            command = _command(code.fileno(), calls.fileno(), call, seconds, limits)
             process = subprocess.Popen(
                 command,
                 stdin=given,
                 stdout=out,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[code.fileno()],
+                pass_fds=[code.fileno(), calls.fileno()],
                 start_new_session=True,
                 cwd=folder,
                 env={"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"},
@@ -104,10 +111,10 @@ def available() -> bool:
     return (run("print(6 * 7)", "", "", 20, Limits()) or "").strip() == "42"
 
 
-def _filled(text: str) -> Any:
+def _filled(content: bytes) -> Any:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     os.fchmod(file.fileno(), 0o644)  # read under another id
-    file.write(text.encode("utf-8", "replace"))
+    file.write(content)
     file.flush()
     file.seek(0)
     return file
@@ -127,7 +134,7 @@ def _identity(limits: Limits) -> dict[str, Any]:
     return {"user": user, "group": user, "extra_groups": []}
 
 
-def _command(code: int, call: str, seconds: float, limits: Limits) -> list[str]:
+def _command(code: int, calls: int, call: str, seconds: float, limits: Limits) -> list[str]:
     python = os.path.realpath(sys.executable)
     numbers = (limits.memory << 20, int(seconds) + 1, OUTPUT, _processes(limits), _FILES, 0)
     # -S: no site-packages, which also saves time.
@@ -135,7 +142,7 @@ def _command(code: int, call: str, seconds: float, limits: Limits) -> list[str]:
     if not limits.isolated:
         return [_plain_python(python), *harness, f"/dev/fd/{code}", call, *map(str, numbers)]
     return [
-        *_namespaces(code),
+        *_namespaces(code, calls),
         *_dropped(),
         python,
         *harness,
@@ -157,7 +164,7 @@ def _processes(limits: Limits) -> int:
     return resource.getrlimit(resource.RLIMIT_NPROC)[0]
 
 
-def _namespaces(code: int) -> list[str]:
+def _namespaces(code: int, calls: int) -> list[str]:
     root = os.geteuid() == 0
     shared = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     links = [
@@ -176,6 +183,7 @@ def _namespaces(code: int) -> list[str]:
         "--perms", "0755", "--size", "4096", "--tmpfs", "/dev/shm",
         "--perms", "0444", "--ro-bind-data", str(code), "/program.py",
         "--remount-ro", "/", "--chdir", "/tmp",
+        *(["--seccomp", str(calls)] if seccomp.program() else []),
         *(["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
           if root else []),
         "--",

@@ -50,7 +50,7 @@ def test_two_that_sleep_take_as_long_as_one_and_give_the_same(tiny_model, tmp_pa
     for quick, slow in zip(
         curve(together, "train/time/reward"), curve(alone, "train/time/reward"), strict=True
     ):
-        assert 0.5 < quick < 0.95 < 1.0 < slow
+        assert 0.5 < quick < slow - 0.25
 
 
 def test_a_failure_in_one_is_heard(tiny_model, tmp_path):
