@@ -17,6 +17,10 @@ from typing import Any
 
 from aligntune.errors import ConfigError
 
+_NAMES = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
+_SHARED = {name: os.environ[name] for name in _NAMES if name in os.environ}
+"""What a process needs of our environment. It evaluates what a policy wrote: no token is there."""
+
 
 class Pool:
     """Processes of `serve` that answer requests of one kind."""
@@ -78,7 +82,7 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             encoding="utf-8",
             errors="replace",
-            env=os.environ | {"PYTHONPATH": path},
+            env=_SHARED | {"PYTHONPATH": path},
         )
         if self._line() != "ready":
             self.close()

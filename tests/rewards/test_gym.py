@@ -16,6 +16,9 @@ from aligntune.rewards.workers import pool
 
 INSTALLED = find_spec("reasoning_gym") is not None
 FACTORY = """
+import os
+
+
 class Gcd:
     def score_answer(self, answer, entry):
         return 1.0
@@ -24,6 +27,8 @@ class Gcd:
 class Toy:
     def score_answer(self, answer, entry):
         print("noise")
+        if answer == "token":
+            return float("HF_TOKEN" in os.environ)
         if answer == "endless":
             while True:
                 pass
@@ -93,6 +98,11 @@ class TestStandIn:
         judge = scorer(Reward(reward_type="reasoning_gym", params={"seconds": 0.3}))
         texts = ("4", "endless", "4")
         assert judge([Sample("", text, "4", columns=TOY) for text in texts]) == [1, 0, 1]
+
+    def test_a_scorer_sees_no_secret_of_ours(self, monkeypatch):
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        pool.cache_clear()
+        assert score("token", TOY) == 0
 
     @pytest.mark.parametrize(
         ("columns", "answer"),

@@ -5,7 +5,9 @@ import torch
 from tiny import build_tokenizer
 
 from aligntune.config.rewards import Reward
+from aligntune.config.run import RunConfig
 from aligntune.errors import ConfigError
+from aligntune.needs import problems
 from aligntune.rewards import check, scorer
 from aligntune.rewards.types import Sample
 
@@ -117,6 +119,19 @@ def test_similarity_is_the_cosine_of_mean_states_whatever_the_batch(tmp_path):
         assert found[:2] == pytest.approx([expected, 1], abs=1e-5)
         assert found[3:] == [0, None]
         assert found[2] is not None
+
+
+def test_a_config_with_an_embedding_model_is_valid(tmp_path):
+    _encoder(tmp_path)
+    config = RunConfig.model_validate(
+        {
+            "algo": "dpo",
+            "model": {"name_or_path": "owner/model"},
+            "datasets": [{"name": "arithmetic:"}],
+            "rewards": [{"reward_type": "semantic_similarity", "model_name": str(tmp_path)}],
+        }
+    )
+    assert problems(config) == []
 
 
 def test_similarity_refuses_what_it_cannot_do(tmp_path):
