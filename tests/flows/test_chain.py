@@ -20,7 +20,7 @@ sft:
   datasets: [{{name: "arithmetic:", params: {{count: 24, seed: 1}}}}]
   train: {{per_device_batch_size: 4, max_steps: 4, learning_rate: 1e-3}}
 datasets: [{{name: "arithmetic:", params: {{count: 24, seed: 2}}}}]
-rewards: [{{reward_type: length, params: {{min_length: 1, max_length: 20}}}}, {{reward_type: math}}]
+rewards: [{{reward_type: length, params: {{min_length: 2, max_length: 2}}}}, {{reward_type: math}}]
 train: {{per_device_batch_size: 8, max_steps: 3, max_completion_length: 8, learning_rate: 1e-3}}
 evaluation:
   datasets: [{{name: "arithmetic:", split: test, params: {{count: 6, seed: 3}}}}]
