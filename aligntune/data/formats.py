@@ -208,10 +208,23 @@ def _renamed(row: Row, names: Iterable[tuple[str, str]]) -> Row:
 
 
 def _extra(columns: Row) -> Row:
-    """The columns as JSON, without what JSON cannot hold, such as the bytes of an image."""
+    """The columns as JSON, without what JSON cannot hold, such as the bytes of an image.
+
+    What is in `extra` already are columns of the source that canonical rows were made of.
+    """
+    earlier = _object(columns.get(EXTRA))
+    columns = {name: columns[name] for name in columns if not earlier or name != EXTRA} | earlier
     kept = {name: encoded for name, value in sorted(columns.items()) if (encoded := _json(value))}
     listed = (f"{json.dumps(name, ensure_ascii=False)}:{encoded}" for name, encoded in kept.items())
     return {EXTRA: "{" + ",".join(listed) + "}"} if kept else {}
+
+
+def _object(value: Any) -> Row:
+    try:
+        found = orjson.loads(value) if isinstance(value, str) else None
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _json(value: Any) -> str:

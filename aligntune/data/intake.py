@@ -173,6 +173,7 @@ def _limit(share: float, account: Account) -> int:
     errors more.
     """
     chosen_rows = account.sampled
-    sampled = chosen_rows < account.source.rows.count
+    source = account.source
+    sampled = source.dataset.streaming or chosen_rows < source.rows.count
     slack = 3 * math.sqrt(chosen_rows * share * (1 - share)) if sampled else 0
     return int(chosen_rows * share + slack)

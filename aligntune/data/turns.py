@@ -145,7 +145,7 @@ def _messages(item: Any, column: str) -> list[Message]:
     made = _message(item, column)
     if made["role"] == "assistant":
         made |= {name: item[name] for name in THOUGHTS if item.get(name)}
-        if item.get(WEIGHT) == 0:
+        if item.get(WEIGHT) in (0, UNLEARNED):
             made[WEIGHT] = UNLEARNED
     return [made]
 

@@ -23,6 +23,23 @@ DEFAULTS = {
     "seed": 42,
 }
 
+PREPARE = """
+import json, sys
+from pathlib import Path
+from aligntune.config.slices import DataSlice
+from aligntune.data.prepare import Place, prepare
+from aligntune.data.sources import fingerprint
+found = []
+for number, item in enumerate(json.loads(sys.argv[1])):
+    out = Path(f"out-{number}")
+    out.mkdir()
+    spec = DataSlice.model_validate(json.loads(sys.argv[2]) | {"datasets": [item]})
+    made = prepare(spec, {"datasets[0]": fingerprint(spec.datasets[0])}, Place(out))
+    found.append(made.facts["sources"][0])
+print(json.dumps(found))
+"""
+"""For a process of its own: facts of each dataset in argv[1], with the slice in argv[2]."""
+
 
 class Result:
     """What the data stage wrote."""

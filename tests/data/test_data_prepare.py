@@ -543,6 +543,23 @@ def test_other_columns_are_kept_for_rewards(run_stage, write_jsonl):
     assert json.loads(made.train[0]["extra"]) == {"level": 3}
 
 
+def test_what_the_stage_wrote_is_a_source_like_any_other(run_stage, write_jsonl):
+    call = {"name": "f", "arguments": {"x": 1}}
+    turns = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "tool_calls": [call], "content": None},
+        {"role": "tool", "name": "f", "content": "2"},
+        {"role": "assistant", "content": "a", "thinking": "hm", "weight": 0},
+        {"role": "user", "content": "r"},
+        {"role": "assistant", "content": "b"},
+    ]
+    row = {"messages": turns, "functions": [{"name": "f"}], "level": 3, "answer": "b"}
+    first = run_stage({"name": write_jsonl([row])})
+    again = run_stage({"name": str(first.out / "train.parquet")})
+    assert again.train == first.train
+    assert again.facts["digests"] == first.facts["digests"]
+
+
 def corrupted():
     """Lines of a jsonl file, and by number why they are dropped."""
     good = [json.dumps({"id": n, "prompt": f"q{n}", "completion": f"a{n}"}) for n in range(1000)]

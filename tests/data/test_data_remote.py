@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from data.conftest import DEFAULTS, PREPARE
 from loopback_hub import LoopbackHub
 
 READ = """
@@ -38,9 +39,13 @@ def lines(text, count):
 
 def read(hub, tmp_path, *datasets, **environment):
     """What a process of its own, in `tmp_path`, reads of each: [fingerprint, every other row]."""
+    return told(hub, tmp_path, [READ, json.dumps(datasets)], environment)
+
+
+def told(hub, tmp_path, program, environment):
     tmp_path.mkdir(exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-c", READ, json.dumps(datasets)],
+        [sys.executable, "-c", *program],
         env={
             **os.environ,
             **hub.env(tmp_path),
@@ -166,3 +171,14 @@ def test_a_streamed_sample_is_seeded_and_reads_no_more_than_it_needs(hub, tmp_pa
     assert len(first[1]) == 3
     fetched = sum(hub.count("GET", rf"resolve/.*part-{n}\.") > 0 for n in range(40))
     assert fetched < 40
+
+
+def test_a_streamed_sample_may_hold_more_bad_rows_than_its_source(hub, tmp_path):
+    """As any other small sample may; all that is read of it is what was drawn."""
+    rows = [{"prompt": f"p{n}", "completion": "" if n == 7 else "c"} for n in range(50)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    hub.commit("dataset", "me/huge", {"train.jsonl": text.encode()})
+    streamed = {"name": "me/huge", "streaming": True, "max_samples": 50}
+    program = [PREPARE, json.dumps([streamed]), json.dumps(DEFAULTS)]
+    (found,) = told(hub, tmp_path, program, {})
+    assert (found["invalid"], found["kept"]) == (1, 49)

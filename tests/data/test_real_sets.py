@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from data.conftest import DEFAULTS
+from data.conftest import DEFAULTS, PREPARE
 from loopback_hub import LoopbackHub
 
 from aligntune.data.rows import question_of
@@ -93,21 +93,6 @@ ON_THE_HUB = [
     ),
     ({"name": "google/IFEval"}, 300, "prompt", 300),
 ]  # fmt: skip
-PREPARE = """
-import json, sys
-from pathlib import Path
-from aligntune.config.slices import DataSlice
-from aligntune.data.prepare import Place, prepare
-from aligntune.data.sources import fingerprint
-found = []
-for number, item in enumerate(json.loads(sys.argv[1])):
-    out = Path(f"out-{number}")
-    out.mkdir()
-    spec = DataSlice.model_validate(json.loads(sys.argv[2]) | {"datasets": [item]})
-    made = prepare(spec, {"datasets[0]": fingerprint(spec.datasets[0])}, Place(out))
-    found.append(made.facts["sources"][0])
-print(json.dumps(found))
-"""
 
 
 def test_under_their_hub_names_every_row_arrives(tmp_path):
