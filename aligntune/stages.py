@@ -285,7 +285,7 @@ KINDS: dict[str, Kind] = {
         ("transformers",),
         network=True,
     ),
-    "data": Kind(4, DataSlice, _data, _data_sources, ("transformers",), network=True),
+    "data": Kind(5, DataSlice, _data, _data_sources, ("transformers",), network=True),
     **{
         algo: Kind(
             4 if algo in ONLINE else 2,

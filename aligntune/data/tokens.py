@@ -70,7 +70,15 @@ def _texts(row: Row, task: TaskType, tokenizer: "PreTrainedTokenizerBase") -> li
         return render(tokenizer, prompt, to_answer=True, tools=tools)
 
     def answered(messages: list[Message]) -> str:
-        return render(tokenizer, messages, to_answer=False, tools=tools)
+        text = render(tokenizer, messages, to_answer=False, tools=tools)
+        if "tool_calls" in messages[-1]:
+            silent = {name: messages[-1][name] for name in ("role", "content")}
+            if text == render(tokenizer, [*messages[:-1], silent], to_answer=False, tools=tools):
+                raise DataError(
+                    "the model's chat template leaves out calls of tools, so there is nothing to "
+                    "learn; set model.chat_template, or take a model that calls tools"
+                )
+        return text
 
     if task == "conversation":
         messages: list[Message] = row["messages"]

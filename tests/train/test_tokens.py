@@ -118,7 +118,8 @@ def test_tools_and_calls_reach_the_template(tiny_model):
     tokenizer.chat_template = (
         "{% for t in tools or [] %}<{{ t.function.name }}>{% endfor %}"
         "{% for m in messages %}{{ m.role }}:{{ m.thinking }}{{ m.weight }}{{ m.content }}"
-        "{% for c in m.tool_calls or [] %}[{{ c.function.arguments.x }}]{% endfor %}\n{% endfor %}"
+        "{% for c in m.tool_calls or [] %}[{{ c.function.name }}{{ c.function.arguments.x }}]"
+        "{% endfor %}\n{% endfor %}"
     )
     call = {"type": "function", "function": {"name": "f", "arguments": {"x": "blue"}}}
     row = {
@@ -140,6 +141,18 @@ def test_tools_and_calls_reach_the_template(tiny_model):
     assert "blue" in text
     assert "green" in text
     assert "1" not in text
+
+
+def test_a_template_without_a_place_for_calls_does_not_teach_silence(tiny_model):
+    tokenizer = load_tokenizer(tiny_model)
+    call = {"type": "function", "function": {"name": "red", "arguments": {}}}
+    silent = {"role": "assistant", "content": "red", "tool_calls": json.dumps([call])}
+    prompt = [{"role": "user", "content": "red"}]
+    (lost,) = tokenized([{"messages": [*prompt, silent]}], "conversation", tokenizer)
+    assert "leaves out calls of tools" in lost
+    pair = {"prompt": prompt, "chosen": [silent], "rejected": TURNS[2:3]}
+    (lost,) = tokenized([pair], "preference", tokenizer)
+    assert "leaves out calls of tools" in lost
 
 
 def test_without_tokens_there_is_nothing_to_train_on(tiny_model, tmp_path):
