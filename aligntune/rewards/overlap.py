@@ -40,8 +40,8 @@ def rouge(
     """ROUGE F1 against the reference (Lin 2004), from 0 to 1; None for a row without a reference.
 
     `rougeL` is of the longest common subsequence of words, `rouge1` and `rouge2` of words and pairs
-    of words. Words are letters and digits in lower case; on English it equals the rouge-score
-    package without stemming.
+    of words. Words are letters and digits of any script, in lower case; on ASCII it equals the
+    rouge-score package without stemming.
     """
     score = _VARIANTS[variant]
     return [

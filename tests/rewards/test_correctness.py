@@ -39,6 +39,10 @@ def score(name, completion, answer, columns=None, **params):
         ("18", r"\boxed{18 \text{ eggs}}", 1),
         ("18", r"\boxed{18} or \boxed{19}", 0),
         ("18 eggs", "18", 1),
+        ("90", r"\boxed{90^\circ}", 1),
+        ("18", r"\boxed{18\text{ cm}^2}", 1),
+        ("2", r"\boxed{2x}", 0),
+        ("3", r"\boxed{3^{2}}", 0),
         ("x = 3", r"\boxed{3}", 1),
         ("3", r"\boxed{x = 3}", 1),
         (r"\text{even}", r"\boxed{Even}", 1),
@@ -112,6 +116,7 @@ def test_gsm8k_reads_the_reference_as_the_set_writes_it():
     texts = ["#### 72", "72", "It is 72.0 eggs", "#### 71\n", "72 or 73", "no"]
     assert [score("gsm8k", text, reference) for text in texts] == [1, 1, 1, 0, 0, 0]
     assert [score("gsm8k", text, reference, strict=True) for text in texts] == [1, 0, 0, 0, 0, 0]
+    assert score("gsm8k", "#### First step\nIt is 72", reference, strict=True) == 0
     with pytest.raises(DataError, match="has no number"):
         score("gsm8k", "1", "one")
 
