@@ -11,6 +11,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,49}")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
 LOCAL_SUFFIXES = {".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gguf", ".gz", ".txt"}
+COMPARISON = ("metric", "against", "difference", "confidence interval", "p", "verdict")
 LONGEST = 300
 """Characters of one value."""
 ABSOLUTE = re.compile(
@@ -19,6 +20,19 @@ ABSOLUTE = re.compile(
 )
 """A path from the root, home or a drive within a text; `models:/x` and `https://` stay."""
 LOOK_ALIKES = str.maketrans({"`": "'", "<": "\u2039", ">": "\u203a", "\\": "\u2216"})
+
+
+@dataclass(frozen=True)
+class Compared:
+    """This model against an earlier one on the same prompts."""
+
+    metric: str
+    against: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class CardFacts:
     """Name, rows, digest."""
     metrics: Sequence[tuple[str, float, float | None, float | None]] = ()
     """Name, value, and the lower and upper end of its confidence interval."""
+    comparisons: Sequence[Compared] = ()
     lineage: Sequence[tuple[str, str]] = ()
     """Stage and key, in the order in which they ran."""
     hyperparameters: Mapping[str, object] = field(default_factory=dict)
@@ -61,6 +76,7 @@ def model_card(facts: CardFacts) -> str:
         _table(("", ""), ((name, code(value)) for name, value in about if value)),
         _section("Training data", ("dataset", "rows", "digest"), _data(facts)),
         _section("Evaluation", ("metric", "value", "confidence interval"), _results(facts)),
+        _section("Comparison", COMPARISON, _comparisons(facts)),
         _section("Hyperparameters", ("name", "value"), _pairs(facts.hyperparameters.items())),
         _section("Lineage", ("stage", "key"), _pairs(facts.lineage)),
         _section("Versions", ("package", "version"), _pairs(facts.versions.items())),
@@ -126,6 +142,14 @@ def _results(facts: CardFacts) -> Iterable[tuple[str, ...]]:
     for name, value, low, high in facts.metrics:
         interval = "-" if low is None or high is None else f"{_number(low)} to {_number(high)}"
         yield code(name), _number(value), interval
+
+
+def _comparisons(facts: CardFacts) -> Iterable[tuple[str, ...]]:
+    for row in facts.comparisons:
+        interval = f"{_number(row.low)} to {_number(row.high)}"
+        change = f"{row.difference:+.4g}" if math.isfinite(row.difference) else "not finite"
+        numbers = (change, interval, f"{row.p_value:.3f}")
+        yield code(row.metric), code(row.against), *numbers, code(row.verdict)
 
 
 def _pairs(items: Iterable[tuple[str, object]]) -> Iterable[tuple[str, ...]]:

@@ -8,7 +8,7 @@ already in the journal is not written again, and what reads the journal sees eve
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,24 @@ def read(path: Path, offset: int = 0) -> Iterator[Row]:
     for line in complete_lines(path, offset):
         row = json.loads(line)
         yield Row(row["step"], row["time"], row["metrics"])
+
+
+def curves(path: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[list[int], list[float]]]:
+    """Metric -> (steps, values) of those that are `wanted`, in the order in which they begin."""
+    import orjson
+
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    known: dict[str, bool] = {}
+    for line in complete_lines(path):
+        row = orjson.loads(line)
+        for name, value in row["metrics"].items():
+            if name not in known:
+                known[name] = wanted(name)
+            if known[name]:
+                steps, values = found.setdefault(name, ([], []))
+                steps.append(row["step"])
+                values.append(value)
+    return found
 
 
 def complete_lines(path: Path, offset: int = 0) -> list[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aligntune.artifacts import WORK, Artifact, ancestors, write_atomic
-from aligntune.card import CardFacts, model_card
+from aligntune.card import CardFacts, Compared, model_card
 from aligntune.config.slices import PushSlice
 from aligntune.hub import push
 
@@ -66,6 +66,7 @@ def _facts(config: PushSlice, policy: Artifact, evaluation: Artifact) -> CardFac
         mlflow_run=policy.manifest.facts.get("mlflow_run_id"),
         datasets=[entry for made in line for entry in _datasets(made)],
         metrics=_metrics(evaluation),
+        comparisons=_comparisons(evaluation),
         lineage=[(made.manifest.kind, made.manifest.key) for made in (*reversed(line), policy)],
         hyperparameters={**training["train"], "peft": training["peft"], "seed": training["seed"]},
         versions=policy.manifest.environment,
@@ -82,8 +83,25 @@ def _datasets(artifact: Artifact) -> list[tuple[str, int, str]]:
 
 
 def _metrics(evaluation: Artifact) -> list[tuple[str, float, float | None, float | None]]:
-    found = json.loads((evaluation.path / "evaluation.json").read_text(encoding="utf-8"))
     return [
         (name, entry["mean"], entry["low"], entry["high"])
-        for name, entry in found["metrics"].items()
+        for name, entry in _measured(evaluation).items()
     ]
+
+
+def _comparisons(evaluation: Artifact) -> list[Compared]:
+    return [
+        Compared(
+            name, against, found["difference"], found["low"], found["high"], found["p_value"],
+            found["verdict"],
+        )
+        for name, entry in _measured(evaluation).items()
+        for against, found in entry["against"].items()
+    ]  # fmt: skip
+
+
+def _measured(evaluation: Artifact) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (evaluation.path / "evaluation.json").read_text(encoding="utf-8")
+    )["metrics"]
+    return found

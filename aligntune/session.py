@@ -127,7 +127,8 @@ def opened(plan: Plan, command: str) -> Iterator[Session]:
             write_atomic(folder / "environment.txt", installed())
         own = folder if owned else None
         with _status(own), _tracked(plan, command, own) as (session, ending):
-            yield session
+            with _reported(session):
+                yield session
             session.ask_mlflow()
             write_report(session)
             ending.metrics = headline_metrics(session)
@@ -136,6 +137,19 @@ def opened(plan: Plan, command: str) -> Iterator[Session]:
     finally:
         if owned:
             held.release()
+
+
+@contextmanager
+def _reported(session: Session) -> Iterator[None]:
+    """Leaves a page of what was finished where the block fails or is stopped."""
+    from aligntune.summary import write_report
+
+    try:
+        yield
+    except BaseException as error:
+        with suppress(AlignTuneError, OSError, ValueError, KeyError):  # the error matters more
+            write_report(session, str(error) or type(error).__name__)
+        raise
 
 
 @contextmanager

@@ -299,7 +299,7 @@ KINDS: dict[str, Kind] = {
     },
     "evaluate": Kind(4, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
     "register": Kind(1, RegisterSlice, _with_mlflow(_register), network=True),
-    "push": Kind(1, PushSlice, _push, network=True),
+    "push": Kind(2, PushSlice, _push, network=True),
 }
 
 

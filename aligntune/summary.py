@@ -1,19 +1,17 @@
 """A finished run as a report: what its artifacts say, put together. Reads files only."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from aligntune import findings
 from aligntune.artifacts import Artifact
 from aligntune.config.dump import dump
-from aligntune.journal import FILE, read
 from aligntune.report.page import write
 from aligntune.report.types import (
     Answer,
-    Curve,
     DataRow,
-    Difference,
     EvaluationRow,
     Fact,
     Link,
@@ -23,19 +21,10 @@ from aligntune.report.types import (
 )
 from aligntune.session import Session
 
-CURVES = (
-    "train/loss",
-    "eval/loss",
-    "train/mean_token_accuracy",
-    "train/rewards/accuracies",
-    "train/rewards/margins",
-    "train/grad_norm",
-)
-"""Training metrics that are worth a chart, in this order; MLflow has all of them."""
 
-
-def write_report(session: Session) -> None:
-    write(_report(session), session.report)
+def write_report(session: Session, error: str = "") -> None:
+    """Write the run's page; of one that `error` stopped, with what was finished."""
+    write(_report(session, error), session.report)
 
 
 def headline_metrics(session: Session) -> dict[str, float]:
@@ -47,8 +36,9 @@ def headline_metrics(session: Session) -> dict[str, float]:
     return found
 
 
-def _report(session: Session) -> RunReport:
+def _report(session: Session, error: str) -> RunReport:
     plan, now = session.plan, datetime.now(UTC)
+    made = list(_artifacts(session))
     return RunReport(
         title=session.folder.name,
         command=session.command,
@@ -61,17 +51,25 @@ def _report(session: Session) -> RunReport:
         stages=tuple(_stages(session)),
         evaluations=tuple(_evaluation_rows(session)),
         samples=tuple(_samples(session, plan.config.evaluation.sample_count)),
-        curves=tuple(_curves(session)),
+        curves=tuple(findings.charted(made)),
         data=tuple(_data(session)),
         lineage=tuple(_lineage(session)),
         links=tuple(_links(session)),
         confidence=plan.config.evaluation.confidence,
+        versus=tuple(findings.versus(_evaluations(session))),
+        rewards=tuple(findings.rewards(made)),
+        training_samples=tuple(findings.training_samples(made)),
+        data_reports=tuple(findings.data_reports(made)),
+        family=tuple(findings.lineage(made, session.folder.parent, session.folder.name)),
+        error=error,
     )
 
 
 def _artifacts(session: Session) -> Iterator[tuple[str, Artifact]]:
+    """What the run has so far, in the order of its stages."""
     for planned in session.plan.stages:
-        yield planned.stage.label, session.artifact(planned.stage.label)
+        if planned.stage.label in session.done:
+            yield planned.stage.label, session.artifact(planned.stage.label)
 
 
 def _evaluations(session: Session) -> Iterator[tuple[str, Artifact]]:
@@ -100,6 +98,7 @@ def _evaluation_rows(session: Session) -> Iterator[EvaluationRow]:
     for label, artifact in _evaluations(session):
         document = json.loads((artifact.path / "evaluation.json").read_text(encoding="utf-8"))
         for metric, found in document["metrics"].items():
+            base = found["against"].get("base")
             yield EvaluationRow(
                 metric=metric,
                 model=label,
@@ -108,15 +107,9 @@ def _evaluation_rows(session: Session) -> Iterator[EvaluationRow]:
                 high=found["high"],
                 count=found["count"],
                 higher_is_better=found["higher_is_better"],
-                unit="" if metric == "nll" else "%",
-                difference=_difference(found["against"].get("base")),
+                unit=findings.unit_of(metric, found),
+                difference=findings.difference(base, "base") if base else None,
             )
-
-
-def _difference(found: dict[str, Any] | None) -> Difference | None:
-    if found is None:
-        return None
-    return Difference(found["difference"], found["low"], found["high"], found["verdict"])
 
 
 def _samples(session: Session, count: int) -> Iterator[SampleRow]:
@@ -126,7 +119,7 @@ def _samples(session: Session, count: int) -> Iterator[SampleRow]:
         label: pq.read_table(artifact.path / "predictions.parquet").slice(0, count).to_pylist()
         for label, artifact in _evaluations(session)
     }
-    for rows in zip(*tables.values(), strict=True):
+    for rows in zip(*tables.values(), strict=True) if tables else ():
         answers = {
             label: Answer(row["completion"], _correct(row))
             for label, row in zip(tables, rows, strict=True)
@@ -139,16 +132,6 @@ def _samples(session: Session, count: int) -> Iterator[SampleRow]:
 def _correct(row: dict[str, Any]) -> bool | None:
     score = row.get("exact_match")
     return None if score is None else score == 1
-
-
-def _curves(session: Session) -> Iterator[Curve]:
-    for label, artifact in _artifacts(session):
-        rows = list(read(artifact.path / FILE))
-        for name in CURVES:
-            points = [(row.step, row.metrics[name]) for row in rows if name in row.metrics]
-            if points:
-                steps, values = zip(*points, strict=True)
-                yield Curve(label, name, steps, values)
 
 
 def _data(session: Session) -> Iterator[DataRow]:
@@ -170,16 +153,24 @@ def _dropped(artifact: Artifact) -> str:
 
 
 def _lineage(session: Session) -> Iterator[Fact]:
-    model = session.artifact("model").manifest
-    yield Fact("base model", str(model.facts["source"]))
-    yield Fact("base model digest", str(model.facts["fingerprint"]))
-    registered = session.artifact("register").manifest.facts
+    if "model" in session.done:
+        model = session.artifact("model").manifest
+        yield Fact("base model", str(model.facts["source"]))
+        yield Fact("base model digest", str(model.facts["fingerprint"]))
+    registered = _registered(session)
     for label, version in registered["versions"].items():
         held = [alias for alias, holder in registered["aliases"].items() if holder == version]
         note = f" ({', '.join(held)})" if held else ""
         yield Fact(f"registered {label}", f"{registered['registered_model']} v{version}{note}")
-    for name, exact in session.artifact(session.final).manifest.environment.items():
+    last = session.artifact(list(session.done)[-1]).manifest if session.done else None
+    for name, exact in last.environment.items() if last else ():
         yield Fact(name, exact)
+
+
+def _registered(session: Session) -> Mapping[str, Any]:
+    if "register" in session.done:
+        return session.artifact("register").manifest.facts
+    return {"versions": {}, "aliases": {}}
 
 
 def _links(session: Session) -> Iterator[Link]:

@@ -100,7 +100,7 @@ def filled_with(value: Any, text: str) -> Any:
         return text
     if isinstance(value, Mapping):
         # Canonical messages have fixed keys; the other mappings are keyed by names from outside.
-        fixed = "role" in value
+        fixed = "role" in value or "invalid" in value
         return {
             k if fixed or not isinstance(k, str) else text: filled_with(v, text)
             for k, v in value.items()

@@ -28,6 +28,7 @@ class Past:
         scores: dict[str, list[float]] | None = None,
         answers: list[str] | None = None,
         conditions: dict[str, Any] | None = None,
+        asked: list[int] | None = None,
         curve: list[float] = (0.7, 0.6, 0.5),
         done: bool = True,
         **settings: Any,
@@ -40,7 +41,9 @@ class Past:
             self.stage("dpo", trained, {"final_loss": curve[-1]}, {}, {"data": stages[0]}, curve)
         )
         if done:
-            made = evaluated(scores or {"exact_match": [0.0, 1.0]}, answers, conditions or {})
+            made = evaluated(
+                scores or {"exact_match": [0.0, 1.0]}, answers, conditions or {}, asked
+            )
             stages.append(self.evaluation({"model": stages[1]}, *made))
         else:
             stages.append("evaluate-000000000000")
@@ -106,13 +109,16 @@ DATA = {
 
 
 def evaluated(
-    scores: dict[str, list[float]], answers: list[str] | None, conditions: dict[str, Any]
+    scores: dict[str, list[float]],
+    answers: list[str] | None,
+    conditions: dict[str, Any],
+    asked: list[int] | None,
 ) -> tuple[dict[str, Any], pa.Table]:
     rows = len(next(iter(scores.values())))
-    prompts = [[{"role": "user", "content": f"question {row}"}] for row in range(rows)]
+    prompts = [[{"role": "user", "content": f"question {row}"}] for row in asked or range(rows)]
     metrics = {
         name: {
-            **vars(mean_interval(np.array(values), **HOW)),
+            **vars(mean_interval(np.array([v for v in values if v == v]), **HOW)),
             "higher_is_better": name != "nll",
         }
         for name, values in scores.items()

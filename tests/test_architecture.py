@@ -23,7 +23,7 @@ LAYERS = [
     {"track", "deliver", "machine", "courier", "registry", "card", "publish", "report"},
     {"stages", "paths", "needs", "check", "shipped", "initial", "doctor"},
     {"pipeline", "plan"},
-    {"run", "session", "summary", "console", "show", "show_data", "launch", "worker"},
+    {"run", "session", "findings", "summary", "console", "show", "show_data", "launch", "worker"},
     {"compare"},
     {"direct", "cli_rewards", "cli_runs", "cli_sync"},
     {"cli", "__main__"},

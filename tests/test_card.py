@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from aligntune.card import CardFacts, code, model_card
+from aligntune.card import CardFacts, Compared, code, model_card
 
 FACTS = CardFacts(
     title="tiny-dpo",
@@ -20,6 +20,10 @@ FACTS = CardFacts(
     datasets=[("Anthropic/hh-rlhf", 1500, "ab12"), ("/root/data/mine.jsonl", 20, "cd34")],
     hyperparameters={"learning_rate": 5e-6, "beta": 0.1, "betas": [0.9, 0.95], "note": None},
     metrics=[("reward accuracy", 0.71234, 0.68, 0.74), ("length", 12.0, None, None)],
+    comparisons=[
+        Compared("exact_match", "base", 0.49, 0.3621, 0.5972, 0.0004, "better"),
+        Compared("exact_match", "sft", -0.021, -0.084, 0.043, 0.6, "inconclusive"),
+    ],
     lineage=[("data", "0a1b2c3d4e5f"), ("dpo", "5f4e3d2c1b0a")],
     versions={"torch": "2.13.0", "trl": "1.16.0"},
     mlflow_run="0123abcd",
@@ -70,6 +74,8 @@ def test_every_fact_is_on_the_card():
         *("# `tiny-dpo`", "`3f1a9c`", "| `Anthropic/hh-rlhf` | 1,500 | `ab12` |"),
         *("| `learning_rate` | `5e-06` |", "`[0.9, 0.95]`", "`0123abcd`", "`2026-11-23`"),
         *("| `reward accuracy` | 0.7123 | 0.68 to 0.74 |", "| `length` | 12 | - |"),
+        "| `exact_match` | `base` | +0.49 | 0.3621 to 0.5972 | 0.000 | `better` |",
+        "| `exact_match` | `sft` | -0.021 | -0.084 to 0.043 | 0.600 | `inconclusive` |",
         *("| `dpo` | `5f4e3d2c1b0a` |", "| `torch` | `2.13.0` |"),
     ):
         assert part in text
@@ -114,6 +120,7 @@ def hostile(payload):
         algorithm=payload,
         datasets=[(payload, 1, payload)],
         hyperparameters={payload: payload, "list": [payload]},
+        comparisons=[Compared(payload, payload, 0.1, 0.0, 0.2, 0.05, payload)],
         metrics=[(payload, 1.0, None, None)],
         lineage=[(payload, payload)],
         versions={payload: payload},

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pages import HOSTILE, Page, filled_with
 
+from aligntune.data.report import CAUSES, DataReport, SourceReport, histogram
 from aligntune.report import (
     Answer,
     Curve,
@@ -18,10 +19,14 @@ from aligntune.report import (
     Difference,
     EvaluationRow,
     Fact,
+    LineageRow,
     Link,
+    RewardRow,
     RunReport,
     SampleRow,
     StageRow,
+    TrainingSample,
+    Versus,
     render,
     words,
     write,
@@ -34,6 +39,12 @@ def row(model: str, mean: float, **changes: Any) -> EvaluationRow:
 
 
 GAIN = Difference(0.35, 0.281, 0.417, "better")
+SOURCE = SourceReport(
+    name="sums.jsonl", split="train", kind="train", fingerprint="sha256:3f9a", format="alpaca",
+    task="sft", read=2000, not_sampled=0, dropped=dict.fromkeys(CAUSES, 20), truncated=0, kept=1900,
+    train=1900, heldout=0, lengths=histogram([3, 9, 33]), looked_at=1900, labels={"yes": 3},
+    languages={"en": 1.0}, samples=("user: What is 1 + 1?",), reasons=(("empty", 2, "line 7"),),
+)  # fmt: skip
 REPORT = RunReport(
     title="sums",
     command="aligntune train --config sums.yaml",
@@ -61,6 +72,13 @@ REPORT = RunReport(
     data=(DataRow("sums.jsonl", "train", 1900, "sha256:3f9a", "12 duplicates dropped"),),
     lineage=(Fact("Base model", "tiny"), Fact("Registered", "v3", "https://mlflow.example/v3")),
     links=(Link("MLflow run", "https://mlflow.example/#/runs/9a9a"),),
+    versus=(Versus("exact_match", "dpo", GAIN, 0.004, 70, 125, 5, "%", 0.1),),
+    rewards=(RewardRow("grpo", "length", 0.5, 0.1, 0.4, 0.05, 0.45, 0.2, 12),),
+    training_samples=(TrainingSample("grpo", "What is 1 + 1?", {4: "two", 12: ""}),),
+    data_reports=(
+        ("data", DataReport("sft", {"train": 1900}, {"train": "3f9a"}, "All.", 512, (SOURCE,))),
+    ),
+    family=(LineageRow("dpo", "dpo-0b44", ("data",), ("evaluate-dpo",), ("first", "second")),),
 )  # fmt: skip
 
 
@@ -72,8 +90,8 @@ def test_no_text_becomes_anything_but_text(payload):
     assert page.links() == []
     assert page.oddities == []
     shown = re.sub(r"\s+", " ", words.visible(payload))
-    # Every field but the urls; the short names in plots, which are cut, are not counted on.
-    assert page.text.count(shown) >= harmless.text.count("harmless") - 2
+    # Every field but the urls; names in plots and fingerprints, which are cut, are not counted on.
+    assert page.text.count(shown) >= harmless.text.count("harmless") - 3
 
 
 def test_the_page_has_no_script_no_handler_and_no_external_resource():
@@ -149,8 +167,36 @@ def test_a_metric_without_unit_or_in_another_unit_is_no_percentage():
     assert "better -1.962 vs sft, 95" in Page(render(replace(REPORT, evaluations=plain))).text
 
 
+def test_models_are_compared_with_all_before_them():
+    text = Page(render(REPORT)).text
+    assert "dpo vs base +35.0 (+28.1 to +41.7) 0.004 70, 125, 5 10.0 % better" in text
+    unknown = replace(REPORT, versus=(replace(REPORT.versus[0], detectable=None),))
+    assert "Detectable" not in Page(render(unknown)).text
+
+
+def test_rewards_samples_sources_and_lineage_are_on_the_page():
+    text = Page(render(REPORT)).text
+    for part in (
+        "length grpo 0.500 0.100 0.400 0.0500 0.450 0.200 12",
+        "grpo What is 1 + 1? step 4 two step 12 (empty answer)",
+        "data: 1 source, lengths, samples",
+        "sums.jsonl sha256:3f9a alpaca 2,000 20 20 20 20 20 1,900 1,900",
+        "invalid: empty (2 rows, the first is line 7)",
+        "user: What is 1 + 1?",
+        "dpo dpo-0b44 data evaluate-dpo first, second",
+    ):
+        assert part in text
+
+
+def test_a_run_that_was_stopped_says_by_what():
+    text = Page(render(replace(REPORT, error="dpo: the loss is nan", evaluations=()))).text
+    assert "Stopped before the end. dpo: the loss is nan" in text
+    assert "Not finished" in text
+
+
 def test_a_run_that_evaluated_nothing_says_so():
     bare = replace(REPORT, evaluations=(), samples=(), curves=(), data=(), lineage=(), links=())
+    bare = replace(bare, versus=(), rewards=(), training_samples=(), data_reports=(), family=())
     page = Page(render(bare))
     assert "Nothing was evaluated in this run." in page.text
     assert "Sample answers" not in page.text

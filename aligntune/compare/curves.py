@@ -1,30 +1,15 @@
 """Training curves of several runs over each other."""
 
 from collections.abc import Mapping, Sequence, Set
-from itertools import chain
 from pathlib import Path
 
-import orjson
-
 from aligntune.compare.history import PastRun, PastStage
-from aligntune.journal import FILE, complete_lines
+from aligntune.journal import FILE, curves
 from aligntune.paths import tracking_uri
 from aligntune.recorded import history
+from aligntune.report.charts import CURVES
 from aligntune.report.compared import Line, Overlay
 
-CURVES = (
-    "train/loss",
-    "eval/loss",
-    "train/reward",
-    "train/kl",
-    "train/entropy",
-    "train/completions/mean_length",
-    "train/mean_token_accuracy",
-    "train/rewards/accuracies",
-    "train/rewards/margins",
-    "train/grad_norm",
-)
-"""Training metrics that are worth a chart, in this order; MLflow has all of them."""
 LOSSES = ("train/loss", "eval/loss")
 """Mean something else for each algorithm."""
 
@@ -68,7 +53,7 @@ def _order(key: tuple[str, str], last: Set[str]) -> tuple[bool, int]:
 
 def _curves(stage: PastStage, output: Path) -> Mapping[str, Points]:
     if stage.made:
-        return read_curves(stage.made.path / FILE)
+        return curves(stage.made.path / FILE, CURVES.__contains__)
     if stage.recorded is None or stage.artifact.startswith(("data-", "evaluate-")):
         return {}
     logged = history(stage.recorded, tracking_uri(output.absolute()), CURVES)
@@ -76,18 +61,3 @@ def _curves(stage: PastStage, output: Path) -> Mapping[str, Points]:
         metric: ([step for step, _ in points], [value for _, value in points])
         for metric, points in logged.items()
     }
-
-
-def read_curves(journal: Path, more: Sequence[str] = ()) -> dict[str, Points]:
-    """Metric -> (steps, values) of those in CURVES, and of those that begin with one of `more`."""
-    lines = complete_lines(journal)
-    rows = orjson.loads(b"[" + b",".join(lines) + b"]")
-    found: dict[str, Points] = {}
-    beginnings = tuple(more)
-    names = set(chain.from_iterable(row["metrics"] for row in rows)) if beginnings else set()
-    wanted = [*CURVES, *sorted(name for name in names if name.startswith(beginnings))]
-    for name in dict.fromkeys(wanted):
-        points = [(row["step"], row["metrics"][name]) for row in rows if name in row["metrics"]]
-        if points:
-            found[name] = ([step for step, _ in points], [value for _, value in points])
-    return found

@@ -16,8 +16,8 @@ from aligntune.plan import flat
 
 EVALUATE = "evaluate-"
 """What the labels of evaluations begin with; the model's label follows."""
-MLFLOW = "mlflow.json"
-"""Where `track` remembers a run's MLflow run."""
+RECORD = "mlflow.json"
+"""Where a run remembers its record in the outbox."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class PastRun:
     """None of a run that only MLflow knows."""
     error: str = ""
     """What stopped it."""
-    mlflow_run: str | None = None
+    record: str | None = None
+    """What its MLflow run has as tag `aligntune.id`."""
 
     def __getitem__(self, label: str) -> PastStage | None:
         return next((stage for stage in self.stages if stage.label == label), None)
@@ -113,7 +114,7 @@ def run_at(folder: Path) -> PastRun:
         ) from None
     config = read_document(folder / "config.yaml").values
     run = PastRun(folder.name, config, stages, "", _moment(began), folder)
-    return replace(_with_status(run), mlflow_run=_remembered(folder))
+    return replace(_with_status(run), record=_remembered(folder))
 
 
 def runs_below(output: Path) -> Iterator[PastRun]:
@@ -135,7 +136,7 @@ def _plain(name: str) -> bool:
 
 def _remembered(folder: Path) -> str | None:
     try:
-        return str(json.loads((folder / MLFLOW).read_text())["run_id"])
+        return str(json.loads((folder / RECORD).read_text())["id"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from aligntune.compare.history import PastRun
 from aligntune.evaluate.stats import paired_difference
+from aligntune.findings import unit_of
 from aligntune.report.compared import Paired, Score
 
-SHARES = ("exact_match", "preference_accuracy")
-"""Shares of 1 in evaluations that do not say so themselves."""
 MOST_RESAMPLES = 40_000
 """Bootstrap resamples of all differences together, so that many runs are compared in seconds."""
 FEWEST_RESAMPLES = 1_000
@@ -32,11 +31,19 @@ class Evaluation:
 
     def column(self, metric: str) -> NDArray[np.float64]:
         """Its score by row, (N,), NaN where there is none."""
+        scores: NDArray[np.float64] = self._read(metric).to_numpy().astype(np.float64)
+        return scores
+
+    def prompts(self) -> NDArray[np.int64]:
+        """The number of each row's prompt, (N,): rows that ask the same have the same."""
+        known: dict[str, int] = {}
+        asked = map(json.dumps, self._read("prompt").to_pylist())
+        return np.array([known.setdefault(prompt, len(known)) for prompt in asked])
+
+    def _read(self, column: str) -> Any:
         import pyarrow.parquet as pq
 
-        table = pq.read_table(self.folder / "predictions.parquet", columns=[metric])
-        scores: NDArray[np.float64] = table[metric].to_numpy().astype(np.float64)
-        return scores
+        return pq.read_table(self.folder / "predictions.parquet", columns=[column])[column]
 
 
 @dataclass(frozen=True)
@@ -103,11 +110,6 @@ def _scores(number: int, found: Evaluation | None) -> list[Score]:
     ]  # fmt: skip
 
 
-def unit_of(metric: str, entry: Mapping[str, Any]) -> str:
-    """`%` for shares of 1, or what is written after the number."""
-    return str(entry.get("unit", "%" if metric in SHARES else ""))
-
-
 def _logged(number: int, run: PastRun, others: Sequence[Score]) -> list[Score]:
     """What MLflow has of an evaluation whose files are out of reach."""
     metrics = run.evaluation.metrics if run.evaluation else {}
@@ -142,14 +144,19 @@ def _paired(
     first, this = found[0], found[score.run]
     assert first is not None
     assert this is not None
-    base, own = first.column(score.metric), this.column(score.metric)
-    if not (_of_mean(own, score.mean) and _of_mean(base, first.metrics[score.metric]["mean"])):
+    metric, prompts = score.metric, first.prompts()
+    base, own = first.column(metric), this.column(metric)
+    means = (first.metrics[metric]["mean"], base), (score.mean, own)
+    if not all(_is_mean(mean, column, prompts) for mean, column in means):
         return None
     both = np.isfinite(base) & np.isfinite(own)
     if not both.any():
         return None
     change = paired_difference(
-        own[both], base[both], higher_is_better=score.higher_is_better, **how
+        _by_prompt(own[both], prompts[both]),
+        _by_prompt(base[both], prompts[both]),
+        higher_is_better=score.higher_is_better,
+        **how,
     )
     return Paired(
         change.difference, change.low, change.high, change.p_value, change.p_value,
@@ -157,10 +164,20 @@ def _paired(
     )  # fmt: skip
 
 
-def _of_mean(column: NDArray[np.float64], mean: float) -> bool:
-    return bool(np.isfinite(column).any()) and math.isclose(
-        float(np.nanmean(column)), mean, rel_tol=1e-6, abs_tol=1e-9
-    )
+def _by_prompt(scores: NDArray[np.float64], prompts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N,) -> the mean of each prompt's rows, (P,): they are not independent."""
+    _, index = np.unique(prompts, return_inverse=True)
+    means: NDArray[np.float64] = np.bincount(index, weights=scores) / np.bincount(index)
+    return means
+
+
+def _is_mean(mean: float, scores: NDArray[np.float64], prompts: NDArray[np.int64]) -> bool:
+    """Whether `mean` is one of these scores, as it is not where it is of e to their power."""
+    there = np.isfinite(scores)
+    if not there.any():
+        return False
+    means = scores[there].mean(), _by_prompt(scores[there], prompts[there]).mean()
+    return any(math.isclose(float(one), mean, rel_tol=1e-6, abs_tol=1e-9) for one in means)
 
 
 def _corrected(scores: Sequence[Score], confidence: float) -> tuple[tuple[Score, ...], int]:

@@ -28,7 +28,7 @@ def resolved(names: Sequence[str], conditions: Sequence[str], output: Path) -> l
     runs = [named(name, output) for name in names]
     if conditions:
         runs += listed(output, conditions)
-    return list({run.folder or run.mlflow_run: run for run in runs}.values())
+    return list({run.folder or run.record: run for run in runs}.values())
 
 
 def listed(output: Path, conditions: Sequence[str]) -> list[PastRun]:
@@ -54,24 +54,31 @@ def named(name: str, output: Path) -> PastRun:
 
 
 def _by_id(run_id: str, output: Path) -> PastRun:
-    for run in runs_below(output):
-        if run.mlflow_run == run_id:
-            return run
     uri = tracking_uri(output.absolute())
     place = uri.removeprefix("sqlite:///")
     if place != uri and not Path(place).is_file():
         raise ConfigError(
-            f"no run below {output} is MLflow's {run_id!r}, and there is no {place}; give "
-            "--output-dir or set MLFLOW_TRACKING_URI"
+            f"there is no {place} to ask for run {run_id!r}; give --output-dir or set "
+            "MLFLOW_TRACKING_URI"
         )
-    return from_mlflow(recorded_run(run_id, uri), output)
+    recorded = recorded_run(run_id, uri)
+    for root in _roots(recorded, output):
+        for run in runs_below(root):
+            if run.record and run.record == recorded.tags.get("aligntune.id"):
+                return run
+    return from_mlflow(recorded, output)
+
+
+def _roots(recorded: RecordedRun, output: Path) -> list[Path]:
+    """Where its artifacts may be."""
+    place = recorded.params.get("logging.output_dir")
+    return [output.absolute()] + ([Path(place).expanduser().absolute()] if place else [])
 
 
 def from_mlflow(recorded: RecordedRun, output: Path) -> PastRun:
     """A run by what was logged of it, with those of its artifacts that can be reached."""
     config = _nested({name: _value(text) for name, text in recorded.params.items()})
-    place = recorded.params.get("logging.output_dir")
-    roots = [output.absolute()] + ([Path(place).expanduser()] if place else [])
+    roots = _roots(recorded, output)
     stages: dict[str, PastStage] = {}
     for stage in recorded.stages:
         label = stage.tags.get("aligntune.stage", stage.name)
@@ -80,7 +87,7 @@ def from_mlflow(recorded: RecordedRun, output: Path) -> PastRun:
     when = datetime.fromtimestamp(recorded.started / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return PastRun(
         recorded.name, config, tuple(stages.values()), STATES.get(recorded.status, "unfinished"),
-        when, mlflow_run=recorded.run_id,
+        when, record=recorded.tags.get("aligntune.id", recorded.run_id),
     )  # fmt: skip
 
 

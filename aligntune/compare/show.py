@@ -63,7 +63,6 @@ def run_record(run: PastRun) -> dict[str, Any]:
         "model": run.model,
         "version": run.version or None,
         "registered_model": run.registered.get("registered_model"),
-        "mlflow_run": run.mlflow_run,
         "metrics": {name: facts(run)[name] for name in run.metrics},
     }
 

@@ -8,11 +8,15 @@ from aligntune.report.types import (
     Difference,
     EvaluationRow,
     Fact,
+    LineageRow,
     Link,
+    RewardRow,
     RunReport,
     SampleRow,
     StageRow,
+    TrainingSample,
     Verdict,
+    Versus,
 )
 
 __all__ = [
@@ -22,11 +26,15 @@ __all__ = [
     "Difference",
     "EvaluationRow",
     "Fact",
+    "LineageRow",
     "Link",
+    "RewardRow",
     "RunReport",
     "SampleRow",
     "StageRow",
+    "TrainingSample",
     "Verdict",
+    "Versus",
     "render",
     "write",
 ]

@@ -11,6 +11,19 @@ from aligntune.report import words
 from aligntune.report.compared import Line, Overlay
 from aligntune.report.types import Curve, EvaluationRow
 
+CURVES = (
+    "train/loss",
+    "eval/loss",
+    "train/reward",
+    "train/kl",
+    "train/entropy",
+    "train/completions/mean_length",
+    "train/mean_token_accuracy",
+    "train/rewards/accuracies",
+    "train/rewards/margins",
+    "train/grad_norm",
+)
+"""Training metrics that are worth a chart, in this order; MLflow has all of them."""
 WIDTH = 300
 LEFT, RIGHT = 42, 294
 TOP, BOTTOM = 8, 132

@@ -6,7 +6,7 @@ from aligntune.artifacts import write_atomic
 from aligntune.errors import ResourceError
 from aligntune.report import charts, words
 from aligntune.report.compared import Comparison
-from aligntune.report.page import environment
+from aligntune.report.templates import environment
 from aligntune.report.types import EvaluationRow
 
 

@@ -11,7 +11,7 @@ from aligntune.artifacts import write_atomic
 from aligntune.config.document import printable
 from aligntune.data.report import CAUSES, DataReport, SourceReport, read
 from aligntune.report import words
-from aligntune.report.page import environment
+from aligntune.report.templates import environment
 
 LANGUAGES = 8
 """So many are named."""

@@ -1,15 +1,11 @@
 """The page of a run. The template escapes every value; no text is marked as safe anywhere."""
 
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aligntune.artifacts import write_atomic
-from aligntune.report import charts, words
+from aligntune.report import charts, data, words
+from aligntune.report.templates import environment
 from aligntune.report.types import EvaluationRow, RunReport
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 
 def render(report: RunReport) -> str:
@@ -22,6 +18,9 @@ def render(report: RunReport) -> str:
             headlines=_headlines(report.evaluations),
             intervals=charts.interval_charts(report.evaluations),
             curves=[charts.curve_chart(curve) for curve in report.curves],
+            columns=data.columns,
+            facts=data.facts,
+            source_title=data.title,
         )
     )
     return words.visible(html)
@@ -38,24 +37,3 @@ def _headlines(rows: tuple[EvaluationRow, ...]) -> list[tuple[EvaluationRow, Eva
     for row in rows:
         of_metric.setdefault(row.metric, []).append(row)
     return [(same[0], same[-1]) for same in of_metric.values()]
-
-
-@cache
-def environment() -> "Environment":
-    """Where templates are found, and what they can call."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = (
-        words.number, words.measure, words.span, words.signed, words.signed_span,
-        words.difference_unit, words.percent, words.duration, words.moment, words.shorten,
-        words.web, words.beside,
-    )  # fmt: skip
-    made.filters.update({function.__name__: function for function in filters})
-    return made

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from aligntune.data.report import DataReport
+
 Verdict = Literal["better", "worse", "inconclusive"]
 
 
@@ -89,6 +91,61 @@ class EvaluationRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Versus:
+    """One model against one that was there before it, on the same prompts."""
+
+    metric: str
+    model: str
+    difference: Difference
+    p_value: float
+    wins: int
+    ties: int
+    losses: int
+    unit: str
+    detectable: float | None = None
+    """The true difference that so many prompts would show four times in five."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardRow:
+    """What one reward was in training: its mean over a step's answers."""
+
+    stage: str
+    name: str
+    weight: float | None
+    first: float
+    last: float
+    lowest: float
+    highest: float
+    spread: float
+    """Standard deviation over the answers of the last step."""
+    steps: int
+    """Steps at which it was logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSample:
+    """What a model in training said to one prompt."""
+
+    stage: str
+    prompt: str
+    answers: Mapping[int, str]
+    """By step."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineageRow:
+    """One artifact with its neighbours, by label where they are of this run."""
+
+    label: str
+    artifact: str
+    made_from: tuple[str, ...]
+    went_into: tuple[str, ...]
+    runs: tuple[str, ...]
+    """Other runs that have it too."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     text: str
     correct: bool | None = None
@@ -126,3 +183,11 @@ class RunReport:
     """Where else to look: MLflow run, registered model, hub repository."""
     confidence: float = 0.95
     """Level of every interval."""
+    versus: tuple[Versus, ...] = ()
+    rewards: tuple[RewardRow, ...] = ()
+    training_samples: tuple[TrainingSample, ...] = ()
+    data_reports: tuple[tuple[str, DataReport], ...] = ()
+    """What the data stages say of their sources, by label."""
+    family: tuple[LineageRow, ...] = ()
+    error: str = ""
+    """What stopped the run; the report then holds what was finished."""

@@ -74,8 +74,26 @@ def test_differences_are_paired_by_prompt_as_an_evaluation_pairs_them(past, comp
 
 def test_rows_that_only_one_run_scored_are_left_out(past, compare):
     past.run("a", beta=1, scores={"exact_match": [1.0, 0.0, 0.0]})
-    folder = past.run("b", beta=2, scores={"exact_match": [1.0, 1.0, 0.0]})
-    assert scores_of(compare("a", folder), "exact_match")[1].paired.ties == 2
+    past.run("b", beta=2, scores={"exact_match": [1.0, 1.0, math.nan]})
+    found = scores_of(compare("a", "b"), "exact_match")[1].paired
+    assert (found.ties, found.wins, found.losses) == (1, 1, 0)
+
+
+def test_rows_of_one_prompt_are_one_unit(past, compare):
+    """Six rows won, but of one prompt: no evidence."""
+    past.run("a", beta=1, scores={"exact_match": [0.0] * 7}, asked=[0] * 6 + [1])
+    past.run("b", beta=2, scores={"exact_match": [1.0] * 6 + [0.0]}, asked=[0] * 6 + [1])
+    found = scores_of(compare("a", "b"), "exact_match")[1].paired
+    assert (found.wins, found.ties, found.verdict) == (1, 1, "inconclusive")
+
+
+def test_a_mean_that_is_not_of_the_scores_is_not_paired(past, compare):
+    """As of perplexity, whose scores by row are logarithms."""
+    for name, beta in (("a", 1), ("b", 2)):
+        folder = past.run(name, beta=beta, scores={"perplexity": [1.0, 2.0 + beta]})
+        for path in (folder.parent.parent / "stages").glob("evaluate-*/evaluation.json"):
+            path.write_text(path.read_text().replace('"mean": 2', '"mean": 7'))
+    assert [score.paired for score in compare("a", "b").scores] == [None, None]
 
 
 def test_other_conditions_are_not_paired_and_the_reason_is_said(past, compare):

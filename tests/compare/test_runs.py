@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from aligntune.compare.filters import OPERATORS, chosen, parse
 from aligntune.compare.history import run_at
-from aligntune.compare.resolve import listed, named, resolved
+from aligntune.compare.comparison import compared
+from aligntune.compare.resolve import from_mlflow, listed, named, resolved
 from aligntune.errors import ConfigError, DataError
+from aligntune.recorded import RecordedRun
 
 HERE = {"host": socket.gethostname(), "started": "2026-01-02 03:04:05 UTC"}
 
@@ -77,13 +79,38 @@ def test_an_artifact_outside_of_the_stages_is_not_followed(past):
     assert run_at(folder).stages[0].made is None
 
 
-def test_a_run_is_found_by_name_directory_and_mlflow_id(past):
+def test_a_run_is_found_by_name_and_directory(past):
     folder = past.run("one")
-    run_id = "0123456789abcdef0123456789abcdef"
-    (folder / "mlflow.json").write_text(json.dumps({"run_id": run_id}))
-    for name in ("one", str(folder), run_id):
+    for name in ("one", str(folder)):
         assert named(name, past.output).name == "one"
-    assert len(resolved(["one", str(folder), run_id], ["algo=dpo"], past.output)) == 1
+    assert len(resolved(["one", str(folder)], ["algo=dpo"], past.output)) == 1
+
+
+def test_a_run_that_only_mlflow_knows_is_told_by_what_was_logged(past):
+    """With those artifacts that can be reached under their names."""
+    name = past.stage("dpo", {"a": 1}, {"final_loss": 0.5}, {})
+    logged = {"exact_match": 0.5, "exact_match/low": 0.2, "exact_match/high": 0.8}
+    stages = (
+        logged_run("dpo", tags={"aligntune.stage": "dpo", "aligntune.artifact": name}),
+        logged_run("evaluate-dpo", metrics=logged, tags={"aligntune.artifact": "evaluate-x"}),
+    )
+    params = {"algo": "dpo", "train.beta": "0.1", "datasets.0.name": "1"}
+    run = from_mlflow(logged_run("gone", params=params, stages=stages), past.output)
+    assert (run.name, run.algo, run.state, run.folder) == ("gone", "dpo", "finished", None)
+    assert run.settings == {"algo": "dpo", "train.beta": 0.1, "datasets.0.name": 1}
+    assert run["dpo"].made.manifest.metrics == {"final_loss": 0.5}
+    assert run.metrics["exact_match"] == 0.5
+    past.run("here", scores={"exact_match": [1.0, 0.0]})
+    made = compared([named("here", past.output), run], past.output)
+    assert [(s.mean, s.low) for s in made.scores if s.run == 1] == [(0.5, 0.2)]
+    assert made.notes == ("B (gone) is not compared by prompt: only MLflow has its scores.",)
+
+
+def logged_run(name, params=(), metrics=(), tags=(), stages=()):
+    started = 1_700_000_000_000
+    return RecordedRun(
+        f"id-{name}", name, "FINISHED", started, dict(params), dict(metrics), dict(tags), stages
+    )
 
 
 def test_a_name_that_is_none_is_answered_with_the_nearest(past):

@@ -1,5 +1,7 @@
 """What a person or a scheduler gets back: one line, an exit code, and nothing lost."""
 
+import json
+
 import pytest
 
 from aligntune.errors import ConfigError, DataError
@@ -74,6 +76,11 @@ def test_finished_stages_survive_a_failing_one(aligntune, write_config, tmp_path
                  "--set", "datasets.0.params={}")  # fmt: skip
     assert run(aligntune("train", *arguments))[0] == DATA
     assert list((output_dir / "stages").glob("sft-*/manifest.json"))
+    status = json.loads((output_dir / "runs" / "tiny" / "status.json").read_text())
+    assert (status["state"], status["error"][:6]) == ("failed", "data: ")
+    page = (output_dir / "runs" / "tiny" / "report.html").read_text()
+    assert "Stopped before the end." in page
+    assert "train/loss of sft by step" in page
     code, output = run(aligntune("plan", *arguments))
     assert code == 0
     (sft,) = [line for line in output.splitlines() if line.startswith("sft ")]
