@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aligntune.compare.comparison import compared
 from aligntune.compare.filters import OPERATORS, chosen, parse
 from aligntune.compare.history import run_at
-from aligntune.compare.comparison import compared
 from aligntune.compare.resolve import from_mlflow, listed, named, resolved
 from aligntune.errors import ConfigError, DataError
 from aligntune.recorded import RecordedRun
