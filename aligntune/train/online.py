@@ -12,6 +12,7 @@ from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Train, Vllm
 from aligntune.errors import ConfigError, DataError
 from aligntune.train.at_once import at_once
+from aligntune.train.extremes import FILE, Extremes
 from aligntune.train.guard import Watch
 from aligntune.train.judge import judges
 from aligntune.train.loop import Setting, arguments
@@ -70,6 +71,9 @@ def online_trainer(
     )
     made.watch = Watch(spec.algo, settings)
     made.add_callback(made.watch)
+    if spec.sample_logging is not None:
+        made.extremes = Extremes(spec.sample_logging, setting.out / FILE)
+        made.add_callback(made.extremes)
     return made
 
 

@@ -24,6 +24,7 @@ from aligntune.config.train import Train
 from aligntune.losses.aggregate import Share, aggregate
 from aligntune.losses.policy import group_advantages, importance_ratio, informative
 from aligntune.train.combiner import Combiner
+from aligntune.train.extremes import TOTAL, Extremes
 from aligntune.train.guard import Watch
 from aligntune.train.loop import Finite
 from aligntune.train.measures import spread
@@ -100,6 +101,8 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         """(B, T) log-probabilities of the current micro-batch, with gradient, in `extra_loss`."""
         self.watch: Watch | None = None
         """What looks for a collapse, where anything does."""
+        self.extremes: Extremes | None = None
+        """What keeps the best and worst answers, where anything does."""
         self._totals: Tensor | None = None
         self._merits: Tensor | None = None
         self._clock = Stopwatch()
@@ -203,9 +206,25 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
             self._metrics["train" if training else "eval"][name].append(value)
         self._merits = found.rewards
         self._totals = found.rewards + scores[:, own:].sum(1)
+        if training:
+            self._keep_extremes(scores, *args)
         # What is not judged as a whole must not count as 0.
         scores = scores.masked_fill(self._totals.isnan()[:, None], torch.nan)
         return torch.cat([scores, self._totals[:, None]], dim=1)
+
+    def _keep_extremes(
+        self, scores: Tensor, inputs: Any, prompts: list[Any], completions: list[Any], _: Any
+    ) -> None:
+        period = self.args.steps_per_generation * self.num_iterations
+        steps = max(period // self.args.gradient_accumulation_steps, 1)
+        if self.extremes is None or not self.extremes.due(self.state, steps):
+            return
+        self.extremes.taken(self.state)
+        asked, said = gather_object(list(prompts)), gather_object(list(completions))
+        if self.accelerator.is_main_process:
+            columns = dict(zip(self.reward_func_names, scores.T, strict=True))
+            together = columns | {TOTAL: given(self._totals)}
+            self.extremes.take(self.state.global_step + 1, asked, said, together)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         if torch.is_grad_enabled():

@@ -89,6 +89,13 @@ def log_samples(
     return [LogSamples(samples, asked, tokenizer, file, spec.precision, spec.seed, judges)]
 
 
+def forget_after(file: Path, step: int) -> None:
+    """Drop the lines of `file`, where it exists, that are of later steps."""
+    if file.exists():
+        kept = [line for line in complete_lines(file) if json.loads(line)["step"] <= step]
+        write_atomic(file, b"".join(kept).decode())
+
+
 class LogSamples(TrainerCallback):  # type: ignore[misc]
     """Answers the same prompts every few steps and after the last one."""
 
@@ -118,10 +125,8 @@ class LogSamples(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Drops what an interrupted attempt wrote after the checkpoint that training goes on from:
         it is written again."""
-        if state.is_world_process_zero and self.file.exists():
-            lines = complete_lines(self.file)
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            write_atomic(self.file, b"".join(kept).decode())
+        if state.is_world_process_zero:
+            forget_after(self.file, state.global_step)
 
     def on_step_end(
         self,
