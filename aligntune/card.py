@@ -44,6 +44,8 @@ class CardFacts:
     base_fingerprint: str
     algorithm: str
     created: str
+    about: str = "A language model post-trained with `aligntune`."
+    """Markdown of ours, and the only text that is taken as such."""
     license: str | None = None
     mlflow_run: str | None = None
     datasets: Sequence[tuple[str, int, str]] = ()
@@ -72,7 +74,7 @@ def model_card(facts: CardFacts) -> str:
     ]
     sections = [
         f"# {code(facts.title)}",
-        "A language model post-trained with `aligntune`.",
+        facts.about,
         _table(("", ""), ((name, code(value)) for name, value in about if value)),
         _section("Training data", ("dataset", "rows", "digest"), _data(facts)),
         _section("Evaluation", ("metric", "value", "confidence interval"), _results(facts)),

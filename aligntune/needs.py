@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aligntune.config.data import Dataset
 from aligntune.config.document import KeyPath
+from aligntune.config.rewards import Reward
 from aligntune.config.rules import Problem
 from aligntune.config.run import RunConfig
 from aligntune.config.train import Train
@@ -32,6 +33,8 @@ def _datasets(config: RunConfig) -> Iterator[Problem]:
     }
     if config.sft:
         lists["sft", "datasets"] = config.sft.datasets
+    if config.reward_model:
+        lists["reward_model", "datasets"] = config.reward_model.datasets
     for at, datasets in lists.items():
         for index, dataset in enumerate(datasets):
             yield from _tried((*at, index, "name"), partial(sources.check, dataset))
@@ -42,7 +45,11 @@ def _models(config: RunConfig) -> Iterator[Problem]:
     key = "sft_path" if model.sft_path else "name_or_path"
     yield from _tried(("model", key), partial(locate, model.start, model.revision))
     if path := model.reward_path:
-        yield from _tried(("model", "reward_path"), partial(locate, path))
+        judge = Reward(reward_type="model", model_name=path)
+        yield from _judge(("model", "reward_path"), judge)
+    if (section := config.reward_model) and section.name_or_path:
+        base = partial(locate, section.name_or_path, section.revision)
+        yield from _tried(("reward_model", "name_or_path"), base)
     template = model.chat_template
     if template and "{" not in template and not Path(template).expanduser().is_file():
         yield Problem(
@@ -64,11 +71,23 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
     from aligntune.rewards.probe import probe
 
     for index, reward in enumerate(config.rewards):
-        judged = partial(check_reward, reward.reward_type, reward.params, reward.model_name)
+        name = reward.model_name or ("the run's own" if reward.of_run else None)
+        judged = partial(check_reward, reward.reward_type, reward.params, name)
         wrong = list(_tried(("rewards", index, "reward_type"), judged))
         yield from wrong or _tried(("rewards", index, "reward_type"), partial(probe, reward))
-        if name := reward.model_name:
-            yield from _tried(("rewards", index, "model_name"), partial(locate, name))
+        if reward.model_name:
+            yield from _judge(("rewards", index, "model_name"), reward)
+
+
+def _judge(at: KeyPath, reward: Reward) -> Iterator[Problem]:
+    """The model of a reward, of which a registry knows more when the run starts."""
+    from aligntune.rewards.sources import REGISTRY, check_model
+
+    name = reward.model_name or ""
+    if name.startswith(REGISTRY):
+        return
+    found = list(_tried(at, partial(locate, name)))
+    yield from found or _tried(at, partial(check_model, reward))
 
 
 def _packages(config: RunConfig) -> Iterator[Problem]:
@@ -78,6 +97,8 @@ def _packages(config: RunConfig) -> Iterator[Problem]:
     trains: dict[KeyPath, Train] = {("train",): config.train}
     if config.sft:
         trains["sft", "train"] = config.sft.train
+    if config.reward_model:
+        trains["reward_model", "train"] = config.reward_model.train
     for at, train in trains.items():
         if "8bit" in train.optimizer:
             yield from _needs((*at, "optimizer"), "bitsandbytes", gpu=True)

@@ -1,7 +1,7 @@
 """The pipeline, once: which stages a run has, in which order, and what each of them reads.
 
-    model -> tokenizer -> eval-data? -> sft-data -> sft? -> data -> dpo -> evaluate-* -> register
-    -> push?
+    model -> tokenizer -> eval-data? -> sft-data? -> reward-data? -> sft? -> reward? -> data -> dpo
+    -> evaluate-* -> register -> push?
 
 Whoever runs it (the CLI directly, a flow as tasks) goes through this list from first to last.
 """
@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from aligntune.config.algo import ONLINE, TASK, Algo
+from aligntune.config.algo import ONLINE, TASK, Trained
 from aligntune.config.base import Strict
 from aligntune.config.data import Dataset, Mix
 from aligntune.config.presets import resolved
+from aligntune.config.reward_model import RewardModelSection
 from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.slices import (
@@ -59,17 +60,18 @@ def _steps(config: RunConfig, tracking_uri: str, hub_endpoint: str) -> Iterator[
         yield Step("eval-data", "data", _evaluation_data(config))
         reads["evaluation"] = "eval-data"
     policy, trained = "model", []
+    yield from _before(config, reads)
     if config.sft:
-        section = config.sft
-        spec = _train(config, "sft", section.train, section.peft or config.peft)
-        yield Step("sft-data", "data", _data(config, section.datasets, spec), reads)
-        yield Step("sft", "sft", spec, {"model": policy, "data": "sft-data"})
         policy, trained = "sft", ["sft"]
     spec = _train(config, config.algo, config.train, config.peft)
     yield Step("data", "data", _data(config, config.datasets, spec), reads)
-    yield Step(config.algo, config.algo, spec, {"model": policy, "data": "data"})
+    judge = _judge(config) if spec.rewards else {}
+    yield Step(config.algo, config.algo, spec, {"model": policy, "data": "data"} | judge)
     trained.append(config.algo)
     yield from _evaluation(config, trained)
+    if config.reward_model:
+        named = RegisterSlice(name=f"{registry_name(config)}.reward", tracking_uri=tracking_uri)
+        yield Step("register-reward", "register-reward", named, _judge(config))
     yield Step(
         "register",
         "register",
@@ -85,6 +87,31 @@ def _steps(config: RunConfig, tracking_uri: str, hub_endpoint: str) -> Iterator[
         )
 
 
+def _before(config: RunConfig, reads: Mapping[str, str]) -> Iterator[Step]:
+    """What can be trained before the run's own algorithm; neither needs the other."""
+    training: list[Step] = []
+    if section := config.sft:
+        spec = _train(config, "sft", section.train, section.peft or config.peft)
+        yield Step("sft-data", "data", _data(config, section.datasets, spec), reads)
+        training.append(Step("sft", "sft", spec, {"model": "model", "data": "sft-data"}))
+    if judge := config.reward_model:
+        base = "model"
+        if judge.name_or_path:
+            base, tokenizer = "reward-base", "reward-tokenizer"
+            yield Step(base, "model", _reward_base(config, judge))
+            yield Step(tokenizer, "tokenizer", _reward_base(config, judge))
+            reads = {**reads, "tokenizer": tokenizer}
+        spec = _reward(config, judge)
+        yield Step("reward-data", "data", _reward_data(config, judge, spec), reads)
+        training.append(Step("reward", "reward", spec, {"model": base, "data": "reward-data"}))
+    yield from training
+
+
+def _judge(config: RunConfig) -> dict[str, str]:
+    """The reward model that the run trains, as an input."""
+    return {"reward": "reward"} if config.reward_model else {}
+
+
 def _evaluation(config: RunConfig, trained: list[str]) -> Iterator[Step]:
     """Each model is measured by itself, and against every model before it."""
     held_out = "eval-data" if config.evaluation.datasets else "data"
@@ -95,7 +122,7 @@ def _evaluation(config: RunConfig, trained: list[str]) -> Iterator[Step]:
             f"evaluate-{name}",
             "evaluate",
             _evaluate(config),
-            {"model": policy, "data": held_out} | earlier,
+            {"model": policy, "data": held_out} | _judge(config) | earlier,
         )
         earlier = {**earlier, name: f"evaluate-{name}"}
 
@@ -127,6 +154,22 @@ def _data(config: RunConfig, datasets: tuple[Dataset, ...], spec: TrainSlice) ->
     )
 
 
+def _reward_data(config: RunConfig, section: RewardModelSection, spec: TrainSlice) -> DataSlice:
+    """Its pairs, or its rows with scores, some of them always held out."""
+    scored = section.objective == "regression"
+    kept = config.cleaning.duplicates or ("row" if scored else None)
+    return _data(config, section.datasets, spec).model_copy(
+        update={
+            "task": "conversation" if scored else "preference",
+            "heldout_fraction": config.evaluation.heldout_fraction,
+            "max_heldout": config.evaluation.max_samples,
+            # A prompt recurs with other answers.
+            "cleaning": config.cleaning.model_copy(update={"duplicates": kept}),
+            "cut": "start",
+        }
+    )
+
+
 def _evaluation_data(config: RunConfig) -> DataSlice:
     return DataSlice(
         datasets=config.evaluation.datasets,
@@ -153,7 +196,32 @@ def _longest(train: Train) -> int:
     return train.max_length
 
 
-def _train(config: RunConfig, algo: Algo, train: Train, peft: Peft | None) -> TrainSlice:
+def _reward_base(config: RunConfig, section: RewardModelSection) -> ModelSlice:
+    assert section.name_or_path is not None
+    return ModelSlice(
+        name_or_path=section.name_or_path,
+        revision=section.revision,
+        chat_template=None,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+
+
+def _reward(config: RunConfig, section: RewardModelSection) -> TrainSlice:
+    """The training of the reward model, with weights in full precision: a head on rounded ones
+    would be merged into nothing that is on the disk."""
+    spec = _train(config, "reward", section.train, section.peft or config.peft)
+    return spec.model_copy(
+        update={
+            "objective": section.objective,
+            "quantization": None,
+            "use_unsloth": False,
+            "sample_logging": None,
+            "load_best": config.logging.save_steps if config.logging.load_best else None,
+        }
+    )
+
+
+def _train(config: RunConfig, algo: Trained, train: Train, peft: Peft | None) -> TrainSlice:
     model, logging, samples = config.model, config.logging, config.sample_logging
     return TrainSlice(
         algo=algo,
@@ -178,10 +246,24 @@ def _train(config: RunConfig, algo: Algo, train: Train, peft: Peft | None) -> Tr
 
 
 def rewards(config: RunConfig) -> tuple[Reward, ...]:
-    """The configured rewards, and the reward model of `model.reward_path` where there is one."""
-    path = config.model.reward_path
-    learned = (Reward(reward_type="model", model_name=path),) if path else ()
-    return (*config.rewards, *learned)
+    """The configured rewards with the reward model of the run, where there is one: `reward_model`,
+    or that of `model.reward_path`.
+
+    It is the one of type `model` that names none, else one more. A trained one has no name either:
+    it is an input of the stages that use it.
+    """
+    path, section = config.model.reward_path, config.reward_model
+    if path is None and section is None:
+        return config.rewards
+    listed = any(reward.of_run for reward in config.rewards)
+    own = () if listed else (Reward(reward_type="model"),)
+    settings = {"normalize": section.normalize} if section else {}
+    return tuple(
+        reward.model_copy(update={"model_name": path, "params": settings | reward.params})
+        if reward.of_run
+        else reward
+        for reward in (*config.rewards, *own)
+    )
 
 
 def _evaluate(config: RunConfig) -> EvaluateSlice:

@@ -66,7 +66,7 @@ def plan(config: RunConfig, only: str | None = None) -> Plan:
     planned = []
     every = steps(config, tracking_uri=tracking_identity(), hub_endpoint=hub_endpoint())
     for step in _needed(every, only) if only else every:
-        stage = _resolve(step, done)
+        stage = _resolve(step, done, paths.root)
         done[step.label] = stage
         artifact = find(paths.stages, stage.kind, stage.key)
         planned.append(Planned(stage, artifact, _why(stage, artifact, paths.stages, known)))
@@ -81,11 +81,11 @@ def _needed(every: Sequence[Step], kind: str) -> list[Step]:
     return [step for step in every if step.label in wanted]
 
 
-def _resolve(step: Step, done: Mapping[str, Stage]) -> Stage:
+def _resolve(step: Step, done: Mapping[str, Stage], root: Path) -> Stage:
     kind = KINDS[step.kind]
     inputs = {role: done[label].name for role, label in step.inputs.items()}
     try:
-        sources = kind.sources(step.config)
+        sources = kind.sources(step.config, root)
     except ConfigError as error:
         raise ConfigError(f"{step.label}: {error}") from error
     parts = {

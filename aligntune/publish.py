@@ -64,7 +64,7 @@ def _facts(config: PushSlice, policy: Artifact, evaluation: Artifact) -> CardFac
         created=policy.manifest.finished,
         license=config.license,
         mlflow_run=policy.manifest.facts.get("mlflow_run_id"),
-        datasets=[entry for made in line for entry in _datasets(made)],
+        datasets=[entry for made in line for entry in datasets_of(made)],
         metrics=_metrics(evaluation),
         comparisons=_comparisons(evaluation),
         lineage=[(made.manifest.kind, made.manifest.key) for made in (*reversed(line), policy)],
@@ -73,7 +73,8 @@ def _facts(config: PushSlice, policy: Artifact, evaluation: Artifact) -> CardFac
     )
 
 
-def _datasets(artifact: Artifact) -> list[tuple[str, int, str]]:
+def datasets_of(artifact: Artifact) -> list[tuple[str, int, str]]:
+    """(names, rows, digest) of a data artifact for a card; nothing of any other."""
     if artifact.manifest.kind != "data":
         return []
     manifest = artifact.manifest

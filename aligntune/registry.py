@@ -51,6 +51,32 @@ def register(name: str, inputs: Mapping[str, Artifact], uri: str, root: Path) ->
     return {"registered_model": name, "versions": versions, "aliases": aliases}
 
 
+def register_reward(name: str, judge: Artifact, uri: str, root: Path) -> dict[str, Any]:
+    """Register the reward model in `judge` as a version of `name`, which becomes `candidate`, and
+    `champion` as well if there is none yet and it is better than a coin beyond doubt.
+
+    Raises:
+        ServiceError: the registry failed.
+    """
+    try:
+        client = connect(uri, root)
+        _ensure_registered_model(client, name)
+        version = str(_version(client, name, judge, judge, None, uri, root).version)
+        client.set_registered_model_alias(name, "candidate", version)
+        aliases = {"candidate": version}
+        metrics = judge.manifest.metrics
+        sound = metrics.get("accuracy/low", 0) > 0.5 or metrics.get("r2", 0) > 0
+        if sound and _holder(client, name, "champion") in (None, version):
+            client.set_registered_model_alias(name, "champion", version)
+            aliases["champion"] = version
+    except MlflowException as error:
+        raise ServiceError(
+            f"the model registry failed: {str(error).splitlines()[0]}; "
+            "the reward model is safe, run the same command again"
+        ) from error
+    return {"registered_model": name, "versions": {"reward": version}, "aliases": aliases}
+
+
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         try:

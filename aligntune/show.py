@@ -26,7 +26,9 @@ SHOWN: dict[str, tuple[str, ...]] = {
         *("exact_match", "exact_match/vs_base", "preference_accuracy", "nll", "reward"),
         "reward/vs_base",
     ),
+    "reward": ("accuracy", "accuracy/low", "accuracy/high", "ece", "squared_error", "r2"),
     "register": (),
+    "register-reward": (),
     "push": (),
 }
 """The metrics of each kind of stage that a person looks at first."""
@@ -138,7 +140,8 @@ def _store(uri: str) -> str:
 
 def _version(facts: Mapping[str, object], label: str, session: Session) -> str:
     """`name v3` for a stage whose model was registered."""
-    register = session.artifact("register").manifest.facts
+    stage = "register-reward" if label == "reward" else "register"
+    register = session.artifact(stage).manifest.facts
     version = register["versions"].get(label)
     if version is None:
         return "-"

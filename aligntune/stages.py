@@ -24,7 +24,7 @@ from aligntune.config.slices import (
     TrainSlice,
 )
 from aligntune.errors import ConfigError, Interrupted
-from aligntune.paths import tracking_identity
+from aligntune.paths import tracking_identity, tracking_uri
 
 if TYPE_CHECKING:
     from aligntune.models.source import ModelSource
@@ -65,8 +65,9 @@ class Kind:
     """Raised when the code changes what the stage produces, so that no older artifact is reused."""
     config: type[Strict]
     run: Callable[[Any], Outcome]
-    sources: Callable[[Any], dict[str, str]] = lambda config: {}
-    """Digests of what the stage reads besides its inputs. May ask the hub."""
+    sources: Callable[[Any, Path], dict[str, str]] = lambda config, root: {}
+    """Digests of what the stage reads besides its inputs, for a run below the output directory
+    `root`. May ask the hub or the registry."""
     libraries: tuple[str, ...] = ()
     """Packages whose minor version can change the result."""
     trains: bool = False
@@ -162,6 +163,18 @@ def _train(work: Work) -> Outcome:
     return Outcome(metrics, {"data_digests": data.manifest.facts["digests"]})
 
 
+def _reward(work: Work) -> Outcome:
+    from aligntune.evaluate.scorer import check_heldout
+    from aligntune.reward_model import finish
+
+    assert isinstance(work.config, TrainSlice)
+    data = work.inputs["data"]
+    check_heldout(data.path)
+    trained = _train(work)
+    made = finish(work.config, work.inputs, work.out, work.progress)
+    return Outcome({**trained.metrics, **made}, trained.facts)
+
+
 def _evaluate(work: Work) -> Outcome:
     from aligntune.evaluate.run import evaluate
 
@@ -169,7 +182,7 @@ def _evaluate(work: Work) -> Outcome:
     earlier = {
         role: artifact.path
         for role, artifact in work.inputs.items()
-        if role not in ("model", "data")
+        if role not in ("model", "data", "reward")
     }
 
     def progress(done: int, total: int, shown: Mapping[str, float]) -> None:
@@ -204,6 +217,14 @@ def _register(work: Work) -> Outcome:
     return Outcome(facts=register(work.config.name, work.inputs, work.tracking_uri, work.root))
 
 
+def _register_reward(work: Work) -> Outcome:
+    from aligntune.registry import register_reward
+
+    assert isinstance(work.config, RegisterSlice)
+    name, judge = work.config.name, work.inputs["reward"]
+    return Outcome(facts=register_reward(name, judge, work.tracking_uri, work.root))
+
+
 def _push(work: Work) -> Outcome:
     from aligntune.publish import publish
 
@@ -211,7 +232,7 @@ def _push(work: Work) -> Outcome:
     return Outcome(facts=publish(work.config, work.inputs, work.out))
 
 
-def _model_sources(config: ModelSlice, *, weights: bool = True) -> dict[str, str]:
+def _model_sources(config: ModelSlice, _: Path, *, weights: bool = True) -> dict[str, str]:
     from aligntune.digest import sha256
     from aligntune.models.source import fingerprint, locate
 
@@ -228,22 +249,23 @@ def _model_sources(config: ModelSlice, *, weights: bool = True) -> dict[str, str
     return sources
 
 
-def _data_sources(config: DataSlice) -> dict[str, str]:
+def _data_sources(config: DataSlice, _: Path) -> dict[str, str]:
     from aligntune.data.sources import fingerprint
 
     return {f"datasets[{i}]": fingerprint(dataset) for i, dataset in enumerate(config.datasets)}
 
 
-def _reward_sources(config: TrainSlice | EvaluateSlice) -> dict[str, str]:
+def _reward_sources(config: TrainSlice | EvaluateSlice, root: Path) -> dict[str, str]:
     """What the rewards read besides their settings: models, and code that is not ours."""
     from aligntune.rewards.sources import fingerprint
 
-    found = {f"rewards[{i}]": fingerprint(reward) for i, reward in enumerate(config.rewards)}
+    uri = tracking_uri(root)
+    found = {f"rewards[{i}]": fingerprint(reward, uri) for i, reward in enumerate(config.rewards)}
     return {name: digest for name, digest in found.items() if digest}
 
 
-def _train_sources(config: TrainSlice) -> dict[str, str]:
-    found = _reward_sources(config)
+def _train_sources(config: TrainSlice, root: Path) -> dict[str, str]:
+    found = _reward_sources(config, root)
     start = config.train.bolt.warm_start if config.train.bolt else None
     if start:
         from aligntune.digest import sha256
@@ -256,14 +278,26 @@ def _train_sources(config: TrainSlice) -> dict[str, str]:
 
 
 def _pinned(work: Work) -> tuple[Reward, ...]:
-    """The rewards, with the models of the hub replaced by the directories they are loaded to."""
-    from aligntune.rewards.sources import local
+    """The rewards, with the models of hub and registry replaced by the directories they are loaded
+    to, and the run's own by its artifact.
+
+    Raises:
+        ConfigError: one is no reward model.
+    """
+    from aligntune.rewards.sources import check_model, local
 
     assert isinstance(work.config, TrainSlice | EvaluateSlice)
-    return tuple(
-        local(reward, work.sources.get(f"rewards[{i}]", ""), work.out / WORK / f"reward-{i}")
-        for i, reward in enumerate(work.config.rewards)
-    )
+    found = []
+    for i, reward in enumerate(work.config.rewards):
+        if reward.of_run:
+            own = str(work.inputs["reward"].path / "model")
+            found.append(reward.model_copy(update={"model_name": own}))
+            continue
+        pinned, into = work.sources.get(f"rewards[{i}]", ""), work.out / WORK / f"reward-{i}"
+        made = local(reward, pinned, into, uri=work.tracking_uri)
+        check_model(made)
+        found.append(made)
+    return tuple(found)
 
 
 def _emptied(folder: Path) -> Path:
@@ -288,7 +322,7 @@ KINDS: dict[str, Kind] = {
     "data": Kind(5, DataSlice, _data, _data_sources, ("transformers",), network=True),
     **{
         algo: Kind(
-            4 if algo in ONLINE else 2,
+            5 if algo in ONLINE else 2,
             TrainSlice,
             _train,
             _train_sources,
@@ -297,8 +331,10 @@ KINDS: dict[str, Kind] = {
         )
         for algo in ALGOS
     },
-    "evaluate": Kind(4, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
+    "evaluate": Kind(5, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
+    "reward": Kind(1, TrainSlice, _reward, libraries=_TRAINER, trains=True),
     "register": Kind(1, RegisterSlice, _with_mlflow(_register), network=True),
+    "register-reward": Kind(1, RegisterSlice, _with_mlflow(_register_reward), network=True),
     "push": Kind(2, PushSlice, _push, network=True),
 }
 

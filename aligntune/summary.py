@@ -157,20 +157,19 @@ def _lineage(session: Session) -> Iterator[Fact]:
         model = session.artifact("model").manifest
         yield Fact("base model", str(model.facts["source"]))
         yield Fact("base model digest", str(model.facts["fingerprint"]))
-    registered = _registered(session)
-    for label, version in registered["versions"].items():
-        held = [alias for alias, holder in registered["aliases"].items() if holder == version]
-        note = f" ({', '.join(held)})" if held else ""
-        yield Fact(f"registered {label}", f"{registered['registered_model']} v{version}{note}")
+    for stage in ("register-reward", "register"):
+        if stage in session.done:
+            yield from _registered(session.artifact(stage).manifest.facts)
     last = session.artifact(list(session.done)[-1]).manifest if session.done else None
     for name, exact in last.environment.items() if last else ():
         yield Fact(name, exact)
 
 
-def _registered(session: Session) -> Mapping[str, Any]:
-    if "register" in session.done:
-        return session.artifact("register").manifest.facts
-    return {"versions": {}, "aliases": {}}
+def _registered(facts: Mapping[str, Any]) -> Iterator[Fact]:
+    for label, version in facts["versions"].items():
+        held = [alias for alias, holder in facts["aliases"].items() if holder == version]
+        note = f" ({', '.join(held)})" if held else ""
+        yield Fact(f"registered {label}", f"{facts['registered_model']} v{version}{note}")
 
 
 def _links(session: Session) -> Iterator[Link]:

@@ -15,12 +15,13 @@ FLOWS = Path(flows.__file__).parent
 LAYERS = [
     {"errors", "digest"},
     {"config"},
-    {"artifacts", "journal", "interrupt", "hub", "hub_retry", "recorded", "provenance"},
+    {"artifacts", "journal", "interrupt", "hub", "hub_retry", "recorded", "registered", "provenance"},
     {"outbox"},
     {"data", "models", "losses"},
     {"rewards"},
     {"train", "evaluate"},
     {"track", "deliver", "machine", "courier", "registry", "card", "publish", "report"},
+    {"reward_model"},
     {"stages", "paths", "needs", "check", "shipped", "initial", "doctor"},
     {"pipeline", "plan"},
     {"run", "session", "findings", "summary", "console", "show", "show_data", "launch", "worker"},
@@ -34,7 +35,7 @@ HEAVY = {
 }  # fmt: skip
 DOORS = {
     "prefect": {"flows"},
-    "mlflow": {"track", "deliver", "courier", "machine", "registry", "recorded"},
+    "mlflow": {"track", "deliver", "courier", "machine", "registry", "recorded", "registered"},
     "trl": {"train"},
     "pandera": {"data"},
     "huggingface_hub": {"hub"},

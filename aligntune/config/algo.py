@@ -19,17 +19,21 @@ Algo = Literal[
     "bolt",
 ]
 ALGOS: tuple[Algo, ...] = get_args(Algo)
+Trained = Algo | Literal["reward"]
+"""What a training stage can be: an algorithm, or a reward model for one."""
 GROUP: frozenset[Algo] = frozenset(ALGOS) - {"sft", "dpo", "ppo"}
 """The GRPO family: advantages come from comparing answers, not from a critic."""
 ONLINE: frozenset[Algo] = GROUP | {"ppo"}
 """Those that learn from answers of their own, which rewards judge."""
 
-TASK: dict[Algo, TaskType] = {
+TASK: dict[Trained, TaskType] = {
     **dict.fromkeys(ONLINE, "prompt"),
     "sft": "conversation",
     "dpo": "preference",
+    "reward": "preference",
 }
-"""The canonical rows that each algorithm learns from."""
+"""The canonical rows that each algorithm learns from; a reward model that is regressed on scores
+reads conversations."""
 
 SPELLINGS: dict[str, Algo] = {
     "drgrpo": "dr-grpo",

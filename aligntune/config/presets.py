@@ -7,11 +7,12 @@ never the name.
 from collections.abc import Mapping
 from typing import Any
 
-from aligntune.config.algo import ALGOS, GROUP, ONLINE, Algo
+from aligntune.config.algo import ALGOS, GROUP, ONLINE, Trained
 from aligntune.config.train import Bolt, Counterfactual, Gbmpo, Guard, Peft, Train
 
 _SFT = {"loss_type": "nll", "packing": False, "completion_only_loss": True}
 _DPO = {"loss_type": "sigmoid", "beta": 0.1, "label_smoothing": 0.0}
+_REWARD = {"center_rewards_coefficient": 0.0, "margin_scale": 1.0}
 _ONLINE = {
     "num_generations": None,
     "max_prompt_length": None,
@@ -54,9 +55,10 @@ _GROUP = _ONLINE | {
 _COMPARED = _GROUP | {"max_resampling": 0}
 """Where a group of answers that are all rewarded alike teaches nothing."""
 
-PRESETS: dict[Algo, dict[str, Any]] = {
+PRESETS: dict[Trained, dict[str, Any]] = {
     "sft": _SFT,
     "dpo": _DPO,
+    "reward": _REWARD,
     "ppo": _PPO,
     # Shao et al. 2024, arXiv:2402.03300
     "grpo": _COMPARED | {"beta": 0.04},
@@ -87,11 +89,15 @@ PRESETS: dict[Algo, dict[str, Any]] = {
     "bolt": _GROUP
     | {"loss_type": "dapo", "epsilon_high": 0.28, "scale_rewards": "batch", "bolt": Bolt},
 }
-LEARNING_RATE: Mapping[Algo, float] = dict.fromkeys(ALGOS, 1e-6) | {"sft": 2e-5, "ppo": 3e-6}
+LEARNING_RATE: Mapping[Trained, float] = {
+    **dict.fromkeys(ALGOS, 1e-6),
+    "sft": 2e-5,
+    "ppo": 3e-6,
+    "reward": 1e-5,
+}
 """TRL's defaults for full fine-tuning; with an adapter ten times as much is usual."""
-LOSS_TYPES: Mapping[Algo, tuple[str, ...]] = dict.fromkeys(
-    GROUP, ("grpo", "dr_grpo", "dapo", "bnpo")
-) | {
+LOSS_TYPES: Mapping[Trained, tuple[str, ...]] = {
+    **dict.fromkeys(GROUP, ("grpo", "dr_grpo", "dapo", "bnpo")),
     "sft": ("nll", "dft"),
     "dpo": (
         "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
@@ -108,12 +114,12 @@ _SPECIFIC = frozenset().union(*PRESETS.values())
 """Every setting that some algorithm does not have."""
 
 
-def used(algo: Algo) -> frozenset[str]:
+def used(algo: Trained) -> frozenset[str]:
     """The names in `Train` that `algo` reads."""
     return frozenset(Train.model_fields) - _SPECIFIC | frozenset(PRESETS[algo])
 
 
-def resolved(train: Train, algo: Algo, peft: Peft | None, max_seq_length: int) -> Train:
+def resolved(train: Train, algo: Trained, peft: Peft | None, max_seq_length: int) -> Train:
     """`train` with every setting of `algo` filled in and all others left out."""
     values = {name: getattr(train, name) for name in used(algo)}
     for name, default in PRESETS[algo].items():
@@ -139,7 +145,7 @@ def alone(section: Gbmpo) -> str:
     return {"l2kl": "l2", "prob_l2kl": "prob_l2"}.get(section.divergence, section.divergence)
 
 
-def _sampling(values: Mapping[str, Any], algo: Algo) -> dict[str, Any]:
+def _sampling(values: Mapping[str, Any], algo: Trained) -> dict[str, Any]:
     longest = values["max_length"]
     answer = values["max_completion_length"] or min(COMPLETION_LENGTH, longest // 2)
     accumulation = values["gradient_accumulation_steps"]

@@ -33,7 +33,9 @@ class Reward(Strict):
     params: dict[str, Any] = Field(default_factory=dict)
     """Settings of the reward."""
     model_name: str | None = Field(None, min_length=1)
-    """The model that judges, for rewards that use one: a hub id or a directory."""
+    """The model that judges, for rewards that use one: a hub id, a directory, or, in the MLflow
+    registry, `models:/name@alias` or `models:/name/version`. `reward_type: model` without one is
+    the run's own reward model."""
     on_error: Literal["stop", "skip", "value"] = "stop"
     """When it raises, hangs, or gives no finite number: end the run with the prompt and completion,
     leave the completion unjudged, or give it `error_value`. Failures are logged and counted."""
@@ -43,3 +45,9 @@ class Reward(Strict):
     """Seconds that a batch may take before it counts as failed. Default: no limit."""
     device: NeutralField[str] = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")
     """Where that model runs. `auto` is the GPU where there is one, else the CPU."""
+
+    @property
+    def of_run(self) -> bool:
+        """Whether it stands for the run's own reward model: `reward_model` or
+        `model.reward_path`."""
+        return self.reward_type == "model" and self.model_name is None

@@ -3,10 +3,11 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from aligntune.config.algo import GROUP, ONLINE, TASK, Algo
+from aligntune.config.algo import GROUP, ONLINE, TASK, Trained
 from aligntune.config.data import Dataset
 from aligntune.config.document import KeyPath
 from aligntune.config.presets import LOSS_TYPES, PRESETS, alone, is_dual, resolved, used
+from aligntune.config.reward_rules import contradictions
 from aligntune.config.rewards import GUESSED, Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.train import Bolt, Peft, Train
@@ -20,6 +21,10 @@ _INSTEAD: dict[tuple[str, str], str] = {
     **{("num_ppo_epochs", algo): "num_iterations" for algo in GROUP},
 }
 """(setting, algorithm that does not have it) -> the setting that the algorithm has for it."""
+
+
+_OWNERS = {"reward": "reward_model"}
+"""What a preset is called in a config where that is not an algorithm's name."""
 
 
 class Problem(NamedTuple):
@@ -39,6 +44,7 @@ def problems(config: RunConfig) -> list[Problem]:
         *_train(("train",), config.algo, config.train, config.peft, config.model.max_seq_length),
         *(_sft(config) if config.sft else ()),
         *_guessed(config, optimised=True),
+        *(Problem(*found) for found in contradictions(config)),
     ]
 
 
@@ -47,10 +53,13 @@ def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
     found = list(_unused(("train",), config.algo, config.train, given))
     if config.sft:
         found += _unused(("sft", "train"), "sft", config.sft.train, given)
-    if config.rewards and config.algo not in ONLINE:
+    if config.reward_model:
+        found += _unused(("reward_model", "train"), "reward", config.reward_model.train, given)
+    judged = [name for name in ("rewards", "reward_model") if getattr(config, name)]
+    if judged and config.algo not in ONLINE:
         found.append(
             Problem(
-                ("rewards",),
+                (judged[0],),
                 f"{config.algo} does not optimise rewards; evaluation reports them for every model",
             )
         )
@@ -75,11 +84,12 @@ def _run(config: RunConfig) -> Iterator[Problem]:
             "`algo: sft` with an `sft` section would train sft twice; put its settings in "
             "`datasets` and `train`, or choose another `algo`",
         )
-    if config.algo in ONLINE and not config.rewards and not config.model.reward_path:
+    learned = bool(config.model.reward_path or config.reward_model)
+    if config.algo in ONLINE and not config.rewards and not learned:
         yield Problem(
             ("algo",),
             f"{config.algo} needs something to optimise; add `rewards`, or a reward model with "
-            "`model.reward_path`",
+            "`reward_model` or `model.reward_path`",
         )
 
 
@@ -87,8 +97,9 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
     for index, reward in enumerate(config.rewards):
         for name, message in _reward(reward, _answers(config)):
             yield Problem(("rewards", index, name), message)
+    learned = config.model.reward_path or config.reward_model
     added = [reward for reward in config.rewards if not reward.gate]
-    if not config.rewards or config.model.reward_path:
+    if not config.rewards or (learned and not any(reward.of_run for reward in config.rewards)):
         return
     if not added:
         yield Problem(
@@ -217,7 +228,7 @@ def _sft(config: RunConfig) -> Iterator[Problem]:
 
 
 def _train(
-    at: KeyPath, algo: Algo, train: Train, peft: Peft | None, max_seq_length: int
+    at: KeyPath, algo: Trained, train: Train, peft: Peft | None, max_seq_length: int
 ) -> Iterator[Problem]:
     known = LOSS_TYPES.get(algo)
     if known and train.loss_type not in (None, *known):
@@ -233,7 +244,7 @@ def _train(
         yield from _online(at, algo, resolved(train, algo, peft, max_seq_length))
 
 
-def _online(at: KeyPath, algo: Algo, train: Train) -> Iterator[Problem]:
+def _online(at: KeyPath, algo: Trained, train: Train) -> Iterator[Problem]:
     size, passes = train.num_generations or 1, train.steps_per_generation or 1
     rows = train.per_device_batch_size * passes
     if size == 1 and algo in GROUP - {"bolt"}:
@@ -320,13 +331,13 @@ def _mirror(at: KeyPath, train: Train) -> Iterator[Problem]:
         )
 
 
-def _unused(at: KeyPath, algo: Algo, train: Train, given: Collection[KeyPath]) -> Iterator[Problem]:
+def _unused(at: KeyPath, algo: Trained, train: Train, given: Collection[KeyPath]) -> Iterator[Problem]:
     for name in Train.model_fields:
         # A written-out config has every key; null says nothing.
         if name in used(algo) or (*at, name) not in given or getattr(train, name) is None:
             continue
         instead = _INSTEAD.get((name, algo))
-        owners = [known for known, preset in PRESETS.items() if name in preset]
+        owners = [_OWNERS.get(known, known) for known, preset in PRESETS.items() if name in preset]
         which = f"use `{instead}`" if instead else f"it is for {', '.join(owners)}"
         yield Problem((*at, name), f"{algo} does not use it; {which}")
 
@@ -339,7 +350,7 @@ def _unclipped(rewards: Sequence[Reward]) -> Iterator[Problem]:
                 yield Problem(("rewards", index, name), message)
 
 
-def _read_as(at: KeyPath, datasets: Sequence[Dataset], algo: Algo) -> Iterator[Problem]:
+def _read_as(at: KeyPath, datasets: Sequence[Dataset], algo: Trained) -> Iterator[Problem]:
     for index, dataset in enumerate(datasets):
         if dataset.task_type not in (None, TASK[algo]):
             yield Problem(

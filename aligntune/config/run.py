@@ -10,6 +10,7 @@ from aligntune.config.data import Cleaning, Dataset, Mix
 from aligntune.config.evaluation import Evaluation, Registry
 from aligntune.config.logging import Launch, Logging, SampleLogging
 from aligntune.config.model import Model
+from aligntune.config.reward_model import RewardModelSection
 from aligntune.config.rewards import Reward
 from aligntune.config.train import Peft, SftSection, Train
 
@@ -32,6 +33,9 @@ class RunConfig(Strict):
     metrics."""
     sft: SftSection | None = None
     """Supervised fine-tuning before `algo`."""
+    reward_model: RewardModelSection | None = None
+    """A reward model to train before `algo`, which optimises its score; `model.reward_path` is one
+    that exists already."""
     evaluation: Evaluation = Field(default_factory=Evaluation)
     registry: Registry = Field(default_factory=Registry)
     launch: Launch = Field(default_factory=Launch)

@@ -5,12 +5,13 @@ A stage's key digests its slice, so a field that a stage does not read must not 
 
 from typing import Literal
 
-from aligntune.config.algo import Algo
+from aligntune.config.algo import Trained
 from aligntune.config.base import NeutralField, Strict
 from aligntune.config.data import Cleaning, Dataset, Mix, TaskType
 from aligntune.config.evaluation import Metric
 from aligntune.config.logging import Logger, SampleLogging
 from aligntune.config.model import Attention, Precision, Quantization
+from aligntune.config.reward_model import Objective
 from aligntune.config.rewards import Reward
 from aligntune.config.train import Peft, Train
 
@@ -34,13 +35,17 @@ class DataSlice(Strict):
     mix: Mix
     max_length: int | None
     """In tokens. None: the rows are not tokenised."""
+    cut: Literal["start", "end"] = "end"
+    """Where rows that are longer lose what is too much."""
     trust_remote_code: bool
     workers: NeutralField[int]
     seed: int
 
 
 class TrainSlice(Strict):
-    algo: Algo
+    algo: Trained
+    objective: Objective | None = None
+    """Of a reward model; None for policies."""
     train: Train
     """Resolved: what the algorithm has is filled in, the rest is left out."""
     rewards: tuple[Reward, ...]

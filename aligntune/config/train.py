@@ -129,8 +129,8 @@ class Train(Strict):
     num_epochs: float = Field(1.0, gt=0)
     """Passes over the data where `max_steps` is not set."""
     learning_rate: float | None = Field(None, gt=0, lt=1)
-    """Peak learning rate. Default: 2e-5 for sft, 3e-6 for ppo and 1e-6 for the others, ten times
-    that with `peft`."""
+    """Peak learning rate. Default: 2e-5 for sft, 1e-5 for a reward model, 3e-6 for ppo and 1e-6 for
+    the others, ten times that with `peft`."""
     lr_scheduler_type: Scheduler = "linear"
     """Shape of the learning rate after warm-up."""
     warmup_steps: int = Field(0, ge=0)
@@ -160,6 +160,14 @@ class Train(Strict):
     is `kl_coef`."""
     label_smoothing: float | None = Field(None, ge=0, lt=0.5)
     """dpo: the assumed share of flipped labels. Default: 0."""
+
+    center_rewards_coefficient: float | None = Field(None, ge=0)
+    """reward model: weight of the squared sum of a pair's scores in the loss, which keeps scores
+    near 0 (arXiv:2312.09244 uses 0.01). Default: 0."""
+    margin_scale: float | None = Field(None, ge=0)
+    """reward model: the margin by which the chosen answer has to win is so many times the row's
+    `margin`, or the difference of its `score_chosen` and `score_rejected` as a share of the largest
+    in the data (arXiv:2307.09288). Default: 1; rows without either have none."""
 
     num_generations: int | None = Field(None, ge=1)
     """online: answers per prompt. Default: 1 for ppo; else 8, or fewer where one round of sampling

@@ -67,6 +67,7 @@ class Work:
     tokenizer: Path | None
     trust_remote_code: bool
     max_length: int | None
+    cut: Literal["start", "end"]
     seed: int
 
     def __call__(self, batch: Numbered) -> Made:
@@ -114,9 +115,11 @@ class Work:
         limit = self.max_length
         fit: Fit = "fits"
         if limit is not None and length > limit:
-            # Later turns of a conversation of which nothing would be left are not learned.
-            tokens = [sequence for sequence in tokens if sequence.start < limit]
-            fit = "cut" if tokens and not _same_start(tokens, limit, self.reader.task) else "lost"
+            if self.cut == "end":
+                # Later turns of a conversation of which nothing would be left are not learned.
+                tokens = [sequence for sequence in tokens if sequence.start < limit]
+            left = slice(limit) if self.cut == "end" else slice(-limit, None)
+            fit = "cut" if tokens and not _alike(tokens, left, self.reader.task) else "lost"
         kept = self.duplicates
         return Good(
             row=index,
@@ -129,11 +132,11 @@ class Work:
         )
 
 
-def _same_start(tokens: "list[Tokens]", limit: int, task: TaskType) -> bool:
+def _alike(tokens: "list[Tokens]", left: slice, task: TaskType) -> bool:
     """Whether nothing is left to tell a pair's answers apart."""
     if task != "preference":
         return False
-    chosen, rejected = (sequence.ids[:limit] for sequence in tokens)
+    chosen, rejected = (sequence.ids[left] for sequence in tokens)
     return chosen == rejected
 
 

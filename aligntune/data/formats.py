@@ -13,7 +13,7 @@ import orjson
 from aligntune.config.data import TaskType
 from aligntune.config.document import printable
 from aligntune.data import layouts
-from aligntune.data.rows import ANSWER, EXTRA, TOOLS, Row, prompt_of
+from aligntune.data.rows import ANSWER, EXTRA, RATED, TOOLS, Row, prompt_of
 from aligntune.data.turns import said, text, tools
 from aligntune.errors import ConfigError, DataError, unknown
 
@@ -186,6 +186,7 @@ class Reader:
             if row.get(column) is None:
                 raise DataError(f"`{dict(self.names).get(column, column)}` is missing")
         made = found.read(row)
+        rated = {name: made.pop(name) for name in RATED if name in made}
         if ANSWER not in made and (answer := _reference(row)):
             made[ANSWER] = answer
         if self.task != found.task:
@@ -194,9 +195,8 @@ class Reader:
             made = converted | kept
         if row.get(TOOLS) and (known := tools(row[TOOLS], TOOLS)):
             made[TOOLS] = known
-        if others := row.keys() - found.used:
-            made |= _extra({name: row[name] for name in others if row[name] is not None})
-        return made
+        others = {name: row[name] for name in row.keys() - found.used if row[name] is not None}
+        return made | _extra(others | rated)
 
 
 def _renamed(row: Row, names: Iterable[tuple[str, str]]) -> Row:

@@ -7,7 +7,7 @@ the reason why this row is not one. What is not text it never guesses at.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from aligntune.data.rows import ANSWER, TOOLS, Message, Row
+from aligntune.data.rows import ANSWER, RATED, TOOLS, Message, Row
 from aligntune.data.turns import (
     after,
     answer_turns,
@@ -214,12 +214,12 @@ BAD = {"false", "0", "0.0", "-1", "no", "undesirable", "bad"}
 
 def ranked(row: Row) -> Row:
     """{prompt, responses, ranks}, rank 1 the best: the best and the worst answer make a pair."""
-    return _best_and_worst(row, row["responses"], row["ranks"], best=min)
+    return _ranked_pair(row, row["responses"], row["ranks"])
 
 
 def rated(row: Row) -> Row:
     """{prompt, responses, scores}: the best and the worst answer make a pair."""
-    return _best_and_worst(row, row["responses"], row["scores"], best=max)
+    return _rated_pair(row, row["responses"], row["scores"])
 
 
 def ultrafeedback(row: Row) -> Row:
@@ -246,7 +246,19 @@ def _valued(row: Row, answers: Any, column: str) -> Row:
     names = ("rank",) if ranked else _SCORES
     values = [_first(answer, names) for answer in answers]
     said_ = [_first(answer, _SAID) for answer in answers]
-    return _best_and_worst(row, said_, values, best=min if ranked else max)
+    return _ranked_pair(row, said_, values) if ranked else _rated_pair(row, said_, values)
+
+
+def _ranked_pair(row: Row, answers: Any, ranks: Any) -> Row:
+    """The best and the worst answer, rank 1 the best."""
+    pair, _ = _best_and_worst(row, answers, ranks, best=min)
+    return pair
+
+
+def _rated_pair(row: Row, answers: Any, scores: Any) -> Row:
+    """The best and the worst answer, and what they are rated."""
+    pair, rated = _best_and_worst(row, answers, scores, best=max)
+    return pair | dict(zip(RATED, rated, strict=True))
 
 
 def _first(answer: Row, names: Iterable[str]) -> Any:
@@ -255,7 +267,8 @@ def _first(answer: Row, names: Iterable[str]) -> Any:
 
 def _best_and_worst(
     row: Row, answers: Any, values: Any, best: Callable[[Iterable[Any]], Any]
-) -> Row:
+) -> tuple[Row, tuple[float, float]]:
+    """(the pair of them, their values)."""
     if not isinstance(answers, list) or not isinstance(values, list) or len(answers) < 2:
         raise DataError("there are not several answers with a value each")
     if len(answers) != len(values):
@@ -269,4 +282,4 @@ def _best_and_worst(
     if top == bottom:
         raise DataError("all answers are valued the same")
     pair = (answers[numbers.index(top)], answers[numbers.index(bottom)])
-    return preference({**row, "chosen": pair[0], "rejected": pair[1]})
+    return preference({**row, "chosen": pair[0], "rejected": pair[1]}), (top, bottom)

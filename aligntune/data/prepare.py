@@ -134,6 +134,7 @@ def _work(spec: DataSlice, place: Place, source: Source) -> Work:
         tokenizer=place.tokenizer,
         trust_remote_code=spec.trust_remote_code,
         max_length=spec.max_length,
+        cut=spec.cut,
         seed=spec.seed,
     )
 

@@ -31,6 +31,8 @@ PARTS = ("tool_calls", "name", "reasoning_content", "thinking", WEIGHT)
 """Of messages: JSON of the tools called, who returned a result, thoughts before an answer."""
 ANSWER = "answer"
 """The reference answer, a string that any canonical row may have."""
+RATED = ("score_chosen", "score_rejected")
+"""Columns that rate the answers of a pair, among those that no layout uses."""
 TOOLS = "tools"
 """JSON of the tools that the assistant may call, on rows that have some."""
 EXTRA = "extra"

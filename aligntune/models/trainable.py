@@ -22,18 +22,19 @@ def load_trainable(path: Path, spec: TrainSlice) -> PreTrainedModel | PeftModel:
 
     Only unsloth puts an adapter on it by itself; else that is the trainer's.
     """
-    _check_attention(spec)
+    check_kernel(spec)
     if spec.use_unsloth:
         return load_fast(path, spec)
     options: dict[str, Any] = quantized(spec)
     if spec.attn_implementation:
         options["attn_implementation"] = spec.attn_implementation
     model = load_policy(path, trust_remote_code=spec.trust_remote_code, **options)
-    _check_targets(model, spec)
+    check_targets(model, spec)
     return model
 
 
-def _check_attention(spec: TrainSlice) -> None:
+def check_kernel(spec: TrainSlice) -> None:
+    """Raises ConfigError where the attention kernel that `spec` asks for cannot run here."""
     package = FLASH.get(spec.attn_implementation or "")
     if package is None:
         return
@@ -48,8 +49,11 @@ def _check_attention(spec: TrainSlice) -> None:
         raise ConfigError(f"{what} needs its kernels; `pip install {package}`, or use sdpa")
 
 
-def _check_targets(model: PreTrainedModel, spec: TrainSlice) -> None:
-    """peft wants one of the names to exist; a misspelt one beside it would do nothing."""
+def check_targets(model: PreTrainedModel, spec: TrainSlice) -> None:
+    """Raises ConfigError for a name in `peft.target_modules` that no layer has.
+
+    peft wants only one of them to exist; a misspelt one beside it would do nothing.
+    """
     if spec.peft is None or isinstance(spec.peft.target_modules, str):
         return
     layers = {name: module for name, module in model.named_modules() if name}

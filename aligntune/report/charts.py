@@ -21,6 +21,9 @@ CURVES = (
     "train/mean_token_accuracy",
     "train/rewards/accuracies",
     "train/rewards/margins",
+    "train/accuracy",
+    "eval/accuracy",
+    "train/margin",
     "train/grad_norm",
 )
 """Training metrics that are worth a chart, in this order; MLflow has all of them."""

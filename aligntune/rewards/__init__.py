@@ -26,7 +26,11 @@ __all__ = [
     "scorer",
 ]
 
-_LEARNED = {"label": Setting(str, ""), "batch_size": Setting(int, 16)}
+_LEARNED = {
+    "label": Setting(str, ""),
+    "batch_size": Setting(int, 16),
+    "normalize": Setting(bool, False),
+}
 """The params of a reward with a `model_name`."""
 _EMBEDDED = {"batch_size": _LEARNED["batch_size"]}
 

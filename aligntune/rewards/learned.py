@@ -9,8 +9,11 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from aligntune.errors import ConfigError
+from aligntune.models.intake import read_json
 from aligntune.rewards.types import Sample, Scorer
 
+NORMALIZATION = "reward_normalization.json"
+"""The file beside a reward model that says how to bring its scores to mean 0 and deviation 1."""
 LONGEST = 2048
 """Tokens that are read where neither model nor tokenizer has a limit."""
 
@@ -20,13 +23,14 @@ def judge(name: str, device: str, called: str, params: Mapping[str, Any]) -> Sco
 
     A model with one output gives its raw score, others the probability of the label in `params`:
     by softmax, or by sigmoid where the model says that its labels do not exclude each other.
-    The start of what is too long is cut off.
+    The start of what is too long is cut off. With `normalize` in `params`, a score is brought to
+    the scale on which reference answers have mean 0 and standard deviation 1.
     """
     loaded: list[_Judge] = []
 
     def score(samples: Sequence[Sample]) -> list[float | None]:
         if not loaded:
-            loaded.append(_Judge(name, device, params["label"]))
+            loaded.append(_Judge(name, device, params["label"], normalize=params["normalize"]))
         return loaded[0].scores(samples, params["batch_size"])
 
     score.__name__ = called
@@ -34,7 +38,8 @@ def judge(name: str, device: str, called: str, params: Mapping[str, Any]) -> Sco
 
 
 class _Judge:
-    def __init__(self, name: str, device: str, label: str) -> None:
+    def __init__(self, name: str, device: str, label: str, *, normalize: bool) -> None:
+        self._mean, self._std = _normalization(name) if normalize else (0.0, 1.0)
         self._tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
         config = AutoConfig.from_pretrained(name)
         self._model = _load(name).to(_device(device)).eval()
@@ -64,7 +69,7 @@ class _Judge:
             rows = (
                 logits[:, 0] if self._label is None else self._probabilities(logits)[:, self._label]
             )
-            found += rows.tolist()
+            found += ((rows - self._mean) / self._std).tolist()
         return found
 
     def _text(self, sample: Sample) -> str:
@@ -75,6 +80,23 @@ class _Judge:
             {"role": "assistant", "content": sample.completion},
         ]
         return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+
+
+def _normalization(name: str) -> tuple[float, float]:
+    """(mean, standard deviation) of the reference answers' scores."""
+    file = Path(name) / NORMALIZATION
+    if not file.is_file():
+        raise ConfigError(
+            f"reward model {name!r} has no {NORMALIZATION}, so its scores cannot be normalised; "
+            "remove `normalize`, or use a reward model that a run has trained"
+        )
+    found = read_json(file)
+    mean, std = (found.get(key) for key in ("mean", "std"))
+    if not isinstance(mean, int | float) or not isinstance(std, int | float) or not std > 0:
+        raise ConfigError(
+            f"{file} has no `mean` and no `std` above 0; write both, or remove `normalize`"
+        )
+    return float(mean), float(std)
 
 
 def _load(name: str) -> Any:

@@ -15,6 +15,8 @@ from aligntune.train import checkpoints
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """(steps done, steps in all, what to show beside them)."""
 
+SHOWN = (("rewards/accuracies", "accuracy"), ("accuracy", "accuracy"), ("reward", "reward"))
+"""Metrics beside the loss that show how it goes, and what they are called then."""
 _PARTIAL = (
     "train_loss",
     "train_runtime",
@@ -103,7 +105,7 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if "loss" in logs:
             shown = {"loss": float(logs["loss"])}
-            for key, name in (("rewards/accuracies", "accuracy"), ("reward", "reward")):
+            for key, name in SHOWN:
                 if logs.get(key) is not None:  # where nothing could be judged there is no reward
                     shown[name] = float(logs[key])
             self.progress(state.global_step, state.max_steps, shown)

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from aligntune.config.algo import GROUP, Algo
+from aligntune.config.algo import GROUP, Trained
 from aligntune.config.train import Guard, Train
 from aligntune.errors import Diverged
 
@@ -26,7 +26,7 @@ class Sign:
     remedy: str
 
 
-def signs(algo: Algo, guard: Guard) -> dict[str, Sign]:
+def signs(algo: Trained, guard: Guard) -> dict[str, Sign]:
     """By name; a metric that an algorithm does not have is no sign."""
     compares = algo in GROUP - {"bolt"}
     return {
@@ -76,7 +76,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     stops; where cut-off answers are left out and none ever ends, `off` does not help either.
     """
 
-    def __init__(self, algo: Algo, train: Train) -> None:
+    def __init__(self, algo: Trained, train: Train) -> None:
         self._guard = train.guard or Guard()
         self._masks = bool(train.mask_truncated_completions)
         self._signs = signs(algo, self._guard)

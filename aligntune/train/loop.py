@@ -40,6 +40,9 @@ FINAL = (
     "train/loss",
     "train/rewards/accuracies",
     "train/rewards/margins",
+    "train/accuracy",
+    "train/margin",
+    "train/error",
     "train/reward",
     "train/kl",
 )

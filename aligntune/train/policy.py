@@ -1,4 +1,4 @@
-"""Training a policy: the pieces are TRL's, put together for one stage."""
+"""Training a policy or a reward model: the pieces are TRL's, put together for one stage."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -7,9 +7,10 @@ from typing import Any
 
 from transformers import set_seed
 
-from aligntune.config.algo import ONLINE, Algo
+from aligntune.config.algo import ONLINE, Algo, Trained
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import ResourceError
+from aligntune.models.head import load_scorer
 from aligntune.models.load import load_tokenizer
 from aligntune.models.save import save_policy
 from aligntune.models.trainable import load_trainable
@@ -21,6 +22,7 @@ from aligntune.train.judge import tried
 from aligntune.train.loop import Setting, fit, within
 from aligntune.train.online import online_trainer
 from aligntune.train.ppo import Ppo
+from aligntune.train.reward import reward_trainer
 from aligntune.train.rollout import Rollout
 from aligntune.train.rows import training_rows
 from aligntune.train.samples import first_prompts
@@ -36,9 +38,10 @@ KINDS: dict[Algo, type[Rollout]] = {
 }
 """The online algorithms that are more than settings of GRPO."""
 
-TRAINERS: dict[Algo, Callable[..., Any]] = {
+TRAINERS: dict[Trained, Callable[..., Any]] = {
     "sft": sft_trainer,
     "dpo": dpo_trainer,
+    "reward": reward_trainer,
     **{algo: partial(online_trainer, kind=KINDS.get(algo, Rollout)) for algo in ONLINE},
 }
 """Algorithm -> (model, tokenizer, train rows, held-out rows or None, spec, setting) -> trainer."""
@@ -47,7 +50,8 @@ TRAINERS: dict[Algo, Callable[..., Any]] = {
 def train_policy(
     spec: TrainSlice, model: Path, data: Path, setting: Setting
 ) -> Mapping[str, float]:
-    """Train the policy in `model` on the rows in `data`, save it below `setting.out`.
+    """Train the policy in `model`, or a reward model made of it, on the rows in `data`, and save it
+    below `setting.out`.
 
     Raises:
         ConfigError: a reward of the user's own gives no scores.
@@ -62,7 +66,7 @@ def train_policy(
     heldout = training_rows(data, "heldout", spec) if both else None
     if spec.algo in ONLINE:
         tried(spec.rewards, [train[index] for index in range(min(len(train), TRIED))])
-    policy = load_trainable(model, spec)
+    policy = (load_scorer if spec.algo == "reward" else load_trainable)(model, spec)
     spec = within(spec, policy)
     tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
     measured = heldout if spec.eval_steps and heldout else None

@@ -14,6 +14,7 @@ from aligntune.config.algo import ONLINE
 from aligntune.config.slices import TrainSlice
 from aligntune.data import tokens
 from aligntune.data.rows import ANSWER, EXTRA
+from aligntune.train.scores import extras, to_score
 
 ASKED = ("prompt", ANSWER, EXTRA)
 """What sampling and rewards need of a row."""
@@ -27,6 +28,8 @@ def training_rows(data: Path, split: str, spec: TrainSlice) -> Dataset:
         return imitation(made, last=not spec.train.completion_only_loss)
     if spec.algo in ONLINE:
         return asked(pq.read_table(data / f"{split}.parquet"), made)
+    if spec.algo == "reward":
+        return to_score(extras(data / f"{split}.parquet"), made, spec)
     return pairs(made)
 
 

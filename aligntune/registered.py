@@ -1,0 +1,86 @@
+"""Models of an MLflow registry by name: `models:/name@alias` and `models:/name/version`."""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligntune.errors import ConfigError, ServiceError
+
+NAME = re.compile(r"models:/([^/@]+)(?:/([0-9]+)|@([^/@]+))")
+
+
+@dataclass(frozen=True)
+class Registered:
+    name: str
+    version: str
+    source: str
+    """Where its files are."""
+
+    @property
+    def digest(self) -> str:
+        """Of the place, so that another registry's version of the same number is another model."""
+        return hashlib.sha256(self.source.encode()).hexdigest()[:12]
+
+
+def registered(name: str, uri: str) -> Registered:
+    """The version that `name` means now in the registry at `uri`.
+
+    Raises:
+        ConfigError: it is no such name, or there is no such model, version or alias.
+        ServiceError: the registry cannot be reached.
+    """
+    from mlflow import MlflowClient
+
+    found = NAME.fullmatch(name)
+    if found is None:
+        raise ConfigError(
+            f"{name!r} names no registered model; write `models:/name@alias` or "
+            "`models:/name/version`"
+        )
+    model, number, alias = found.groups()
+    with _asking(name):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        version = (
+            client.get_model_version(model, number)
+            if number
+            else client.get_model_version_by_alias(model, alias)
+        )
+    return Registered(model, str(version.version), str(version.source))
+
+
+def download(name: str, uri: str, into: Path) -> None:
+    """The files of a registered model in the directory `into`, whatever was there.
+
+    Raises:
+        ConfigError, ServiceError: as `registered`.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    version = registered(name, uri)
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
+    with _asking(name):
+        download_artifacts(artifact_uri=version.source, dst_path=str(into), tracking_uri=uri)
+    if not (into / "config.json").is_file():
+        raise ConfigError(f"{name} holds no model directory with a config.json; name another one")
+
+
+@contextmanager
+def _asking(name: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        reason = str(error).splitlines()[0]
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise ConfigError(
+                f"{name!r} is not in the model registry ({reason}); look at MLFLOW_TRACKING_URI"
+            ) from error
+        raise ServiceError(
+            f"the model registry could not be asked for {name!r}: {reason}; run again later"
+        ) from error
