@@ -60,11 +60,15 @@ def download(name: str, uri: str, into: Path) -> None:
     """
     from mlflow.artifacts import download_artifacts
 
-    version = registered(name, uri)
-    shutil.rmtree(into, ignore_errors=True)
-    into.mkdir(parents=True)
+    version, loaded = registered(name, uri), into.with_name(f"{into.name}.download")
+    for folder in (into, loaded):
+        shutil.rmtree(folder, ignore_errors=True)
+    loaded.mkdir(parents=True)
     with _asking(name):
-        download_artifacts(artifact_uri=version.source, dst_path=str(into), tracking_uri=uri)
+        # It has the name there that it has in the store.
+        folder = download_artifacts(version.source, dst_path=str(loaded), tracking_uri=uri)
+    Path(folder).rename(into)
+    shutil.rmtree(loaded, ignore_errors=True)
     if not (into / "config.json").is_file():
         raise ConfigError(f"{name} holds no model directory with a config.json; name another one")
 

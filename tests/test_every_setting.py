@@ -21,27 +21,36 @@ BASE = {
     "rewards": [{"reward_type": "length"}],
     "peft": {"r": 16},
     "sft": {"datasets": [{"name": "owner/chats"}]},
+    "reward_model": {"datasets": [{"name": "owner/pairs"}]},
     "sample_logging": {},
 }
 TRAINED = ("ppo", "sft")
-PREPARED = ("sft-data", "data")
+WITH_REWARD = (*TRAINED, "reward")
+PREPARED = ("sft-data", "data", "reward-data")
 MEASURED = ("evaluate-base", "evaluate-sft", "evaluate-ppo")
 NEUTRAL = "neutral"
 EFFECTS = {
     "algo": ("dpo", ("dpo",), "algo"),
-    "seed": (7, ("sft-data", "data", *TRAINED, *MEASURED), "seed"),
+    "seed": (7, (*PREPARED, *WITH_REWARD, *MEASURED), "seed"),
     "model.name_or_path": ("owner/other", ("model", "tokenizer"), "name_or_path"),
     "model.sft_path": ("./tuned", ("model", "tokenizer"), "name_or_path"),
     "model.revision": ("v2", ("model", "tokenizer"), "revision"),
     "model.chat_template": ("{{ messages }}", ("model", "tokenizer"), "chat_template"),
-    "model.trust_remote_code": (True, ("model", *TRAINED, *MEASURED), "trust_remote_code"),
-    "model.precision": ("bf16", (*TRAINED, *MEASURED), "precision"),
-    "model.max_seq_length": (99, TRAINED, "train.max_length"),
-    "model.gradient_checkpointing": (False, TRAINED, "gradient_checkpointing"),
-    "model.attn_implementation": ("eager", TRAINED, "attn_implementation"),
+    "model.trust_remote_code": (True, ("model", *WITH_REWARD, *MEASURED), "trust_remote_code"),
+    "model.precision": ("bf16", (*WITH_REWARD, *MEASURED), "precision"),
+    "model.max_seq_length": (99, WITH_REWARD, "train.max_length"),
+    "model.gradient_checkpointing": (False, WITH_REWARD, "gradient_checkpointing"),
+    "model.attn_implementation": ("eager", WITH_REWARD, "attn_implementation"),
     "model.quantization": ("4bit", TRAINED, "quantization"),
     "model.use_unsloth": (True, TRAINED, "use_unsloth"),
     "model.reward_path": ("owner/judge", ("ppo", *MEASURED), "rewards.1.model_name"),
+    "reward_model.name_or_path": ("owner/base", ("reward-base",), "name_or_path"),
+    "reward_model.revision": ("v2", ("reward-base",), "revision"),
+    "reward_model.objective": ("regression", ("reward",), "objective"),
+    "reward_model.datasets": ([{"name": "owner/more"}], ("reward-data",), "datasets.0.name"),
+    "reward_model.train": ({"max_steps": 3}, ("reward",), "train.max_steps"),
+    "reward_model.peft": ({"r": 3}, ("reward",), "peft.r"),
+    "reward_model.normalize": (False, ("ppo", *MEASURED), "rewards.1.params"),
     "datasets.0.name": ("owner/else", ("data",), "datasets.0.name"),
     "datasets.0.subset": ("main", ("data",), "datasets.0.subset"),
     "datasets.0.split": ("test", ("data",), "datasets.0.split"),
@@ -63,7 +72,7 @@ EFFECTS = {
     "cleaning.too_long": ("drop", PREPARED, "cleaning.too_long"),
     "mix.repeat": (True, PREPARED, "mix.repeat"),
     "launch.data_workers": (3, PREPARED, NEUTRAL),
-    "launch.processes": (2, TRAINED, "processes"),
+    "launch.processes": (2, WITH_REWARD, "processes"),
     "datasets.0.params": ({"count": 3}, ("data",), "datasets.0.params"),
     "rewards.0.reward_type": ("safety", ("ppo", *MEASURED), "rewards.0.reward_type"),
     "rewards.0.weight": (2.0, ("ppo", *MEASURED), "rewards.0.weight"),
@@ -77,16 +86,16 @@ EFFECTS = {
     "rewards.0.error_value": (2.0, ("ppo", *MEASURED), "rewards.0.error_value"),
     "rewards.0.timeout": (9.0, ("ppo", *MEASURED), "rewards.0.timeout"),
     "rewards.0.device": ("cpu", ("ppo", *MEASURED), NEUTRAL),
-    "peft.r": (4, TRAINED, "peft.r"),
-    "peft.alpha": (4, TRAINED, "peft.alpha"),
-    "peft.dropout": (0.1, TRAINED, "peft.dropout"),
-    "peft.target_modules": (("q_proj",), TRAINED, "peft.target_modules"),
+    "peft.r": (4, WITH_REWARD, "peft.r"),
+    "peft.alpha": (4, WITH_REWARD, "peft.alpha"),
+    "peft.dropout": (0.1, WITH_REWARD, "peft.dropout"),
+    "peft.target_modules": (("q_proj",), WITH_REWARD, "peft.target_modules"),
     "peft.merge": (False, ("push",), "adapter_of"),
     "sft.datasets": ([{"name": "owner/more"}], ("sft-data",), "datasets.0.name"),
     "sft.train": ({"max_steps": 3}, ("sft",), "train.max_steps"),
     "sft.peft": ({"r": 3}, ("sft",), "peft.r"),
     "evaluation.datasets": ([{"name": "owner/test"}], ("eval-data",), "datasets.0.name"),
-    "evaluation.heldout_fraction": (0.3, ("sft-data", "data"), "heldout_fraction"),
+    "evaluation.heldout_fraction": (0.3, PREPARED, "heldout_fraction"),
     "evaluation.max_samples": (3, MEASURED, "max_samples"),
     "evaluation.metrics": (("nll",), MEASURED, "metrics"),
     "evaluation.max_new_tokens": (3, MEASURED, "max_new_tokens"),
@@ -98,10 +107,10 @@ EFFECTS = {
     "logging.hub_model_id": ("me/it", ("push",), "hub_model_id"),
     "logging.hub_private": (False, ("push",), "private"),
     "logging.hub_license": ("mit", ("push",), "license"),
-    "logging.save_steps": (7, TRAINED, NEUTRAL),
-    "logging.eval_steps": (7, TRAINED, NEUTRAL),
-    "logging.loggers": (("wandb",), TRAINED, NEUTRAL),
-    "logging.report_to": (("wandb",), TRAINED, NEUTRAL),
+    "logging.save_steps": (7, WITH_REWARD, NEUTRAL),
+    "logging.eval_steps": (7, WITH_REWARD, NEUTRAL),
+    "logging.loggers": (("wandb",), WITH_REWARD, NEUTRAL),
+    "logging.report_to": (("wandb",), WITH_REWARD, NEUTRAL),
     **{
         f"sample_logging.{name}": (value, TRAINED, NEUTRAL)
         for name, value in {
@@ -115,6 +124,10 @@ SEEN = {
     "sft.datasets": "owner/more",
     "sft.train": 3,
     "sft.peft": 3,
+    "reward_model.datasets": "owner/more",
+    "reward_model.train": 3,
+    "reward_model.peft": 3,
+    "reward_model.normalize": {"normalize": False},
     "evaluation.datasets": "owner/test",
     "registry.name": "mine.policy",
     "logging.push_to_hub": "me/model",
@@ -132,16 +145,20 @@ ELSEWHERE = {
 }
 
 
+SECTIONS = ("sft", "reward_model")
+"""Whose settings are taken as a whole."""
+
+
 def leaves(kind, path=""):
     for name, field in kind.model_fields.items():
         inner = _section(field.annotation)
         listed = "tuple" in str(field.annotation)
-        if inner and not listed and inner.__name__ != "Train" and name not in ("sft",):
+        if inner and not listed and inner.__name__ != "Train" and name not in SECTIONS:
             yield from leaves(inner, f"{path}{name}.")
         elif inner and listed and not path:
             yield from leaves(inner, f"{path}{name}.0.")
-        elif name == "sft":
-            yield from (f"sft.{key}" for key in inner.model_fields)
+        elif name in SECTIONS:
+            yield from (f"{name}.{key}" for key in inner.model_fields)
         elif name == "train":
             yield from (f"train.{key}" for key in inner.model_fields)
         else:
@@ -167,6 +184,10 @@ def planned(settings):
     if settings.get("logging", {}).keys() & {"push_to_hub", "hub_private", "hub_license"}:
         settings["logging"] |= {"push_to_hub": True}
         settings["logging"].setdefault("hub_model_id", "me/model")
+    if settings["model"].get("reward_path"):
+        del settings["reward_model"]
+    if settings.get("reward_model", {}).get("revision"):
+        settings["reward_model"]["name_or_path"] = "owner/base"
     if not settings["peft"].get("merge", True):
         settings["logging"] = {"hub_model_id": "me/model"}
     if settings.get("logging", {}).get("hub_model_id"):

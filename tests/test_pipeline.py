@@ -83,3 +83,64 @@ def test_an_sft_model_to_start_from_replaces_the_base():
 def test_registered_models_are_named_after_the_model_and_not_the_run(name, expected):
     run = config(model={"name_or_path": name}, logging={"run_name": "tuesday"})
     assert registry_name(run) == expected
+
+
+JUDGED = {"algo": "ppo", "reward_model": {"datasets": [{"name": "owner/pairs"}]}}
+
+
+def test_a_reward_model_is_trained_beside_sft_and_optimised():
+    made = graph(config(**JUDGED, sft=SFT))
+    assert list(made) == [
+        "model", "tokenizer", "sft-data", "reward-data", "sft", "reward", "data", "ppo",
+        "evaluate-base", "evaluate-sft", "evaluate-ppo", "register-reward", "register",
+    ]  # fmt: skip
+    assert made["reward"].inputs == {"model": "model", "data": "reward-data"}
+    assert made["ppo"].inputs == {"model": "sft", "data": "data", "reward": "reward"}
+    assert made["evaluate-base"].inputs["reward"] == "reward"
+    (reward,) = made["ppo"].config.rewards
+    assert (reward.reward_type, reward.model_name, reward.weight) == ("model", None, 1.0)
+    assert reward.params == {"normalize": True}
+    assert made["register-reward"].config.name == "Model-1B.reward"
+
+
+@pytest.mark.parametrize("path", [None, "./judge"])
+def test_the_place_and_the_weight_of_the_reward_model_are_those_of_its_item(path):
+    own = {"reward_type": "model", "weight": 0.5, "params": {"batch_size": 4}}
+    rewards = [own, {"reward_type": "length"}]
+    if path is None:
+        run = config(**JUDGED, rewards=rewards)
+    else:
+        model = {"name_or_path": "owner/Model-1B", "reward_path": path}
+        run = config(algo="ppo", model=model, rewards=rewards)
+    first, second = graph(run)["ppo"].config.rewards
+    assert (first.weight, first.model_name, second.reward_type) == (0.5, path, "length")
+    normalised = {} if path else {"normalize": True}
+    assert first.params == {"batch_size": 4} | normalised
+
+
+def test_the_rewards_of_a_run_with_reward_path_end_with_it():
+    model = {"name_or_path": "owner/m", "reward_path": "models:/m.reward@champion"}
+    run = config(algo="ppo", model=model, rewards=[{"reward_type": "length"}])
+    assert [r.model_name for r in graph(run)["ppo"].config.rewards] == [None, model["reward_path"]]
+
+
+def test_pairs_are_always_held_out_for_a_reward_model_and_lose_their_start():
+    held_out = {"datasets": [{"name": "owner/held-out"}]}
+    made = graph(config(**JUDGED, evaluation=held_out))
+    assert made["data"].config.heldout_fraction == 0
+    assert made["reward-data"].config.heldout_fraction == 0.05
+    assert (made["reward-data"].config.cut, made["data"].config.cut) == ("start", "end")
+
+
+def test_a_base_of_its_own_brings_its_tokenizer():
+    section = JUDGED["reward_model"] | {"name_or_path": "owner/encoder", "revision": "v1"}
+    made = graph(config(algo="ppo", reward_model=section))
+    assert made["reward-base"].config.name_or_path == "owner/encoder"
+    assert made["reward-data"].inputs["tokenizer"] == "reward-tokenizer"
+    assert made["reward"].inputs["model"] == "reward-base"
+
+
+def test_a_regression_reads_rows_with_scores_and_keeps_answers_to_the_same_prompt():
+    section = JUDGED["reward_model"] | {"objective": "regression"}
+    data = graph(config(algo="ppo", reward_model=section))["reward-data"].config
+    assert (data.task, data.cleaning.duplicates) == ("conversation", "row")

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from aligntune.errors import ConfigError
+from aligntune.models.chat import render
 from aligntune.models.intake import read_json
 from aligntune.rewards.types import Sample, Scorer
 
@@ -75,11 +76,9 @@ class _Judge:
     def _text(self, sample: Sample) -> str:
         if self._tokenizer.chat_template is None:
             return f"{sample.prompt}\n\n{sample.completion}"
-        turns = [
-            {"role": "user", "content": sample.prompt},
-            {"role": "assistant", "content": sample.completion},
-        ]
-        return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+        asked = sample.conversation or [{"role": "user", "content": sample.prompt}]
+        answer = {"role": "assistant", "content": sample.completion}
+        return render(self._tokenizer, [*asked, answer], to_answer=False)
 
 
 def _normalization(name: str) -> tuple[float, float]:

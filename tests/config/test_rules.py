@@ -43,7 +43,43 @@ def test_a_config_with_nothing_but_the_necessary_has_no_problem_and_no_warning(a
     assert warnings(run, {("algo",), ("model",), ("datasets",)}) == []
 
 
+PAIRS = {"datasets": [{"name": "owner/pairs"}]}
 CONTRADICTIONS = [
+    (
+        "ppo",
+        {"model": {"name_or_path": "m", "reward_path": "j"}, "reward_model": PAIRS},
+        "model.reward_path",
+        "remove one of them",
+    ),
+    ("ppo", {"rewards": [{"reward_type": "model"}]}, "rewards.0.reward_type", "`model_name`, or"),
+    (
+        "ppo",
+        {"rewards": [{"reward_type": "model"}, {"reward_type": "model"}], "reward_model": PAIRS},
+        "rewards.1.reward_type",
+        "already",
+    ),
+    (
+        "ppo",
+        {"reward_model": {"datasets": [{"name": "owner/pairs", "eval_fraction": 0}]}},
+        "reward_model.datasets.0.eval_fraction",
+        "nothing is held out",
+    ),
+    (
+        "ppo",
+        {"reward_model": {**PAIRS, "revision": "v2"}},
+        "reward_model.revision",
+        "model.revision",
+    ),
+    (
+        "ppo",
+        {
+            "reward_model": {
+                "datasets": [{"name": "owner/pairs", "eval_fraction": 0.5, "eval_split": "test"}]
+            }
+        },
+        "reward_model.datasets.0.eval_fraction",
+        "remove one",
+    ),
     ("sft", {"sft": {"datasets": [{"name": "x"}]}}, "sft", "twice"),
     ("ppo", {"rewards": []}, "algo", "needs something to optimise"),
     ("grpo", {"rewards": [{"reward_type": "length", "weight": 0}]}, "rewards", "weight is 0"),
@@ -182,6 +218,7 @@ def test_all_contradictions_come_together():
         ("grpo", "cliprange", "use `epsilon`"),
         ("ppo", "beta", "use `kl_coef`"),
         ("sft", "temperature", "it is for ppo"),
+        ("ppo", "margin_scale", "it is for reward_model"),
     ],
 )
 def test_a_setting_without_effect_is_named(algo, name, words):

@@ -133,16 +133,16 @@ def test_a_gpu_that_is_not_there_is_explained(classifier):
 
 def test_the_fingerprint_follows_the_weights_and_the_code(classifier, tmp_path, monkeypatch):
     one, two = (Reward(reward_type="model", model_name=classifier(n)) for n in (1, 2))
-    assert fingerprint(one) == fingerprint(one) != fingerprint(two)
-    assert fingerprint(Reward(reward_type="length")) == ""
-    assert local(one, fingerprint(one), tmp_path / "into") == one
-    assert local(Reward(reward_type="length"), "", tmp_path) == Reward(reward_type="length")
+    assert fingerprint(one, "") == fingerprint(one, "") != fingerprint(two, "")
+    assert fingerprint(Reward(reward_type="length"), "") == ""
+    assert local(one, fingerprint(one, ""), tmp_path / "into", uri="") == one
+    assert local(Reward(reward_type="length"), "", tmp_path, uri="") == Reward(reward_type="length")
     monkeypatch.setenv("HOME", str(Path(one.model_name).parent))
     home = one.model_copy(update={"model_name": "~/" + Path(one.model_name).name})
-    assert local(home, fingerprint(home), tmp_path / "into") == one
+    assert local(home, fingerprint(home, ""), tmp_path / "into", uri="") == one
     module = tmp_path / "mine.py"
     monkeypatch.syspath_prepend(tmp_path)
     module.write_text("def f(samples): return []\n")
-    before = fingerprint(Reward(reward_type="mine:f"))
+    before = fingerprint(Reward(reward_type="mine:f"), "")
     module.write_text("def f(samples): return [1]\n")
-    assert fingerprint(Reward(reward_type="mine:f")) != before
+    assert fingerprint(Reward(reward_type="mine:f"), "") != before
