@@ -216,6 +216,7 @@ def _reward(config: RunConfig, section: RewardModelSection) -> TrainSlice:
             "quantization": None,
             "use_unsloth": False,
             "sample_logging": None,
+            "shown_rewards": (),
             "load_best": config.logging.save_steps if config.logging.load_best else None,
         }
     )
@@ -241,8 +242,13 @@ def _train(config: RunConfig, algo: Trained, train: Train, peft: Peft | None) ->
         eval_steps=logging.eval_steps,
         loggers=logging.backends,
         sample_logging=samples if samples and samples.enabled else None,
-        shown_rewards=rewards(config) if samples and samples.enabled and algo not in ONLINE else (),
+        shown_rewards=_shown(config) if samples and samples.enabled and algo not in ONLINE else (),
     )
+
+
+def _shown(config: RunConfig) -> tuple[Reward, ...]:
+    """The rewards that are there before the run: its own reward model is trained meanwhile."""
+    return tuple(reward for reward in rewards(config) if not reward.of_run)
 
 
 def rewards(config: RunConfig) -> tuple[Reward, ...]:

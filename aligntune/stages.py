@@ -152,8 +152,9 @@ def _train(work: Work) -> Outcome:
     model, data = work.inputs["model"], work.inputs["data"]
     _emptied(work.out / "model")
     _emptied(work.out / "adapter")
+    uri = work.tracking_uri
     shown = tuple(
-        local(reward, fingerprint(reward), setting.work / f"shown-{i}")
+        local(reward, fingerprint(reward, uri), setting.work / f"shown-{i}", uri=uri)
         for i, reward in enumerate(work.config.shown_rewards)
     )
     spec = work.config.model_copy(update={"rewards": _pinned(work), "shown_rewards": shown})

@@ -15,7 +15,16 @@ FLOWS = Path(flows.__file__).parent
 LAYERS = [
     {"errors", "digest"},
     {"config"},
-    {"artifacts", "journal", "interrupt", "hub", "hub_retry", "recorded", "registered", "provenance"},
+    {
+        "artifacts",
+        "journal",
+        "interrupt",
+        "hub",
+        "hub_retry",
+        "recorded",
+        "registered",
+        "provenance",
+    },
     {"outbox"},
     {"data", "models", "losses"},
     {"rewards"},

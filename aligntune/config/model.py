@@ -19,9 +19,9 @@ class Model(Strict):
     """Start from this already fine-tuned model instead; same forms as `name_or_path`."""
     reward_path: str | None = Field(None, min_length=1)
     """A reward model: a sequence classification model with one label and a chat template, as a
-    hub id, a directory, or `models:/name@alias` of the MLflow registry. An item `reward_type: model`
-    of `rewards` without a `model_name` says where among them and with what weight it counts, else
-    it is added with weight 1. `reward_model` trains one instead."""
+    hub id, a directory, or `models:/name@alias` of the MLflow registry. The item of `rewards` with
+    `reward_type: model` and no `model_name` says where among them and with what weight it counts;
+    without one it is added with weight 1. A section `reward_model` trains one instead."""
     revision: str | None = None
     """Branch, tag or commit of a hub model. Whatever it names, the run is pinned to the commit."""
     precision: Literal["auto"] | Precision = "auto"

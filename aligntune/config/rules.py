@@ -331,7 +331,9 @@ def _mirror(at: KeyPath, train: Train) -> Iterator[Problem]:
         )
 
 
-def _unused(at: KeyPath, algo: Trained, train: Train, given: Collection[KeyPath]) -> Iterator[Problem]:
+def _unused(
+    at: KeyPath, algo: Trained, train: Train, given: Collection[KeyPath]
+) -> Iterator[Problem]:
     for name in Train.model_fields:
         # A written-out config has every key; null says nothing.
         if name in used(algo) or (*at, name) not in given or getattr(train, name) is None:

@@ -196,7 +196,7 @@ class Reader:
         if row.get(TOOLS) and (known := tools(row[TOOLS], TOOLS)):
             made[TOOLS] = known
         others = {name: row[name] for name in row.keys() - found.used if row[name] is not None}
-        return made | _extra(others | rated)
+        return made | _extra(others | (rated if self.task == "preference" else {}))
 
 
 def _renamed(row: Row, names: Iterable[tuple[str, str]]) -> Row:

@@ -194,6 +194,8 @@ def _judges(trainer: Any, spec: TrainSlice) -> list[Judge]:
     """The rewards that are optimised, or else those that are only shown."""
     if spec.algo in ONLINE:
         return [unwrap(function) for function in trainer.reward_funcs]
+    if not spec.shown_rewards:
+        return []  # and a reward model generates nothing
     return judges(spec.shown_rewards, trainer.model, trainer.processing_class)
 
 

@@ -40,6 +40,12 @@ TOOLS = '[{"function": {"name": "f"}, "type": "function"}]'
 HH = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
 ARITHMETIC = {"question": "What is 1 + 1?", "worked": "2.", "answer": "2", "wrong": "3."}
 
+
+def rated(chosen, rejected):
+    """What a reward model's margins are made of."""
+    return {"extra": f'{{"score_chosen":{chosen},"score_rejected":{rejected}}}'}
+
+
 CASES = {
     "messages": ({"messages": turns("q", "a")}, {"messages": turns("q", "a")}),
     "conversations": ({"conversations": sharegpt("q", "a")}, {"messages": turns("q", "a")}),
@@ -155,7 +161,7 @@ CASES = {
     ),
     "rated": (
         {"prompt": "p", "responses": ["bad", "good"], "scores": [0.5, 4]},
-        PAIR,
+        PAIR | rated(4.0, 0.5),
     ),
     "ultrafeedback": (
         {
@@ -165,7 +171,7 @@ CASES = {
                 {"response": "bad", "overall_score": 3.5},
             ],
         },
-        PAIR,
+        PAIR | rated(8.0, 3.5),
     ),
     "tool calls": (
         {
@@ -258,18 +264,21 @@ def test_every_layout_is_covered_above():
 
 
 @pytest.mark.parametrize(
-    "answers",
+    ("answers", "known"),
     [
-        [{"answer": "bad", "rank": 2.0}, {"answer": "good", "rank": 1.0}],
-        [
-            {"text": "bad", "pm_score": 1},
-            {"text": "good", "pm_score": 5},
-            {"text": "x", "score": 2},
-        ],
+        ([{"answer": "bad", "rank": 2.0}, {"answer": "good", "rank": 1.0}], {}),
+        (
+            [
+                {"text": "bad", "pm_score": 1},
+                {"text": "good", "pm_score": 5},
+                {"text": "x", "score": 2},
+            ],
+            rated(5.0, 1.0),
+        ),
     ],
 )
-def test_answers_with_a_value_each_make_a_pair_where_pairs_are_asked_for(answers):
-    assert read({"question": "p", "answers": answers}, "preference") == PAIR
+def test_answers_with_a_value_each_make_a_pair_where_pairs_are_asked_for(answers, known):
+    assert read({"question": "p", "answers": answers}, "preference") == PAIR | known
     # Elsewhere `answers` are mostly the accepted ones of a question.
     assert reader(["question", "answers"], None).layout == "prompt"
 

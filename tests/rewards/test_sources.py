@@ -14,7 +14,7 @@ from aligntune.registry import register_reward
 from aligntune.rewards import scorer
 from aligntune.rewards.sources import check_model, fingerprint, local
 from aligntune.rewards.types import Sample
-from aligntune.track import open_pipeline
+from aligntune.track import connect, experiment
 
 
 @pytest.fixture
@@ -90,7 +90,8 @@ def registry(tmp_path_factory):
     """(where its database is, a folder of its own, an MLflow run); making one takes seconds."""
     root = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{root / 'mlflow.db'}"
-    return uri, root, open_pipeline(uri, root, None, "run", {})
+    client = connect(uri, root)
+    return uri, root, client.create_run(experiment(client, uri, root)).info.run_id
 
 
 def registered(judge, registry, name, key="0a1b2c3d4e5f", **metrics):
