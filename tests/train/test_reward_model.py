@@ -309,7 +309,10 @@ def test_the_judge_sees_the_whole_conversation(trained):
     judge = scorer(Reward(reward_type="model", model_name=str(made.out / "model")))
     system = {"role": "system", "content": "You are a cat."}
     with_system, without = judge(
-        [Sample("a", "b", conversation=[system, *asked("a")]), Sample("a", "b", turns=asked("a"))]
+        [
+            Sample("a", "b", conversation=[system, *asked("a")]),
+            Sample("a", "b", conversation=asked("a")),
+        ]
     )
     assert with_system != without
 
