@@ -123,7 +123,9 @@ def _function(path: str) -> Function:
 def _imported(path: str) -> Function:
     try:
         found = _function(path)
-    except Exception as error:  # importing runs the user's code, which may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # importing runs the user's code: it may raise anything, or exit
         raise ConfigError(
             f"reward {path!r} cannot be imported ({type(error).__name__}: {error}); write "
             "`package.module:function`, of a module that can be imported"

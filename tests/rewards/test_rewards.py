@@ -207,6 +207,7 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "own_rewards.py").write_text(MODULE)
     (tmp_path / "own_broken.py").write_text("def f(:")
     (tmp_path / "own_raises.py").write_text("raise RuntimeError('not today')")
+    (tmp_path / "own_exits.py").write_text("raise SystemExit(0)")
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -219,6 +220,7 @@ def own(tmp_path, monkeypatch):
         ("own_rewards:one", {"mark": "!"}, "has no params"),
         ("own_broken:f", {}, "SyntaxError"),
         ("own_raises:f", {}, "RuntimeError: not today"),
+        ("own_exits:f", {}, "SystemExit"),
     ],
 )
 def test_mistakes_in_the_users_own_are_explained(name, params, words):
