@@ -110,14 +110,21 @@ def _type(column: Any) -> dict[str, Any]:
 
 
 def sample_table(lines: bytes) -> dict[str, list[Any]]:
-    """Logged samples as a table: step, prompt, completion, and a column for each reward."""
+    """Logged samples as a table: step, prompt, completion, a column for each reward, and what an
+    algorithm has to say of its answers."""
     rows = [json.loads(line) for line in lines.splitlines()]
     names = list(dict.fromkeys(name for row in rows for name in row.get("rewards", {})))
-    plain = ("step", "prompt", "completion")
+    plain = ["step", "prompt", "completion"]
+    known = {*plain, "rewards"}
+    notes = list(dict.fromkeys(name for row in rows for name in row if name not in known))
     return {
-        "columns": [*plain, *(f"rewards/{name}" for name in names)],
+        "columns": [*plain, *(f"rewards/{name}" for name in names), *notes],
         "data": [
-            [*(row[name] for name in plain), *(row.get("rewards", {}).get(name) for name in names)]
+            [
+                *(row[name] for name in plain),
+                *(row.get("rewards", {}).get(name) for name in names),
+                *(json.dumps(row[name]) if name in row else None for name in notes),
+            ]
             for row in rows
         ],
     }

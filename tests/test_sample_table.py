@@ -59,3 +59,10 @@ def test_mlflow_shows_what_was_sampled_also_of_a_stage_that_fails(tmp_path, monk
     assert table["step"].tolist() == [1, 2]
     assert table["completion"].tolist() == ["réd\u2028!", "red"]
     assert table["rewards/length"].tolist() == [0.5, 1.0]
+
+
+def test_what_an_algorithm_says_has_a_column_as_json():
+    spans = {"spans": [{"text": "1 + 2 = 3", "drop": 0.5}]}
+    table = sample_table(lines(FIRST | spans, FIRST))
+    assert table["columns"][-1] == "spans"
+    assert [row[-1] for row in table["data"]] == ['[{"text": "1 + 2 = 3", "drop": 0.5}]', None]

@@ -15,8 +15,11 @@ from aligntune.config.train import Counterfactual, Train
 from aligntune.losses.importance import Mode, chosen, importance, normalised, weights
 from aligntune.train.refill import Batch
 from aligntune.train.rollout import Rollout
-from aligntune.train.scoring import token_logps
+from aligntune.train.scoring import padded, token_logps
 from aligntune.train.spans import Layout, layout
+
+DIGITS = 4
+"""Of a drop that is shown."""
 
 
 class CounterfactualTrainer(Rollout):
@@ -29,6 +32,36 @@ class CounterfactualTrainer(Rollout):
         if mode == "vanilla":
             return out
         return out | {"advantages": out["advantages"][:, None] * self._token_weights(out, mode)}
+
+    def explain(
+        self, prompts: Sequence[list[int]], answers: Sequence[list[int]]
+    ) -> list[dict[str, Any]]:
+        """For answers to look at: their spans, and by how many nats the end of each is less likely
+        without one; nothing where no answer marker is found."""
+        pad = self._tokenizer.pad_token_id
+        device = self.accelerator.device
+        (asked, asked_mask), (said, said_mask) = (
+            (ids.to(device), mask.to(device))
+            for ids, mask in (padded(prompts, pad, "left"), padded(answers, pad, "right"))
+        )
+        out = {
+            "prompt_ids": asked,
+            "prompt_mask": asked_mask,
+            "completion_ids": said,
+            "completion_mask": said_mask,
+        }
+        layouts = [self._layout(list(ids)) for ids in answers]
+        return [
+            {"spans": self._told(ids, found, drops)} if found else {}
+            for ids, found, drops in zip(answers, layouts, self._drops(out, layouts), strict=True)
+        ]
+
+    def _told(self, ids: list[int], found: Layout, drops: Sequence[float]) -> list[dict[str, Any]]:
+        texts = [self._tokenizer.decode(ids[start:end]).strip() for start, end in found.spans]
+        return [
+            {"text": text, "drop": round(drop, DIGITS)}
+            for text, drop in zip(texts, drops, strict=True)
+        ]
 
     def _token_weights(self, out: Batch, mode: Mode) -> Tensor:
         """With mean 1 per completion; 1 where there is no answer marker or no advantage. (B, T)"""

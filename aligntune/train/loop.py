@@ -174,7 +174,14 @@ def fit(
         ShowProgress(setting.progress),
         stop,
         clock,
-        *log_samples(spec, prompts, trainer.processing_class, setting.out, _judges(trainer, spec)),
+        *log_samples(
+            spec,
+            prompts,
+            trainer.processing_class,
+            setting.out,
+            _judges(trainer, spec),
+            getattr(trainer, "explain", None),
+        ),
     ):
         trainer.add_callback(callback)
     resume = checkpoints.newest(folder, key=setting.key)

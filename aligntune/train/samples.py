@@ -1,7 +1,8 @@
 """Answers of the model in training, to look at: `samples.jsonl` and the log.
 
 One JSON object per line: {"step": 10, "prompt": "...", "completion": "...", "rewards": {"length":
-0.5}}, the last where there are rewards; one that cannot judge gives null. Looking changes nothing:
+0.5}}, the last where there are rewards; one that cannot judge gives null. counterfactual-grpo adds
+{"spans": [{"text": "...", "drop": 0.2}]}. Looking changes nothing:
 weights, random states and modes are the same with it and without.
 """
 
@@ -9,7 +10,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ from aligntune.models.chat import Messages, render
 from aligntune.train.judge import Judge
 
 LOG = logging.getLogger(__name__)
+
+Explain = Callable[[Sequence[list[int]], Sequence[list[int]]], list[dict[str, Any]]]
+"""(N prompts, N answers) in tokens -> what is to be written beside each answer."""
 
 MANY = 100
 """Rows that are looked at for prompts: plain text has none."""
@@ -75,9 +79,10 @@ def log_samples(
     tokenizer: PreTrainedTokenizerBase,
     out: Path,
     judges: Sequence[Judge] = (),
+    explain: Explain | None = None,
 ) -> list["LogSamples"]:
-    """The callback that `spec` asks for, if it does; `prompts` are for a config without any, and
-    `judges` score the answers."""
+    """The callback that `spec` asks for, if it does; `prompts` are for a config without any,
+    `judges` score the answers, and `explain` says what the algorithm makes of them."""
     samples = spec.sample_logging
     if samples is None:
         return []
@@ -86,7 +91,7 @@ def log_samples(
     if not asked:
         return []
     file = out / SAMPLES
-    return [LogSamples(samples, asked, tokenizer, file, spec.precision, spec.seed, judges)]
+    return [LogSamples(samples, asked, tokenizer, file, spec.precision, spec.seed, judges, explain)]
 
 
 def forget_after(file: Path, step: int) -> None:
@@ -108,12 +113,14 @@ class LogSamples(TrainerCallback):  # type: ignore[misc]
         precision: Precision,
         seed: int,
         judges: Sequence[Judge] = (),
+        explain: Explain | None = None,
     ) -> None:
         self.samples = samples
         # Tokenizing leaves settings behind that are saved with a tokenizer.
         self.tokenizer = deepcopy(tokenizer)
         self.asked = asked
         self.judges = judges
+        self.explain = explain
         texts = [render(self.tokenizer, one.prompt, to_answer=True) for one in asked]
         self.ids = tokens_of(self.tokenizer, texts)
         self.file = file
@@ -142,8 +149,10 @@ class LogSamples(TrainerCallback):  # type: ignore[misc]
         policy = model.get_base_model() if isinstance(model, PeftModel) else model
         with _untouched(policy), _random(self.seed + step):
             answers = self._answers(policy)
+            notes = self.explain(self.ids, answers) if self.explain else [{} for _ in answers]
             if state.is_world_process_zero:
-                self._write(step, self._judged(answers))
+                rows = zip(self._judged(answers), notes, strict=True)
+                self._write(step, [row | note for row, note in rows])
 
     def _answers(self, policy: PreTrainedModel) -> list[list[int]]:
         """The tokens with which the policy answers each prompt, all in one batch."""

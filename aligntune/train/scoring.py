@@ -41,15 +41,16 @@ def completion_logps(
     """The same for completions of any lengths as lists, each behind its prompt."""
     if not prompts:
         return []
-    left, left_mask = _padded(prompts, pad, "left")
-    right, right_mask = _padded(completions, pad, "right")
+    left, left_mask = padded(prompts, pad, "left")
+    right, right_mask = padded(completions, pad, "right")
     ids, mask = torch.cat([left, right], dim=1), torch.cat([left_mask, right_mask], dim=1)
     device = trainer.accelerator.device
     logps = token_logps(trainer, ids.to(device), mask.to(device), right.size(1))
     return [row[: len(ids)].tolist() for row, ids in zip(logps.cpu(), completions, strict=True)]
 
 
-def _padded(rows: Sequence[Sequence[int]], pad: int, side: str) -> tuple[Tensor, Tensor]:
+def padded(rows: Sequence[Sequence[int]], pad: int, side: str) -> tuple[Tensor, Tensor]:
+    """(N, T) tokens with `pad` on one side, and 1 where they are real."""
     tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
     ids = pad_sequence(tensors, batch_first=True, padding_value=pad, padding_side=side)
     ones = [torch.ones_like(tensor) for tensor in tensors]

@@ -1,11 +1,13 @@
 """Counterfactual GRPO: what masking a span does to the answer, and learning with that."""
 
+import json
 import random
 
 import pytest
 import torch
 from rollouts import ROWS, curve, gain, make, place, run, spec
 
+from aligntune.config.logging import SampleLogging
 from aligntune.config.train import Counterfactual
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.train.online import online_trainer
@@ -222,6 +224,31 @@ def test_the_span_that_causes_the_answer_weighs_most(tiny_model, tmp_path, mode)
         high, low = low, high
     assert high.unique().numel() == low.unique().numel() == 1
     assert float(high[0] / low[0]) == pytest.approx(2.0 / 1.25)
+
+
+def test_spans_are_shown_with_what_the_answer_loses_without_them(trainer):
+    tokenizer = trainer.processing_class
+    answers = [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
+    prompts = [[5, 6], [5, 6, 7], [5], [8]]
+    shown = trainer.explain(prompts, answers)
+    assert shown[3] == {}
+    assert [span["text"] for span in shown[0]["spans"]] == ["one two three four five.", "1 + 2 = 3"]
+    (alone,) = trainer.explain(prompts[:1], answers[:1])
+    for span, other in zip(alone["spans"], shown[0]["spans"], strict=True):
+        assert span["drop"] == pytest.approx(other["drop"], abs=1e-3)
+    assert any(abs(span["drop"]) > 1e-3 for span in alone["spans"])
+
+
+def test_the_samples_of_a_run_have_them(worker, tmp_path):
+    asked = SampleLogging(max_new_tokens=16, prompts=("say red",), interval_steps=1, temperature=0)
+    settings = {"max_steps": 1, "max_completion_length": 16, "learning_rate": 1e-6}
+    chosen = spec("counterfactual-grpo", **settings)
+    chosen = chosen.model_copy(update={"sample_logging": asked})
+    made = place(tmp_path)
+    run(TRAINERS["counterfactual-grpo"], worker, chosen, made)
+    (row,) = map(json.loads, (made.out / "samples.jsonl").read_text().splitlines())
+    assert "####" in row["completion"]
+    assert [set(span) for span in row["spans"]] in ([], [{"text", "drop"}])
 
 
 def test_random_weights_ask_no_model(tiny_model, tmp_path):
