@@ -13,6 +13,7 @@ from aligntune.report.charts import CURVES
 from aligntune.report.types import (
     Curve,
     Difference,
+    GateRow,
     LineageRow,
     RewardRow,
     TrainingSample,
@@ -109,6 +110,19 @@ def unit_of(metric: str, found: Mapping[str, Any]) -> str:
     """`%` for shares of 1, or what is written after the number."""
     shares = ("exact_match", "preference_accuracy")
     return str(found.get("unit", "%" if metric in shares else ""))
+
+
+def gates(artifacts: Labelled) -> Iterator[GateRow]:
+    """Every test of the decision about the candidate, where one was made."""
+    for _, artifact in artifacts:
+        if artifact.manifest.kind == "decide":
+            text = (artifact.path / "decision.json").read_text(encoding="utf-8")
+            for test in json.loads(text)["tests"]:
+                yield GateRow(
+                    test["metric"], test["want"], test["threshold"], test["against"] or "",
+                    test["found"], test["low"], test["high"], test["state"], test["unit"],
+                    test["p_value"],
+                )  # fmt: skip
 
 
 def training_samples(artifacts: Labelled) -> Iterator[TrainingSample]:

@@ -57,6 +57,7 @@ def _report(session: Session, error: str) -> RunReport:
         links=tuple(_links(session)),
         confidence=plan.config.evaluation.confidence,
         versus=tuple(findings.versus(_evaluations(session))),
+        gates=tuple(findings.gates(made)),
         rewards=tuple(findings.rewards(made)),
         training_samples=tuple(findings.training_samples(made)),
         data_reports=tuple(findings.data_reports(made)),

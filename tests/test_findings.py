@@ -6,7 +6,7 @@ import pytest
 from past import Past
 
 from aligntune.artifacts import find
-from aligntune.findings import charted, lineage, rewards, training_samples
+from aligntune.findings import charted, gates, lineage, rewards, training_samples
 from aligntune.journal import Journal
 
 
@@ -83,3 +83,17 @@ def test_lineage_goes_both_ways_and_to_other_runs(past):
     data, dpo, _ = lineage(artifacts, past.output / "runs", "one")
     assert (data.made_from, data.went_into, data.runs) == ((), ("dpo",), ("two",))
     assert (dpo.made_from, dpo.went_into, dpo.runs) == (("data",), ("evaluate-dpo",), ())
+
+
+def test_gates_are_the_tests_of_the_decision(past):
+    test = {
+        "metric": "nll", "want": "improvement", "threshold": 0.0, "against": None, "found": 0.2,
+        "low": 0.1, "high": 0.3, "state": "held", "unit": "nats", "p_value": 0.01, "wins": 3,
+    }  # fmt: skip
+
+    def fill(out):
+        (out / "decision.json").write_text(json.dumps({"tests": [test]}))
+
+    stage = made(past, past.stage("decide", {}, {}, {"verdict": "promote"}, fill=fill))
+    (row,) = gates([("decide", stage)])
+    assert (row.metric, row.against, row.found, row.state) == ("nll", "", 0.2, "held")

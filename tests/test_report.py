@@ -19,6 +19,7 @@ from aligntune.report import (
     Difference,
     EvaluationRow,
     Fact,
+    GateRow,
     LineageRow,
     Link,
     RewardRow,
@@ -73,6 +74,10 @@ REPORT = RunReport(
     lineage=(Fact("Base model", "tiny"), Fact("Registered", "v3", "https://mlflow.example/v3")),
     links=(Link("MLflow run", "https://mlflow.example/#/runs/9a9a"),),
     versus=(Versus("exact_match", "dpo", GAIN, 0.004, 70, 125, 5, "%", 0.1),),
+    gates=(
+        GateRow("exact_match", "improvement", 0.0, "base", 0.35, 0.29, 0.41, "held", "%", 0.001),
+        GateRow("safety", "at least", 0.9, "", 0.85, 0.8, 0.9, "missed", "%", None),
+    ),
     rewards=(RewardRow("grpo", "length", 0.5, 0.1, 0.4, 0.05, 0.45, 0.2, 12),),
     training_samples=(TrainingSample("grpo", "What is 1 + 1?", {4: "two", 12: ""}),),
     data_reports=(
@@ -172,6 +177,12 @@ def test_models_are_compared_with_all_before_them():
     assert "dpo vs base +35.0 (+28.1 to +41.7) 0.004 70, 125, 5 10.0 % better" in text
     unknown = replace(REPORT, versus=(replace(REPORT.versus[0], detectable=None),))
     assert "Detectable" not in Page(render(unknown)).text
+
+
+def test_gates_say_what_was_wanted_and_found():
+    text = Page(render(REPORT)).text
+    assert "improvement over base above 0.0 points +35.0 (29.0 to 41.0) 0.001 held" in text
+    assert re.search(r"safety at least 90\.0 % 85\.0 % \(80\.0 to 90\.0\) . missed", text)
 
 
 def test_rewards_samples_sources_and_lineage_are_on_the_page():

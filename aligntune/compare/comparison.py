@@ -48,7 +48,10 @@ def _letter(number: int) -> str:
 
 
 def _column(letter: str, run: PastRun) -> RunColumn:
-    return RunColumn(letter, run.name, run.algo, run.model, run.when, run.state, run.version)
+    return RunColumn(
+        letter, run.name, run.algo, run.model, run.when, run.state, run.version, run.decision,
+        run.why,
+    )  # fmt: skip
 
 
 def record(made: Comparison) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def facts(run: PastRun) -> dict[str, Any]:
     """All that can be asked of a run: `name`, `state`, settings by path, metrics."""
     return run.settings | run.metrics | {
         "name": run.name, "state": run.state, "algo": run.algo, "model": run.model,
-        "version": run.version, "when": run.when,
+        "version": run.version, "when": run.when, "decision": run.decision,
     }  # fmt: skip
 
 

@@ -84,6 +84,20 @@ class PastRun:
             found |= {f"{prefix}/{name}": value for name, value in stage.metrics.items()}
         return found | dict(self.evaluation.metrics if self.evaluation else {})
 
+    @property
+    def decision(self) -> str:
+        """promote, reject or inconclusive; empty where nothing was decided."""
+        return str(self._decided().get("verdict", ""))
+
+    @property
+    def why(self) -> str:
+        """The sentence that says why it was decided so."""
+        return str(self._decided().get("why", ""))
+
+    def _decided(self) -> Mapping[str, Any]:
+        stages = (self["promote"], self["decide"])
+        return next((stage.made.manifest.facts for stage in stages if stage and stage.made), {})
+
     @cached_property
     def registered(self) -> Mapping[str, Any]:
         """The facts of its registration: `registered_model`, `versions`, `aliases`."""
@@ -94,7 +108,8 @@ class PastRun:
     def version(self) -> str:
         """`v3 (candidate)`: what its result is in the registry, as it was when it got there."""
         number = self.registered.get("versions", {}).get(self.algo)
-        held = [a for a, v in self.registered.get("aliases", {}).items() if v == number]
+        aliases = self.registered.get("aliases", {}) | self._decided().get("aliases", {})
+        held = [alias for alias, version in aliases.items() if version == number]
         return f"v{number}" + (f" ({', '.join(held)})" if held else "") if number else ""
 
 

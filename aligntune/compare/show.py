@@ -32,6 +32,7 @@ def show_runs(runs: Sequence[PastRun], console: Console) -> None:
     """One line per run, and what stopped those that did not finish."""
     metrics = [name for name in HEADLINES if any(name in run.metrics for run in runs)]
     metrics = metrics[:MOST_HEADLINES]
+    decided = any(run.decision for run in runs)
     rows = [
         (
             run.name,
@@ -40,11 +41,13 @@ def show_runs(runs: Sequence[PastRun], console: Console) -> None:
             run.model.rstrip("/").rpartition("/")[2][:20],
             run.state,
             *(_number(run.metrics.get(name)) for name in metrics),
+            *([run.decision or "-"] if decided else []),
             run.version or "-",
         )
         for run in runs
     ]
-    columns = ("run", "started", "algo", "model", "state", *metrics, "version")
+    verdict = ("decision",) if decided else ()
+    columns = ("run", "started", "algo", "model", "state", *metrics, *verdict, "version")
     console.print(_table(columns, rows))
     for run in runs:
         if run.error:
@@ -62,6 +65,8 @@ def run_record(run: PastRun) -> dict[str, Any]:
         "algo": run.algo,
         "model": run.model,
         "version": run.version or None,
+        "decision": run.decision or None,
+        "why": run.why or None,
         "registered_model": run.registered.get("registered_model"),
         "metrics": {name: facts(run)[name] for name in run.metrics},
     }
@@ -179,6 +184,9 @@ def _scores(made: Comparison, console: Console) -> None:
         if made.tests > 1:
             told += f" p is corrected for {made.tests} tests after Holm."
         _say(console, told, "dim")
+    for run in made.runs:
+        if run.decision:
+            _say(console, f"{run.letter} was decided: {run.decision}. {run.why}")
     for note in made.notes:
         _say(console, note)
 

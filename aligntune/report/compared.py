@@ -18,6 +18,9 @@ class RunColumn:
     state: str
     version: str
     """In the registry, `v3 (candidate)`; empty where it is not there."""
+    decision: str = ""
+    """promote, reject or inconclusive; empty where nothing was decided."""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,26 @@ class Versus:
 
 
 @dataclass(frozen=True, slots=True)
+class GateRow:
+    """One condition of the decision about a candidate."""
+
+    metric: str
+    want: str
+    """improvement, at least, or at most."""
+    threshold: float
+    against: str
+    """What the improvement is over; empty for a value."""
+    found: float
+    low: float
+    high: float
+    """One-sided bounds."""
+    state: str
+    """held, missed, or open."""
+    unit: str
+    p_value: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class RewardRow:
     """What one reward was in training: its mean over a step's answers."""
 
@@ -184,6 +204,7 @@ class RunReport:
     confidence: float = 0.95
     """Level of every interval."""
     versus: tuple[Versus, ...] = ()
+    gates: tuple[GateRow, ...] = ()
     rewards: tuple[RewardRow, ...] = ()
     training_samples: tuple[TrainingSample, ...] = ()
     data_reports: tuple[tuple[str, DataReport], ...] = ()

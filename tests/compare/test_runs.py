@@ -166,3 +166,17 @@ def test_every_condition_is_read_as_written(key, operator, number):
     read = parse(f" {key} {operator} {number!r} ")
     assert (read.key, read.operator, float(read.value)) == (key, operator, number)
     assert chosen([], [f"{key}{operator}{number!r}"]) == []
+
+
+def test_a_decision_and_a_version_are_the_runs(past):
+    facts = {"registered_model": "m", "versions": {"dpo": "3"}, "aliases": {"candidate": "3"}}
+    stages = {
+        "register": past.stage("register", {}, {}, facts),
+        "promote": past.stage(
+            "promote", {}, {}, {"verdict": "reject", "why": "worse", "aliases": {"previous": "3"}}
+        ),
+    }
+    run = run_at(past.folder("one", {"algo": "dpo"}, stages))
+    assert (run.decision, run.why) == ("reject", "worse")
+    assert run.version == "v3 (candidate, previous)"
+    assert listed(past.output, ["decision=reject"]) == [run]
