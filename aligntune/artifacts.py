@@ -105,6 +105,18 @@ def ancestors(artifact: Artifact) -> list[Artifact]:
     return list(found.values())
 
 
+def files_digest(artifact: Artifact, folder: str) -> str:
+    """`digest_of` the artifact's files below `folder`, which ends with a slash."""
+    files = artifact.manifest.files.items()
+    return digest_of({n.removeprefix(folder): file for n, file in files if n.startswith(folder)})
+
+
+def digest_of(files: Mapping[str, FileRecord]) -> str:
+    """sha256 over the names and contents of files."""
+    listing = "".join(f"{files[name].sha256}  {name}\n" for name in sorted(files))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
 def _intact(path: Path, files: Mapping[str, FileRecord], verify: bool) -> bool:
     for name, record in files.items():
         file = path / name

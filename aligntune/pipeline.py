@@ -1,7 +1,7 @@
 """The pipeline, once: which stages a run has, in which order, and what each of them reads.
 
     model -> tokenizer -> eval-data? -> sft-data? -> reward-data? -> sft? -> reward? -> data -> dpo
-    -> evaluate-* -> register -> push?
+    -> champion? -> evaluate-* -> register -> decide -> promote -> push?
 
 Whoever runs it (the CLI directly, a flow as tasks) goes through this list from first to last.
 """
@@ -19,14 +19,19 @@ from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.slices import (
     DataSlice,
+    DecideSlice,
     EvaluateSlice,
+    FetchSlice,
     ModelSlice,
+    PromoteSlice,
     PushSlice,
     RegisterSlice,
     TrainSlice,
 )
 from aligntune.config.train import Peft, Train
 from aligntune.models.precision import resolve
+
+CHAMPION = "champion"
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,19 @@ class Step:
     """Role -> label of an earlier step."""
 
 
-def steps(config: RunConfig, *, tracking_uri: str, hub_endpoint: str) -> tuple[Step, ...]:
+@dataclass(frozen=True)
+class Champion:
+    """What a candidate has to be better than."""
+
+    version: str
+    key: str
+
+
+def steps(
+    config: RunConfig, *, tracking_uri: str, hub_endpoint: str, champion: Champion | None = None
+) -> tuple[Step, ...]:
     """Every stage of the run, each after its inputs."""
-    return tuple(_steps(config, tracking_uri, hub_endpoint))
+    return tuple(_steps(config, tracking_uri, hub_endpoint, champion))
 
 
 def final(config: RunConfig) -> str:
@@ -52,7 +67,9 @@ def final(config: RunConfig) -> str:
     return config.algo
 
 
-def _steps(config: RunConfig, tracking_uri: str, hub_endpoint: str) -> Iterator[Step]:
+def _steps(
+    config: RunConfig, tracking_uri: str, hub_endpoint: str, champion: Champion | None
+) -> Iterator[Step]:
     yield Step("model", "model", _model(config))
     yield Step("tokenizer", "tokenizer", _model(config))
     reads = {"tokenizer": "tokenizer"}
@@ -68,16 +85,19 @@ def _steps(config: RunConfig, tracking_uri: str, hub_endpoint: str) -> Iterator[
     judge = _judge(config) if spec.rewards else {}
     yield Step(config.algo, config.algo, spec, {"model": policy, "data": "data"} | judge)
     trained.append(config.algo)
-    yield from _evaluation(config, trained)
+    measured = list(_evaluation(config, trained, champion, tracking_uri))
+    yield from measured
     if config.reward_model:
         named = RegisterSlice(name=f"{registry_name(config)}.reward", tracking_uri=tracking_uri)
         yield Step("register-reward", "register-reward", named, _judge(config))
     yield Step(
         "register",
         "register",
-        RegisterSlice(name=f"{registry_name(config)}.policy", tracking_uri=tracking_uri),
+        RegisterSlice(name=policy_name(config), tracking_uri=tracking_uri),
         {role: role for role in trained} | {f"evaluate-{m}": f"evaluate-{m}" for m in trained},
     )
+    if config.registry.promote != "never":
+        yield from _promotion(config, tracking_uri, champion, measured)
     if config.logging.push_to_hub:
         yield Step(
             "push",
@@ -112,19 +132,57 @@ def _judge(config: RunConfig) -> dict[str, str]:
     return {"reward": "reward"} if config.reward_model else {}
 
 
-def _evaluation(config: RunConfig, trained: list[str]) -> Iterator[Step]:
-    """Each model is measured by itself, and against every model before it."""
-    held_out = "eval-data" if config.evaluation.datasets else "data"
+def _evaluation(
+    config: RunConfig, trained: list[str], champion: Champion | None, tracking_uri: str
+) -> Iterator[Step]:
+    """Each model is measured by itself, and against every model before it; the champion, which may
+    change, against the base model alone."""
     earlier: dict[str, str] = {}
     for policy in ("model", *trained):
         name = "base" if policy == "model" else policy
-        yield Step(
-            f"evaluate-{name}",
-            "evaluate",
-            _evaluate(config),
-            {"model": policy, "data": held_out} | _judge(config) | earlier,
-        )
+        yield evaluation_of(config, name, policy, earlier)
         earlier = {**earlier, name: f"evaluate-{name}"}
+        if policy == "model" and champion and config.registry.promote != "never":
+            fetched = FetchSlice(
+                name=policy_name(config),
+                version=champion.version,
+                key=champion.key,
+                tracking_uri=tracking_uri,
+            )
+            yield Step(CHAMPION, "fetch", fetched)
+            yield evaluation_of(config, CHAMPION, CHAMPION, earlier)
+
+
+def evaluation_of(config: RunConfig, name: str, model: str, earlier: Mapping[str, str]) -> Step:
+    """The step that measures the model of the step `model`, and compares it with `earlier` ones."""
+    held_out = "eval-data" if config.evaluation.datasets else "data"
+    reference = {} if model == "model" else {"reference": "model"}
+    inputs = {"model": model, "data": held_out, **reference, **_judge(config), **earlier}
+    return Step(f"evaluate-{name}", "evaluate", _evaluate(config), inputs)
+
+
+def _promotion(
+    config: RunConfig, tracking_uri: str, champion: Champion | None, measured: list[Step]
+) -> Iterator[Step]:
+    evaluation, candidate = config.evaluation, final(config)
+    spec = DecideSlice(
+        candidate=candidate,
+        champion=champion.version if champion else None,
+        champion_key=champion.key if champion else None,
+        gates=config.registry.gates,
+        confidence=evaluation.confidence,
+        resamples=evaluation.resamples,
+        seed=config.seed,
+    )
+    labels = [step.label for step in measured if step.kind == "evaluate"]
+    yield Step("decide", "decide", spec, {s.removeprefix("evaluate-"): s for s in labels})
+    moved = PromoteSlice(
+        name=policy_name(config),
+        candidate=candidate,
+        policy=config.registry.promote,
+        tracking_uri=tracking_uri,
+    )
+    yield Step("promote", "promote", moved, {"register": "register", "decision": "decide"})
 
 
 def _model(config: RunConfig) -> ModelSlice:
@@ -301,6 +359,11 @@ def _push(config: RunConfig, hub_endpoint: str) -> PushSlice:
         license=logging.hub_license,
         endpoint=hub_endpoint,
     )
+
+
+def policy_name(config: RunConfig) -> str:
+    """The registered model that trained policies are versions of."""
+    return f"{registry_name(config)}.policy"
 
 
 def registry_name(config: RunConfig) -> str:

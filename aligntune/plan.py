@@ -1,8 +1,11 @@
 """What a run would do, stage by stage: reuse or run, and why. Reads, never writes."""
 
 import json
+import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,12 @@ from pydantic import ValidationError
 from aligntune.artifacts import MANIFEST, WORK, Artifact, Manifest, find, key_of
 from aligntune.config.base import Strict, identity
 from aligntune.config.run import RunConfig
-from aligntune.errors import ConfigError
-from aligntune.paths import Paths, hub_endpoint, tracking_identity
-from aligntune.pipeline import Step, steps
+from aligntune.errors import ConfigError, ServiceError
+from aligntune.paths import Paths, hub_endpoint, tracking_identity, tracking_uri
+from aligntune.pipeline import Champion, Step, final, policy_name, steps
 from aligntune.stages import KINDS, environment
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,16 +66,68 @@ def plan(config: RunConfig, only: str | None = None) -> Plan:
     Asks the hub for commits where a source is there; imports no torch.
     """
     paths = Paths.of(config)
+    lay_out = partial(steps, config, tracking_uri=tracking_identity(), hub_endpoint=hub_endpoint())
+    every = lay_out()
+    if only:
+        return planned(config, paths, _needed(every, only))
+    resolved: dict[str, tuple[Step, Stage]] = {}
+    if config.registry.promote != "never":
+        candidate = _resolved(every, resolved, paths.root)[
+            [s.label for s in every].index(final(config))
+        ]
+        champion = _champion(config, paths.root, candidate.key)
+        every = lay_out(champion=champion)
+    return planned(config, paths, every, resolved)
+
+
+def planned(
+    config: RunConfig,
+    paths: Paths,
+    every: Sequence[Step],
+    resolved: dict[str, tuple[Step, Stage]] | None = None,
+) -> Plan:
+    """The stages of these steps, each with its key and whether it exists."""
     known = _manifests(paths.stages)
-    done: dict[str, Stage] = {}
-    planned = []
-    every = steps(config, tracking_uri=tracking_identity(), hub_endpoint=hub_endpoint())
-    for step in _needed(every, only) if only else every:
-        stage = _resolve(step, done, paths.root)
-        done[step.label] = stage
+    found = []
+    for stage in _resolved(every, {} if resolved is None else resolved, paths.root):
         artifact = find(paths.stages, stage.kind, stage.key)
-        planned.append(Planned(stage, artifact, _why(stage, artifact, paths.stages, known)))
-    return Plan(config, paths, tuple(planned))
+        found.append(Planned(stage, artifact, _why(stage, artifact, paths.stages, known)))
+    return Plan(config, paths, tuple(found))
+
+
+def _resolved(
+    every: Sequence[Step], known: dict[str, tuple[Step, Stage]], root: Path
+) -> list[Stage]:
+    """The stages of steps in order. What `known` has of the same step is taken from there, since
+    sources are read and servers asked for a key; the rest is added to it."""
+    done: dict[str, Stage] = {}
+    for step in every:
+        inputs = {role: done[label].name for role, label in step.inputs.items()}
+        before, stage = known.get(step.label, (None, None))
+        if before != step or stage is None or stage.inputs != inputs:
+            stage = _resolve(step, inputs, root)
+        known[step.label] = step, stage
+        done[step.label] = stage
+    return list(done.values())
+
+
+def _champion(config: RunConfig, root: Path, candidate: str) -> Champion | None:
+    """What the candidate with that key is to be compared with, by the registry.
+
+    One that does not answer is no reason not to train: the stages that need it say so.
+    """
+    uri = tracking_uri(root)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return None
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from aligntune.registry import champion_for
+
+    try:
+        found = champion_for(uri, policy_name(config), candidate)
+    except ServiceError as error:
+        LOG.warning("nothing is known of a champion: %s", error)
+        return None
+    return Champion(*found) if found else None
 
 
 def _needed(every: Sequence[Step], kind: str) -> list[Step]:
@@ -81,9 +138,8 @@ def _needed(every: Sequence[Step], kind: str) -> list[Step]:
     return [step for step in every if step.label in wanted]
 
 
-def _resolve(step: Step, done: Mapping[str, Stage], root: Path) -> Stage:
+def _resolve(step: Step, inputs: Mapping[str, str], root: Path) -> Stage:
     kind = KINDS[step.kind]
-    inputs = {role: done[label].name for role, label in step.inputs.items()}
     try:
         sources = kind.sources(step.config, root)
     except ConfigError as error:
@@ -93,7 +149,7 @@ def _resolve(step: Step, done: Mapping[str, Stage], root: Path) -> Stage:
         "version": kind.version,
         "config": identity(step.config),
         "sources": sources,
-        "inputs": inputs,
+        "inputs": dict(inputs),
         "environment": environment(kind),
     }
     return Stage(

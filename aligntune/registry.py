@@ -4,7 +4,11 @@ Everything is idempotent by the artifact's key, which each version carries as a 
 again after a kill between any two calls adds what is missing and nothing else.
 """
 
-from collections.abc import Mapping
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +17,130 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from aligntune.artifacts import Artifact
+from aligntune.artifacts import Artifact, digest_of, files_digest, find, records
 from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
-from aligntune.track import connect, experiment
+from aligntune.track import client_of, connect, experiment
 
+Client = MlflowClient
+CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 KEY = "aligntune.key"
+FILES = "aligntune.sha256"
+"""Digest of the model's files."""
+EVALUATED = "aligntune.evaluation.data"
+"""Digest of the rows that a version's metrics are of."""
+AGAINST = "aligntune.decision.against"
+"""What a version was decided against, as JSON {version, key}; nothing for the base model."""
 
 
 def register(name: str, inputs: Mapping[str, Artifact], uri: str, root: Path) -> dict[str, Any]:
     """Register every trained policy in `inputs`, in order, as a version of `name`.
 
-    The last becomes `candidate`. It becomes `champion` as well if there is none yet and it is
-    better than the base model on at least one metric and worse on none. Returns the facts of the
-    stage: versions by label, aliases, model ids.
+    The last becomes `candidate`. Returns the facts of the stage: versions by label, aliases.
 
     Raises:
         ServiceError: the registry failed.
     """
     policies = {role: made for role, made in inputs.items() if not role.startswith("evaluate-")}
-    try:
+    with asking("the trained models are safe, run the same command again"):
         client = connect(uri, root)
         _ensure_registered_model(client, name)
         versions: dict[str, str] = {}
         parent = None
         for label, policy in policies.items():
-            evaluation = inputs.get(f"evaluate-{label}")
-            version = _version(client, name, policy, evaluation, parent, uri, root)
+            version = _version(client, name, policy, parent, uri, root)
             versions[label] = parent = str(version.version)
-        last = list(policies)[-1]
-        aliases = _aliases(client, name, versions[last], inputs[f"evaluate-{last}"])
+            if evaluation := inputs.get(f"evaluate-{label}"):
+                _tag(client, name, version, _measured(evaluation))
+        last = versions[list(policies)[-1]]
+        client.set_registered_model_alias(name, CANDIDATE, last)
+    return {"registered_model": name, "versions": versions, "aliases": {CANDIDATE: last}}
+
+
+@contextmanager
+def asking(remedy: str) -> Iterator[None]:
+    """Turns a failure of the registry into a ServiceError."""
+    try:
+        yield
     except MlflowException as error:
         raise ServiceError(
-            f"the model registry failed: {str(error).splitlines()[0]}; "
-            "the trained models are safe, run the same command again"
+            f"the model registry failed: {str(error).splitlines()[0]}; {remedy}"
         ) from error
-    return {"registered_model": name, "versions": versions, "aliases": aliases}
+
+
+def reader(uri: str) -> MlflowClient:
+    """A client that creates nothing."""
+    return client_of(uri)
+
+
+def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version that has an alias; None where there is none, or no such registered model."""
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def champion_for(uri: str, name: str, candidate: str) -> tuple[str, str] | None:
+    """Version and key of what the stage with the key `candidate` has to be compared with.
+
+    That is the champion, or, where the candidate itself has become it, what it was decided against.
+
+    Raises:
+        ServiceError: the registry failed.
+    """
+    with asking("look at MLFLOW_TRACKING_URI"):
+        found = holder(reader(uri), name, CHAMPION)
+    if found is None:
+        return None
+    if found.tags.get(KEY) != candidate:
+        return str(found.version), key_of(found)
+    earlier = json.loads(found.tags.get(AGAINST) or "null")
+    return (earlier["version"], earlier["key"]) if earlier else None
+
+
+def key_of(version: ModelVersion) -> str:
+    """What identifies a version's content: its stage's key, or its source if that is not ours."""
+    return str(version.tags.get(KEY) or version.source)
+
+
+def fetch(name: str, version: str, uri: str, root: Path, out: Path) -> dict[str, Any]:
+    """Put the model of a registered version in the new directory `out`; returns what it is.
+
+    The artifact it was registered from is linked where it is below `root`, else it is downloaded.
+
+    Raises:
+        ServiceError: the registry failed, or what it gave is not what was registered.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    with asking("run the same command again when it answers"):
+        client = reader(uri)
+        found = client.get_model_version(name, version)
+        kind, _, key = found.tags.get("aligntune.artifact", "").rpartition("-")
+        if kind and (made := find(root / "stages", kind, key)):
+            shutil.copytree(made.path / "model", out, copy_function=os.link)
+        else:
+            source = client.get_model_version_download_uri(name, version)
+            # Into a directory of its own, since a store may put a folder around the files.
+            into = out.with_name(f"{out.name}.download")
+            shutil.rmtree(into, ignore_errors=True)
+            into.mkdir(parents=True)
+            got = Path(
+                download_artifacts(artifact_uri=source, dst_path=str(into), tracking_uri=uri)
+            )
+            got.replace(out)
+            shutil.rmtree(into, ignore_errors=True)
+    expected, got_digest = found.tags.get(FILES), digest_of(records(out))
+    if expected and got_digest != expected:
+        raise ServiceError(
+            f"version {version} of {name} has not the files that were registered; its artifacts "
+            "were changed or are incomplete"
+        )
+    facts = {"source": f"models:/{name}/{version}", "fingerprint": f"sha256:{got_digest}"}
+    return facts | {"key": key_of(found)}
 
 
 def register_reward(name: str, judge: Artifact, uri: str, root: Path) -> dict[str, Any]:
@@ -58,22 +150,19 @@ def register_reward(name: str, judge: Artifact, uri: str, root: Path) -> dict[st
     Raises:
         ServiceError: the registry failed.
     """
-    try:
+    with asking("the reward model is safe, run the same command again"):
         client = connect(uri, root)
         _ensure_registered_model(client, name)
-        version = str(_version(client, name, judge, judge, None, uri, root).version)
-        client.set_registered_model_alias(name, "candidate", version)
-        aliases = {"candidate": version}
-        metrics = judge.manifest.metrics
+        made = _version(client, name, judge, None, uri, root)
+        metrics, version = judge.manifest.metrics, str(made.version)
+        _tag(client, name, made, {f"metric.{n}": f"{value:.6g}" for n, value in metrics.items()})
+        client.set_registered_model_alias(name, CANDIDATE, version)
+        aliases = {CANDIDATE: version}
         sound = metrics.get("accuracy/low", 0) > 0.5 or metrics.get("r2", 0) > 0
-        if sound and _holder(client, name, "champion") in (None, version):
-            client.set_registered_model_alias(name, "champion", version)
-            aliases["champion"] = version
-    except MlflowException as error:
-        raise ServiceError(
-            f"the model registry failed: {str(error).splitlines()[0]}; "
-            "the reward model is safe, run the same command again"
-        ) from error
+        champion = holder(client, name, CHAMPION)
+        if sound and (champion is None or str(champion.version) == version):
+            client.set_registered_model_alias(name, CHAMPION, version)
+            aliases[CHAMPION] = version
     return {"registered_model": name, "versions": {"reward": version}, "aliases": aliases}
 
 
@@ -87,20 +176,13 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
 
 
 def _version(
-    client: MlflowClient,
-    name: str,
-    policy: Artifact,
-    evaluation: Artifact | None,
-    parent: str | None,
-    uri: str,
-    root: Path,
+    client: MlflowClient, name: str, policy: Artifact, parent: str | None, uri: str, root: Path
 ) -> ModelVersion:
     key = policy.manifest.key
     for version in client.search_model_versions(f"name = '{name}'"):
         if version.tags.get(KEY) == key:
             return version
     model = _logged_model(client, name, policy, uri, root)
-    scores = evaluation.manifest.metrics if evaluation else {}
     data = {
         f"aligntune.data.{role}": digest
         for role, digest in policy.manifest.facts.get("data_digests", {}).items()
@@ -111,17 +193,36 @@ def _version(
         "aligntune.algorithm": policy.manifest.kind,
         "aligntune.model_id": str(model.model_id),
         "aligntune.parent_version": parent or "",
+        FILES: files_digest(policy, "model/"),
         **data,
-        **{f"metric.{metric}": f"{value:.6g}" for metric, value in scores.items()},
     }
+    run = model.source_run_id
     return client.create_model_version(
         name,
-        # Not `models:/<id>`, which MLflow looks up in the process's global store.
+        # MLflow looks up `models:/<id>`, and a model id without a run, in the process's global
+        # store, which it makes in the working directory.
         source=model.artifact_location,
-        run_id=model.source_run_id,
+        run_id=run,
         tags=tags,
-        model_id=model.model_id,
+        model_id=model.model_id if run else None,
     )
+
+
+def _measured(evaluation: Artifact) -> dict[str, str]:
+    """What an evaluation says of a version, as tags; a later one replaces it."""
+    document = json.loads((evaluation.path / "evaluation.json").read_text(encoding="utf-8"))
+    found = {EVALUATED: str(document["conditions"]["rows_sha256"])}
+    for name, metric in document["metrics"].items():
+        for part in ("mean", "low", "high"):
+            tag = f"metric.{name}" if part == "mean" else f"metric.{name}/{part}"
+            found[tag] = f"{metric[part]:.6g}"
+    return found
+
+
+def _tag(client: MlflowClient, name: str, version: ModelVersion, tags: Mapping[str, str]) -> None:
+    for tag, value in tags.items():
+        if version.tags.get(tag) != value:
+            client.set_model_version_tag(name, str(version.version), tag, value)
 
 
 def _logged_model(
@@ -143,23 +244,3 @@ def _logged_model(
     )
     client.log_model_artifacts(model.model_id, str(policy.path / "model"))
     return client.finalize_logged_model(model.model_id, "READY")
-
-
-def _aliases(client: MlflowClient, name: str, version: str, evaluation: Artifact) -> dict[str, str]:
-    client.set_registered_model_alias(name, "candidate", version)
-    aliases = {"candidate": version}
-    if _holder(client, name, "champion") is None and _better(evaluation):
-        client.set_registered_model_alias(name, "champion", version)
-        aliases["champion"] = version
-    return aliases
-
-
-def _holder(client: MlflowClient, name: str, alias: str) -> str | None:
-    aliases: Mapping[str, str] = client.get_registered_model(name).aliases
-    return aliases.get(alias)
-
-
-def _better(evaluation: Artifact) -> bool:
-    """Whether the intervals against the base model leave no doubt."""
-    verdicts = set(evaluation.manifest.facts.get("verdicts", {}).get("base", {}).values())
-    return "better" in verdicts and "worse" not in verdicts

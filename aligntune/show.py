@@ -14,6 +14,7 @@ from aligntune.paths import tracking_identity
 from aligntune.plan import Plan
 from aligntune.run import Done
 from aligntune.session import Session
+from aligntune.summary import decision, settled
 
 SHOWN: dict[str, tuple[str, ...]] = {
     "model": (),
@@ -27,8 +28,11 @@ SHOWN: dict[str, tuple[str, ...]] = {
         "reward/vs_base",
     ),
     "reward": ("accuracy", "accuracy/low", "accuracy/high", "ece", "squared_error", "r2"),
+    "fetch": (),
     "register": (),
     "register-reward": (),
+    "decide": (),
+    "promote": (),
     "push": (),
 }
 """The metrics of each kind of stage that a person looks at first."""
@@ -98,6 +102,8 @@ def show_result(console: Console, session: Session) -> None:
     reused = sum(done.reused for done in session.done.values())
     what = "everything was reused" if reused == len(rows) else f"{reused} stages reused"
     console.print(f"\n{len(rows)} stages in {_clock(session.seconds)}, {what}", highlight=False)
+    if said := decision(session):
+        console.print(said, highlight=False, soft_wrap=True)
     places = {
         "model": from_here(session.folder / "model"),
         "report": from_here(session.report),
@@ -125,6 +131,7 @@ def result_record(session: Session) -> dict[str, Any]:
         "model": str(session.folder / "model"),
         "report": str(session.report),
         "versions": session.artifact("register").manifest.facts["versions"],
+        "decision": settled(session),
     }
 
 
@@ -145,7 +152,9 @@ def _version(facts: Mapping[str, object], label: str, session: Session) -> str:
     version = register["versions"].get(label)
     if version is None:
         return "-"
-    aliases = [name for name, held in register["aliases"].items() if held == version]
+    settled = session.artifact("promote").manifest.facts if "promote" in session.done else {}
+    held_by = register["aliases"] | settled.get("aliases", {})
+    aliases = [name for name, held in held_by.items() if held == version]
     return f"v{version}" + (f" ({', '.join(aliases)})" if aliases else "")
 
 

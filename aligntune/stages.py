@@ -11,19 +11,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aligntune.artifacts import WORK, Artifact
+from aligntune.artifacts import WORK, Artifact, files_digest
 from aligntune.config.algo import ALGOS, ONLINE
 from aligntune.config.base import Strict
 from aligntune.config.rewards import Reward
 from aligntune.config.slices import (
     DataSlice,
+    DecideSlice,
     EvaluateSlice,
+    FetchSlice,
     ModelSlice,
+    PromoteSlice,
     PushSlice,
     RegisterSlice,
     TrainSlice,
 )
-from aligntune.errors import ConfigError, Interrupted
+from aligntune.errors import ConfigError, Interrupted, ServiceError
 from aligntune.paths import tracking_identity, tracking_uri
 
 if TYPE_CHECKING:
@@ -177,14 +180,16 @@ def _reward(work: Work) -> Outcome:
 
 
 def _evaluate(work: Work) -> Outcome:
-    from aligntune.evaluate.run import evaluate
+    from aligntune.evaluate.cache import Cache
+    from aligntune.evaluate.run import Models, evaluate
 
     assert isinstance(work.config, EvaluateSlice)
     earlier = {
         role: artifact.path
         for role, artifact in work.inputs.items()
-        if role not in ("model", "data", "reward")
+        if artifact.manifest.kind == "evaluate"
     }
+    measured_model, reference = work.inputs["model"], work.inputs.get("reference")
 
     def progress(done: int, total: int, shown: Mapping[str, float]) -> None:
         if work.stopping():
@@ -193,9 +198,14 @@ def _evaluate(work: Work) -> Outcome:
             )
         work.progress(done, total, shown)
 
-    model, data = work.inputs["model"].path / "model", work.inputs["data"].path
+    models = Models(
+        model=measured_model.path / "model",
+        reference=reference.path / "model" if reference else None,
+        baselines=earlier,
+        cache=Cache(work.root / "answers", files_digest(measured_model, "model/")),
+    )
     spec = work.config.model_copy(update={"rewards": _pinned(work)})
-    measured = evaluate(spec, model, data, work.out, earlier, progress)
+    measured = evaluate(spec, models, work.inputs["data"].path, work.out, progress)
     return Outcome(measured.metrics, measured.facts)
 
 
@@ -224,6 +234,39 @@ def _register_reward(work: Work) -> Outcome:
     assert isinstance(work.config, RegisterSlice)
     name, judge = work.config.name, work.inputs["reward"]
     return Outcome(facts=register_reward(name, judge, work.tracking_uri, work.root))
+
+
+def _fetch(work: Work) -> Outcome:
+    from aligntune.registry import fetch
+
+    config = work.config
+    assert isinstance(config, FetchSlice)
+    out = _emptied(work.out / "model")
+    return Outcome(facts=fetch(config.name, config.version, work.tracking_uri, work.root, out))
+
+
+def _decide(work: Work) -> Outcome:
+    from aligntune.evaluate.decide import decide
+
+    assert isinstance(work.config, DecideSlice)
+    decision = decide(work.config, work.inputs, work.out)
+    return Outcome(facts={name: decision[name] for name in ("verdict", "why", "data")})
+
+
+def _settle(work: Work) -> Outcome:
+    from aligntune.promotion import settle
+
+    assert isinstance(work.config, PromoteSlice)
+    return Outcome(facts=settle(work.config, work.inputs, work.tracking_uri, work.root))
+
+
+def _promote(work: Work) -> Outcome:
+    from aligntune.promotion import Overtaken
+
+    try:
+        return _with_mlflow(_settle)(work)
+    except Overtaken as error:  # to wait would not help, but the same command decides anew
+        raise ServiceError(f"{error}; run the same command again, it compares with that") from error
 
 
 def _push(work: Work) -> Outcome:
@@ -332,10 +375,13 @@ KINDS: dict[str, Kind] = {
         )
         for algo in ALGOS
     },
-    "evaluate": Kind(5, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
+    "evaluate": Kind(6, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
     "reward": Kind(1, TrainSlice, _reward, libraries=_TRAINER, trains=True),
-    "register": Kind(1, RegisterSlice, _with_mlflow(_register), network=True),
+    "fetch": Kind(1, FetchSlice, _fetch, network=True),
+    "register": Kind(2, RegisterSlice, _with_mlflow(_register), network=True),
     "register-reward": Kind(1, RegisterSlice, _with_mlflow(_register_reward), network=True),
+    "decide": Kind(1, DecideSlice, _decide),
+    "promote": Kind(1, PromoteSlice, _promote, network=True),
     "push": Kind(2, PushSlice, _push, network=True),
 }
 

@@ -36,6 +36,27 @@ def headline_metrics(session: Session) -> dict[str, float]:
     return found
 
 
+def settled(session: Session) -> dict[str, Any] | None:
+    """What the run decided about its candidate; None where it does not promote."""
+    if "promote" not in session.done:
+        return None
+    facts = session.artifact("promote").manifest.facts
+    return {name: facts[name] for name in ("verdict", "why", "version", "promoted")}
+
+
+def decision(session: Session) -> str | None:
+    """The decision about the candidate and why, in one sentence."""
+    if not (found := settled(session)):
+        return None
+    became = {
+        (True, "promote"): "became the champion",
+        (False, "promote"): "passed and waits for `aligntune promote`",
+        (False, "reject"): "was rejected",
+        (False, "inconclusive"): "was not promoted",
+    }.get((found["promoted"], found["verdict"]), "is the champion already")
+    return f"candidate v{found['version']} {became}: {found['why']}"
+
+
 def _report(session: Session, error: str) -> RunReport:
     plan, now = session.plan, datetime.now(UTC)
     made = list(_artifacts(session))
@@ -63,6 +84,7 @@ def _report(session: Session, error: str) -> RunReport:
         data_reports=tuple(findings.data_reports(made)),
         family=tuple(findings.lineage(made, session.folder.parent, session.folder.name)),
         error=error,
+        decision=decision(session) or "",
     )
 
 
@@ -109,6 +131,7 @@ def _evaluation_rows(session: Session) -> Iterator[EvaluationRow]:
                 count=found["count"],
                 higher_is_better=found["higher_is_better"],
                 unit=findings.unit_of(metric, found),
+                headline=not found.get("diagnostic", False),
                 difference=findings.difference(base, "base") if base else None,
             )
 
@@ -158,17 +181,21 @@ def _lineage(session: Session) -> Iterator[Fact]:
         model = session.artifact("model").manifest
         yield Fact("base model", str(model.facts["source"]))
         yield Fact("base model digest", str(model.facts["fingerprint"]))
+    facts = session.artifact("promote").manifest.facts if "promote" in session.done else {}
+    promoted = facts.get("aliases", {})
     for stage in ("register-reward", "register"):
         if stage in session.done:
-            yield from _registered(session.artifact(stage).manifest.facts)
+            moved = promoted if stage == "register" else {}
+            yield from _registered(session.artifact(stage).manifest.facts, moved)
     last = session.artifact(list(session.done)[-1]).manifest if session.done else None
     for name, exact in last.environment.items() if last else ():
         yield Fact(name, exact)
 
 
-def _registered(facts: Mapping[str, Any]) -> Iterator[Fact]:
+def _registered(facts: Mapping[str, Any], moved: Mapping[str, str]) -> Iterator[Fact]:
+    aliases = {**facts["aliases"], **moved}
     for label, version in facts["versions"].items():
-        held = [alias for alias, holder in facts["aliases"].items() if holder == version]
+        held = [alias for alias, holder in aliases.items() if holder == version]
         note = f" ({', '.join(held)})" if held else ""
         yield Fact(f"registered {label}", f"{facts['registered_model']} v{version}{note}")
 

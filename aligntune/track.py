@@ -30,16 +30,21 @@ def connect(uri: str, root: Path) -> MlflowClient:
     """A client of the store at `uri`, which is created below `root` where it is a local file."""
     from filelock import FileLock
 
-    # A client that repeats a request by itself makes a second run where only the answer was lost.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "45")
     root.mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
     with FileLock(root / ".mlflow.lock"):  # two processes must not both migrate a new database
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client = client_of(uri)
         experiment(client, uri, root)
     return client
+
+
+def client_of(uri: str) -> MlflowClient:
+    """A client of a store that is there."""
+    # A client that repeats a request by itself makes a second run where only the answer was lost.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "45")
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def experiment(client: MlflowClient, uri: str, root: Path) -> str:

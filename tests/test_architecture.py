@@ -30,7 +30,7 @@ LAYERS = [
     {"rewards"},
     {"train", "evaluate"},
     {"track", "deliver", "machine", "courier", "registry", "card", "publish", "report"},
-    {"reward_model"},
+    {"reward_model", "promotion"},
     {"stages", "paths", "needs", "check", "shipped", "initial", "doctor"},
     {"pipeline", "plan"},
     {"run", "session", "findings", "summary", "console", "show", "show_data", "launch", "worker"},

@@ -28,10 +28,11 @@ TRAINED = ("ppo", "sft")
 WITH_REWARD = (*TRAINED, "reward")
 PREPARED = ("sft-data", "data", "reward-data")
 MEASURED = ("evaluate-base", "evaluate-sft", "evaluate-ppo")
+DECIDED = (*MEASURED, "decide")
 NEUTRAL = "neutral"
 EFFECTS = {
     "algo": ("dpo", ("dpo",), "algo"),
-    "seed": (7, (*PREPARED, *WITH_REWARD, *MEASURED), "seed"),
+    "seed": (7, (*PREPARED, *WITH_REWARD, *DECIDED), "seed"),
     "model.name_or_path": ("owner/other", ("model", "tokenizer"), "name_or_path"),
     "model.sft_path": ("./tuned", ("model", "tokenizer"), "name_or_path"),
     "model.revision": ("v2", ("model", "tokenizer"), "revision"),
@@ -100,9 +101,11 @@ EFFECTS = {
     "evaluation.metrics": (("nll",), MEASURED, "metrics"),
     "evaluation.max_new_tokens": (3, MEASURED, "max_new_tokens"),
     "evaluation.batch_size": (3, MEASURED, "batch_size"),
-    "evaluation.confidence": (0.9, MEASURED, "confidence"),
-    "evaluation.resamples": (300, MEASURED, "resamples"),
-    "registry.name": ("mine", ("register",), "name"),
+    "evaluation.confidence": (0.9, DECIDED, "confidence"),
+    "evaluation.resamples": (300, DECIDED, "resamples"),
+    "registry.name": ("mine", ("register", "promote"), "name"),
+    "registry.promote": ("manual", ("promote",), "policy"),
+    "registry.gates": ([{"metric": "nll", "min_delta": 0.1}], ("decide",), "gates.0.min_delta"),
     "logging.push_to_hub": (True, ("push",), "hub_model_id"),
     "logging.hub_model_id": ("me/it", ("push",), "hub_model_id"),
     "logging.hub_private": (False, ("push",), "private"),
@@ -130,6 +133,7 @@ SEEN = {
     "reward_model.normalize": {"normalize": False},
     "evaluation.datasets": "owner/test",
     "registry.name": "mine.policy",
+    "registry.gates": 0.1,
     "logging.push_to_hub": "me/model",
     "peft.merge": "owner/model",
 }

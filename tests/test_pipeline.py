@@ -3,7 +3,7 @@
 import pytest
 
 from aligntune.config.run import RunConfig
-from aligntune.pipeline import registry_name, steps
+from aligntune.pipeline import Champion, registry_name, steps
 
 
 def config(**changes):
@@ -15,8 +15,9 @@ def config(**changes):
     return RunConfig.model_validate(settings | changes)
 
 
-def graph(run):
-    return {s.label: s for s in steps(run, tracking_uri="local", hub_endpoint="https://hub")}
+def graph(run, champion=None):
+    made = steps(run, tracking_uri="local", hub_endpoint="https://hub", champion=champion)
+    return {step.label: step for step in made}
 
 
 SFT = {"datasets": [{"name": "owner/chats"}]}
@@ -25,6 +26,7 @@ SFT = {"datasets": [{"name": "owner/chats"}]}
 def test_the_smallest_run_is_data_training_evaluation_registration():
     assert list(graph(config())) == [
         "model", "tokenizer", "data", "dpo", "evaluate-base", "evaluate-dpo", "register",
+        "decide", "promote",
     ]  # fmt: skip
 
 
@@ -36,7 +38,8 @@ def test_optional_sections_add_stages():
     )
     assert list(graph(run)) == [
         "model", "tokenizer", "eval-data", "sft-data", "sft", "data", "dpo",
-        "evaluate-base", "evaluate-sft", "evaluate-dpo", "register", "push",
+        "evaluate-base", "evaluate-sft", "evaluate-dpo", "register", "decide", "promote",
+        "push",
     ]  # fmt: skip
 
 
@@ -51,8 +54,24 @@ def test_dpo_starts_from_sft_and_each_model_is_compared_with_those_before_it():
     made = graph(config(sft=SFT))
     assert made["dpo"].inputs["model"] == "sft"
     assert made["evaluate-dpo"].inputs == {
-        "model": "dpo", "data": "data", "base": "evaluate-base", "sft": "evaluate-sft",
+        "model": "dpo", "data": "data", "reference": "model", "base": "evaluate-base",
+        "sft": "evaluate-sft",
     }  # fmt: skip
+
+
+def test_the_champion_is_measured_on_the_same_rows_and_changes_nothing_else():
+    alone, beside = graph(config()), graph(config(), champion=Champion("3", "abc"))
+    assert set(beside) - set(alone) == {"champion", "evaluate-champion"}
+    assert [label for label in alone if alone[label] != beside[label]] == ["decide"]
+    assert beside["evaluate-champion"].config == beside["evaluate-dpo"].config
+    assert beside["evaluate-champion"].inputs["data"] == beside["evaluate-dpo"].inputs["data"]
+    assert (beside["decide"].config.champion, beside["decide"].config.champion_key) == ("3", "abc")
+
+
+def test_where_nothing_is_promoted_nothing_is_decided():
+    never = graph(config(registry={"promote": "never"}), champion=Champion("3", "abc"))
+    assert list(never)[-1] == "register"
+    assert "evaluate-champion" not in never
 
 
 def test_without_evaluation_data_rows_are_held_out_of_training():
@@ -93,6 +112,7 @@ def test_a_reward_model_is_trained_beside_sft_and_optimised():
     assert list(made) == [
         "model", "tokenizer", "sft-data", "reward-data", "sft", "reward", "data", "ppo",
         "evaluate-base", "evaluate-sft", "evaluate-ppo", "register-reward", "register",
+        "decide", "promote",
     ]  # fmt: skip
     assert made["reward"].inputs == {"model": "model", "data": "reward-data"}
     assert made["ppo"].inputs == {"model": "sft", "data": "data", "reward": "reward"}

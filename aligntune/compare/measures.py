@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligntune.compare.history import PastRun
+from aligntune.evaluate.margin import holm
 from aligntune.evaluate.stats import paired_difference
 from aligntune.findings import unit_of
 from aligntune.report.compared import Paired, Score
@@ -197,17 +198,6 @@ def _corrected(scores: Sequence[Score], confidence: float) -> tuple[tuple[Score,
 def _p_value(score: Score) -> float:
     assert score.paired is not None
     return score.paired.p_value
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given."""
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
-    return adjusted
 
 
 def _notes(

@@ -7,7 +7,19 @@ from pydantic import Field
 from aligntune.config.base import NeutralField, Strict
 from aligntune.config.data import Dataset
 
-Metric = Literal["exact_match", "nll", "preference_accuracy"]
+Metric = Literal[
+    "exact_match",
+    "nll",
+    "perplexity",
+    "preference_accuracy",
+    "preference_margin",
+    "answer_tokens",
+    "finished_rate",
+    "distinct_1",
+    "distinct_2",
+    "refusal_rate",
+    "kl_to_base",
+]
 
 
 class Evaluation(Strict):
@@ -18,7 +30,8 @@ class Evaluation(Strict):
     max_samples: int = Field(256, ge=1)
     """At most this many held-out rows."""
     metrics: tuple[Metric, ...] = ()
-    """What to compute. Default: every metric that the held-out rows allow."""
+    """What to compute. Default: every metric that the held-out rows allow; those that only
+    describe answers then take the ones that are generated anyway."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest answer in tokens; answers are greedy."""
     batch_size: int = Field(16, ge=1)
@@ -31,6 +44,35 @@ class Evaluation(Strict):
     """Answers of base and trained models shown side by side in the report."""
 
 
+class Gate(Strict):
+    """What a candidate has to show before it replaces the champion."""
+
+    metric: str = Field(min_length=1)
+    """A metric that is measured: exact_match, nll, rewards/length, ..."""
+    against: str = "champion"
+    """What it is compared with: champion, base, or a training stage of the run such as sft. Where
+    there is no champion yet, base takes its place."""
+    min_delta: float | None = None
+    """The improvement must be larger than this, in the metric's own unit and in its good
+    direction; -0.02 allows a loss of two points. Default: 0 where no value is limited."""
+    min_value: float | None = None
+    """The metric itself must be at least this."""
+    max_value: float | None = None
+    """The metric itself must be at most this."""
+    confidence: float | None = Field(None, gt=0.5, lt=1)
+    """How sure it has to be, one-sided. Default: `evaluation.confidence`."""
+
+
+Promotion = Literal["auto", "manual", "never"]
+
+
 class Registry(Strict):
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """Registered models are called `<name>.policy`. Default: the run's name."""
+    """Registered models are called `<name>.policy`. Default: the name of the model that training
+    starts from."""
+    promote: Promotion = "auto"
+    """auto: a candidate that passes becomes the champion. manual: the decision is recorded and
+    `aligntune promote` makes it champion. never: nothing is compared with the champion."""
+    gates: tuple[Gate, ...] = ()
+    """All must hold. Default: better than the champion on at least one quality metric (Holm's
+    correction over all of them), worse on none."""

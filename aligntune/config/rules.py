@@ -6,6 +6,7 @@ from typing import NamedTuple
 from aligntune.config.algo import GROUP, ONLINE, TASK, Trained
 from aligntune.config.data import Dataset
 from aligntune.config.document import KeyPath
+from aligntune.config.gates import gate_problems
 from aligntune.config.presets import LOSS_TYPES, PRESETS, alone, is_dual, resolved, used
 from aligntune.config.reward_rules import contradictions
 from aligntune.config.rewards import GUESSED, Reward
@@ -41,6 +42,7 @@ def problems(config: RunConfig) -> list[Problem]:
         *_logging(config),
         *_model(config),
         *_heldout(config),
+        *(Problem(*found) for found in gate_problems(config)),
         *_train(("train",), config.algo, config.train, config.peft, config.model.max_seq_length),
         *(_sft(config) if config.sft else ()),
         *_guessed(config, optimised=True),

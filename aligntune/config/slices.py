@@ -8,7 +8,7 @@ from typing import Literal
 from aligntune.config.algo import Trained
 from aligntune.config.base import NeutralField, Strict
 from aligntune.config.data import Cleaning, Dataset, Mix, TaskType
-from aligntune.config.evaluation import Metric
+from aligntune.config.evaluation import Gate, Metric, Promotion
 from aligntune.config.logging import Logger, SampleLogging
 from aligntune.config.model import Attention, Precision, Quantization
 from aligntune.config.reward_model import Objective
@@ -92,6 +92,37 @@ class RegisterSlice(Strict):
     """Registered model, `<name>.policy`."""
     tracking_uri: str
     """The registry lives outside the artifacts, so another registry means another stage."""
+
+
+class FetchSlice(Strict):
+    """A version in the registry."""
+
+    name: str
+    version: str
+    key: str
+    """Of the stage that trained it, or where it comes from: versions are numbers that a new
+    registry gives again."""
+    tracking_uri: str
+
+
+class DecideSlice(Strict):
+    candidate: str
+    """The stage whose model is the candidate; its evaluation is among the inputs."""
+    champion: str | None
+    """The version that the evaluation of the champion is of; None where there is no champion."""
+    champion_key: str | None
+    gates: tuple[Gate, ...]
+    confidence: float
+    resamples: int
+    seed: int
+
+
+class PromoteSlice(Strict):
+    name: str
+    candidate: str
+    """The stage whose version is the candidate."""
+    policy: Promotion
+    tracking_uri: str
 
 
 class PushSlice(Strict):

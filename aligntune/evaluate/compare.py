@@ -6,8 +6,10 @@ evaluation.json       what was measured how, every interval and every comparison
 """
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from numpy.typing import NDArray
 from aligntune.artifacts import write_atomic
 from aligntune.errors import DataError
 from aligntune.evaluate.generate import Answer
-from aligntune.evaluate.metrics import Metric, Row, prompt_of
 from aligntune.evaluate.stats import Difference, Interval, mean_interval, paired_difference
+from aligntune.evaluate.types import Metric, Row, prompt_of
 
 PREDICTIONS = "predictions.parquet"
 EVALUATION = "evaluation.json"
@@ -54,32 +56,62 @@ def measure(
     metric: Metric,
     column: Column,
     rows: int,
+    units: Sequence[int],
     baselines: Mapping[str, Mapping[str, Column]],
     how: Resampling,
 ) -> Measured:
     """`column` summarised, and compared with each baseline's on the rows that both scored.
 
-    `rows` is how many rows allow the metric.
+    `rows` is how many rows allow the metric, `units` the prompt of each row of the column.
     """
-    scores = [score for score in column if score is not None]
-    if not scores:
+    if all(score is None for score in column):
         raise DataError(f"{name}: none of the {rows} rows {metric.unscored}; {metric.remedy}")
-    interval = mean_interval(np.array(scores), **asdict(how))
+    scored = sum(score is not None for score in column)
+    interval = mean_interval(by_prompt(units, column)[0], **asdict(how))
+    if metric.geometric:
+        return Measured(_exponential(interval), rows - scored, {})
     against = {
         label: paired_difference(
-            *_paired(column, columns[name]),
+            *by_prompt(units, column, columns[name]),
             **asdict(how),
             higher_is_better=metric.higher_is_better,
         )
         for label, columns in baselines.items()
         if name in columns
     }
-    return Measured(interval, rows - len(scores), against)
+    return Measured(interval, rows - scored, against)
 
 
-def _paired(one: Column, other: Column) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    return np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
+def units_of(rows: Sequence[Row]) -> list[int]:
+    """The number of each row's prompt: rows that ask the same are one unit of every statistic."""
+    known: dict[str, int] = {}
+    asked = (json.dumps([prompt_of(row), row.get("tools")], sort_keys=True) for row in rows)
+    return [known.setdefault(prompt, len(known)) for prompt in asked]
+
+
+def by_prompt(units: Sequence[int], *columns: Column) -> tuple[NDArray[np.float64], ...]:
+    """Each column's mean per prompt, over the rows that all of the columns score.
+
+    Several samples or pairs of one prompt are not independent, so they are one unit.
+    """
+    kept = [
+        (unit, scores)
+        for unit, *scores in zip(units, *columns, strict=True)
+        if all(score is not None for score in scores)
+    ]
+    _, index = np.unique([unit for unit, _ in kept], return_inverse=True)
+    counts = np.bincount(index)
+    return tuple(
+        np.bincount(index, weights=[scores[at] for _, scores in kept]) / counts
+        for at in range(len(columns))
+    )
+
+
+def _exponential(interval: Interval) -> Interval:
+    """The same for e to the power of what was measured; the standard error by the delta method."""
+    mean, low, high = (exp(min(x, 700)) for x in (interval.mean, interval.low, interval.high))
+    error = min(interval.standard_error * mean, sys.float_info.max)
+    return replace(interval, mean=mean, low=low, high=high, standard_error=error)
 
 
 def read_baseline(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class Answer:
     """Generated tokens, with the one that ends the answer."""
     finished: bool
     """Whether the model ended the answer; else it was cut at `max_new_tokens`."""
+    ids: tuple[int, ...] = field(default=(), compare=False)
+    """The generated tokens themselves."""
 
 
 class _Finite(LogitsProcessor):  # type: ignore[misc]
@@ -63,11 +65,7 @@ def answers(
     or one that leaves less than `max_new_tokens` of the model's positions, gets None. Sampling
     settings that the model was saved with do not apply.
     """
-    texts = [
-        render(tokenizer, prompt, to_answer=True, tools=known) if prompt else ""
-        for prompt, known in zip(prompts, tools or [None] * len(prompts), strict=True)
-    ]
-    ids = tokens_of(tokenizer, texts)
+    ids = prompt_tokens(tokenizer, prompts, tools)
     positions = longest_sequence(model, None)
     found: list[Answer | None] = [None] * len(prompts)
     order = [
@@ -86,6 +84,19 @@ def answers(
                 found[index] = _answer(tokenizer, tokens, greedy.eos_token_id)
             progress(start + len(batch), len(order))
     return found
+
+
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Messages],
+    tools: Sequence[str | None] | None = None,
+) -> list[list[int]]:
+    """What is continued for each prompt; nothing for an empty one."""
+    texts = [
+        render(tokenizer, prompt, to_answer=True, tools=known) if prompt else ""
+        for prompt, known in zip(prompts, tools or [None] * len(prompts), strict=True)
+    ]
+    return tokens_of(tokenizer, texts)
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -146,4 +157,5 @@ def _answer(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: list[in
     text = tokenizer.decode(
         tokens[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
-    return Answer(text.strip(), len(tokens) if end is None else end + 1, end is not None)
+    written = tuple(tokens if end is None else tokens[: end + 1])
+    return Answer(text.strip(), len(written), end is not None, written)

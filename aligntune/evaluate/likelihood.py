@@ -86,13 +86,34 @@ def log_probs(
     Raises:
         Diverged: one of them is not finite.
     """
-    found = np.zeros(len(completions))
+    each = token_log_probs(
+        model, completions, batch_size=batch_size, progress=progress, precision=precision
+    )
+    return np.array([tokens.sum() for tokens in each])
+
+
+def token_log_probs(
+    model: PreTrainedModel,
+    completions: Sequence[Completion],
+    *,
+    batch_size: int,
+    progress: Tick,
+    precision: Precision = "fp32",
+) -> list[NDArray[np.float64]]:
+    """Log-probability of each token of each completion, in nats. N completions -> N of (T,).
+
+    Raises:
+        Diverged: one of them is not finite.
+    """
+    found: list[NDArray[np.float64]] = [np.zeros(0)] * len(completions)
     done = 0
     with inference(model, precision):
         for batch in _batches(model, completions, batch_size):
-            found[batch] = _score(model, [completions[index] for index in batch])
-            if not np.isfinite(found[batch]).all():
-                raise diverged("log-probabilities")
+            scored = _score(model, [completions[index] for index in batch])
+            for index, tokens in zip(batch, scored, strict=True):
+                if not np.isfinite(tokens).all():
+                    raise diverged("log-probabilities")
+                found[index] = tokens
             done += len(batch)
             progress(done, len(completions))
     return found
@@ -124,8 +145,8 @@ def _batches(
         yield batch
 
 
-def _score(model: PreTrainedModel, batch: Sequence[Completion]) -> list[float]:
-    """Summed log-probabilities. B completions -> (B,)."""
+def _score(model: PreTrainedModel, batch: Sequence[Completion]) -> list[NDArray[np.float64]]:
+    """Log-probabilities. B completions -> B of (T,)."""
     width = max(len(completion.tokens) for completion in batch)
     # The token before the earliest completion predicts it; nothing further left is needed.
     first = min(completion.start for completion in batch) - 1
@@ -143,7 +164,7 @@ def _score(model: PreTrainedModel, batch: Sequence[Completion]) -> list[float]:
     )
     # Row by row, so that the float32 log-softmax is of one row's completion and not of (B, T, V).
     return [
-        _sum_log_prob(
+        _of_tokens(
             output.logits[row, completion.start - 1 - first : len(completion.tokens) - 1 - first],
             tokens[row, completion.start : len(completion.tokens)],
         )
@@ -151,7 +172,9 @@ def _score(model: PreTrainedModel, batch: Sequence[Completion]) -> list[float]:
     ]
 
 
-def _sum_log_prob(logits: torch.Tensor, targets: torch.Tensor) -> float:
-    """(T, V), (T,) -> ()."""
-    per_token = cross_entropy(logits.float(), targets, reduction="none")
-    return -float(per_token.double().sum())
+def _of_tokens(logits: torch.Tensor, targets: torch.Tensor) -> NDArray[np.float64]:
+    """(T, V), (T,) -> (T,)."""
+    per_token: NDArray[np.float64] = (
+        -cross_entropy(logits.float(), targets, reduction="none").double()
+    ).numpy(force=True)
+    return per_token

@@ -3,71 +3,15 @@
 To add one: a function here, a line in METRICS, and its name in `config.evaluation.Metric`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from aligntune.config.model import Precision
-from aligntune.errors import DataError
 from aligntune.evaluate.forward import Tick, longest_sequence
 from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.likelihood import Completion, encode, log_probs
-from aligntune.models.chat import Message
+from aligntune.evaluate.reference import kl_to_base
+from aligntune.evaluate.style import STYLE
+from aligntune.evaluate.types import Metric, Row, Subject, prompt_of
 from aligntune.rewards.match import matches
-
-Row = Mapping[str, Any]
-"""A canonical row; a column that its type does not have is absent or None."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The model to measure, and how."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    precision: Precision
-    batch_size: int
-    max_length: int
-
-
-Score = Callable[[Subject, Sequence[Row], Sequence[Answer | None], Tick], list[float | None]]
-"""(subject, N rows, the N answers to them if the metric generates, progress) -> N scores."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    score: Score
-    columns: tuple[str, ...]
-    """What a row needs to have to be measured."""
-    higher_is_better: bool = True
-    generates: bool = False
-    """Whether it scores answers of the model; else it scores what the row holds."""
-    passes: int = 1
-    """Sequences that go through the model per row."""
-    unscored: str = "fits the model"
-    """What no row does that gets no score: `none of the 5 rows fits the model`."""
-    remedy: str = (
-        "raise model.max_seq_length, or lower evaluation.max_new_tokens if the model has too few "
-        "positions"
-    )
-
-    def allows(self, row: Row) -> bool:
-        return all(row.get(column) not in (None, "", []) for column in self.columns)
-
-
-def prompt_of(row: Row) -> list[Message]:
-    """What the model is asked: the conversation up to its last answer, or the row's prompt."""
-    messages = row.get("messages")
-    if not messages:
-        return list(row["prompt"])
-    if messages[-1]["role"] != "assistant":
-        raise DataError(
-            f"a conversation ends with a turn of {messages[-1]['role']!r}; its last turn must be "
-            "the assistant's"
-        )
-    return list(messages[:-1])
 
 
 def exact_match(
@@ -97,10 +41,10 @@ def nll(
     return scores
 
 
-def preference_accuracy(
+def preference_margin(
     subject: Subject, rows: Sequence[Row], answers: Sequence[Answer | None], progress: Tick
 ) -> list[float | None]:
-    """1 where the chosen answer is likelier than the rejected one as a whole, 0.5 where equal."""
+    """How much likelier the chosen answer is than the rejected one as a whole, in nats."""
     tokenizer = subject.tokenizer
     chosen = encode(tokenizer, [(row["prompt"], row["chosen"]) for row in rows])
     rejected = encode(tokenizer, [(row["prompt"], row["rejected"]) for row in rows])
@@ -114,15 +58,38 @@ def preference_accuracy(
     log_prob = _log_probs(subject, both, progress)
     for index, better, worse in zip(fitting, log_prob[::2], log_prob[1::2], strict=True):
         # Equal answers may end up in different batches, and then differ by rounding.
-        equal = better == worse or chosen[index].tokens == rejected[index].tokens
-        scores[index] = 0.5 if equal else float(better > worse)
+        equal = chosen[index].tokens == rejected[index].tokens
+        scores[index] = 0.0 if equal else better - worse
     return scores
 
 
+def _prefers(margin: float) -> float:
+    """1 where the chosen answer is the likelier one, 0.5 where both are alike."""
+    return 0.5 if margin == 0 else float(margin > 0)
+
+
+_PAIR = ("prompt", "chosen", "rejected")
+
 METRICS: dict[str, Metric] = {
     "exact_match": Metric(exact_match, ("answer",), generates=True),
-    "nll": Metric(nll, ("messages",), higher_is_better=False),
-    "preference_accuracy": Metric(preference_accuracy, ("prompt", "chosen", "rejected"), passes=2),
+    "nll": Metric(nll, ("messages",), higher_is_better=False, unit="nats"),
+    "perplexity": Metric(
+        nll, ("messages",), higher_is_better=False, diagnostic=True, geometric=True, unit=""
+    ),
+    "preference_accuracy": Metric(preference_margin, _PAIR, of=_prefers, passes=2),
+    "preference_margin": Metric(preference_margin, _PAIR, diagnostic=True, passes=2, unit="nats"),
+    **STYLE,
+    "kl_to_base": Metric(
+        kl_to_base,
+        (),
+        higher_is_better=False,
+        generates=True,
+        diagnostic=True,
+        against_base=True,
+        passes=2,
+        unit="nats",
+        unscored="has an answer to compare",
+    ),
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from aligntune.config.rewards import Reward
 from aligntune.evaluate.forward import Tick
 from aligntune.evaluate.generate import Answer
-from aligntune.evaluate.metrics import Metric, Row, Score, Subject, prompt_of
+from aligntune.evaluate.types import Metric, Row, Score, Subject, prompt_of
 from aligntune.rewards import scorer
 from aligntune.rewards.combine import combined
 from aligntune.rewards.probe import ANSWERS, probe
@@ -43,6 +43,7 @@ def _metric(judge: Judge) -> Metric:
         _score(judge),
         (),
         generates=True,
+        unit="",
         unscored="could be judged",
         remedy="give rows with what the reward compares with, such as an `answer`, or remove it "
         "from `rewards`",

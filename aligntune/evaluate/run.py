@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,11 +14,21 @@ import torch
 from aligntune.config.slices import EvaluateSlice
 from aligntune.data.rows import read_rows
 from aligntune.errors import ConfigError, DataError, ResourceError, unknown
-from aligntune.evaluate.compare import Column, Measured, Resampling, measure, read_baseline, write
+from aligntune.evaluate.cache import Cache
+from aligntune.evaluate.compare import (
+    Column,
+    Resampling,
+    measure,
+    read_baseline,
+    units_of,
+    write,
+)
+from aligntune.evaluate.document import document, facts, flat
 from aligntune.evaluate.forward import Tick
 from aligntune.evaluate.generate import Answer, answers
-from aligntune.evaluate.metrics import METRICS, Metric, Row, Subject, prompt_of
+from aligntune.evaluate.metrics import METRICS
 from aligntune.evaluate.reward import reward_metrics
+from aligntune.evaluate.types import Metric, Row, Score, Subject, prompt_of
 from aligntune.models.load import load_policy, load_tokenizer
 
 LOG = logging.getLogger(__name__)
@@ -37,17 +47,24 @@ class Evaluated:
     """Rows measured, rows too long per metric, and `verdicts`: baseline -> metric -> verdict."""
 
 
-def evaluate(
-    spec: EvaluateSlice,
-    model: Path,
-    data: Path,
-    out: Path,
-    baselines: Mapping[str, Path],
-    progress: Progress,
-) -> Evaluated:
-    """What `model` scores on the first `max_samples` rows of the split, and against `baselines`.
+@dataclass(frozen=True)
+class Models:
+    """What an evaluation reads besides the rows."""
 
-    `baselines` are directories of earlier evaluations by label. `compare` says what is in `out`.
+    model: Path
+    reference: Path | None = None
+    """The model that training started from; None for that one itself."""
+    baselines: Mapping[str, Path] | None = None
+    """Directories of earlier evaluations, by label."""
+    cache: Cache | None = None
+
+
+def evaluate(
+    spec: EvaluateSlice, models: Models, data: Path, out: Path, progress: Progress
+) -> Evaluated:
+    """What the model scores on the first `max_samples` rows of the split, and against baselines.
+
+    `compare` says what is in `out`.
 
     Raises:
         DataError: the rows do not allow a metric, or a baseline was measured on other ones.
@@ -55,28 +72,44 @@ def evaluate(
         ResourceError: a batch does not fit in the GPU's memory.
     """
     rows = _read(data / f"{spec.split}.parquet", spec.max_samples)
+    subject = _load(spec, models)
     scored = reward_metrics(spec.rewards, rows)
-    metrics = _choose(spec.metrics, rows, optional=bool(scored)) | scored
+    chosen = _choose(spec.metrics, rows, optional=bool(scored), reference=bool(subject.reference))
+    metrics = chosen | scored
     conditions = _conditions(spec, rows)
     earlier = {
-        label: read_baseline(label, path, conditions, metrics) for label, path in baselines.items()
+        label: read_baseline(label, path, conditions, metrics)
+        for label, path in (models.baselines or {}).items()
     }
-    subject = _load(spec, model)
     try:
-        found, columns, speed = _score(spec, subject, rows, metrics, progress)
+        asked = _asked(spec, rows, metrics)
+        total = asked + _passes(rows, metrics, asked)
+        found, speed = _answers(
+            spec, subject, rows[:asked], models.cache, lambda done, _: progress(done, total, {})
+        )
+        found += [None] * (len(rows) - asked)
+
+        def tell(done: int, shown: Mapping[str, float]) -> None:
+            progress(asked + done, total, speed | dict(shown))
+
+        columns = _score(subject, rows, metrics, found, tell)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"{spec.batch_size} rows at once do not fit in memory ({error}); lower "
             "evaluation.batch_size"
         ) from error
     how = Resampling(spec.confidence, spec.resamples, spec.seed)
+    units = units_of(rows)
     measured = {
-        name: measure(name, metric, columns[name], len(_allowed(metric, rows)), earlier, how)
+        name: measure(
+            name, metric, columns[name], len(_judged(metric, rows, found)), units, earlier, how
+        )
         for name, metric in metrics.items()
+        if name in spec.metrics or not metric.diagnostic or any(_there(columns[name]))
     }
-    generation = _generation(found)
-    write(out, rows, found, columns, _document(conditions, how, metrics, measured, generation))
-    return Evaluated(_flat(measured) | generation | speed, _facts(rows, metrics, measured))
+    told = {name: columns[name] for name in measured if not metrics[name].geometric}
+    write(out, rows, found, told, document(conditions, how, metrics, measured))
+    return Evaluated(flat(measured) | speed, facts(rows, metrics, measured))
 
 
 def _read(path: Path, count: int) -> list[Row]:
@@ -91,7 +124,9 @@ def _read(path: Path, count: int) -> list[Row]:
     return rows
 
 
-def _choose(names: Sequence[str], rows: Sequence[Row], *, optional: bool) -> dict[str, Metric]:
+def _choose(
+    names: Sequence[str], rows: Sequence[Row], *, optional: bool, reference: bool
+) -> dict[str, Metric]:
     """The metrics that were asked for, or all that some row allows."""
     columns = ", ".join(rows[0])
     for name in names:
@@ -103,14 +138,16 @@ def _choose(names: Sequence[str], rows: Sequence[Row], *, optional: bool) -> dic
                 f"held-out row has them (columns: {columns}); remove it from evaluation.metrics or "
                 "set evaluation.datasets"
             )
+    possible = {n: metric for n, metric in METRICS.items() if reference or not metric.against_base}
     chosen = {
         name: metric
-        for name, metric in METRICS.items()
+        for name, metric in possible.items()
         if (name in names if names else _allowed(metric, rows))
     }
-    if not chosen and not optional:
+    if not names and not optional and all(metric.diagnostic for metric in chosen.values()):
+        quality = [name for name, metric in METRICS.items() if not metric.diagnostic]
         raise DataError(
-            f"the held-out rows (columns: {columns}) allow none of {', '.join(METRICS)}; set "
+            f"the held-out rows (columns: {columns}) allow none of {', '.join(quality)}; set "
             "evaluation.datasets, or rewards to measure"
         )
     return chosen
@@ -118,6 +155,17 @@ def _choose(names: Sequence[str], rows: Sequence[Row], *, optional: bool) -> dic
 
 def _allowed(metric: Metric, rows: Sequence[Row]) -> list[int]:
     return [index for index, row in enumerate(rows) if metric.allows(row)]
+
+
+def _judged(metric: Metric, rows: Sequence[Row], found: Sequence[Answer | None]) -> list[int]:
+    """The rows that a metric is for; a diagnostic one is for those that were answered."""
+    if metric.diagnostic and metric.generates:
+        return [index for index in _allowed(metric, rows) if found[index]]
+    return _allowed(metric, rows)
+
+
+def _there(column: Column) -> list[bool]:
+    return [score is not None for score in column]
 
 
 def _conditions(spec: EvaluateSlice, rows: Sequence[Row]) -> dict[str, Any]:
@@ -131,127 +179,105 @@ def _conditions(spec: EvaluateSlice, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _load(spec: EvaluateSlice, path: Path) -> Subject:
-    model = load_policy(path, trust_remote_code=spec.trust_remote_code)
-    tokenizer = load_tokenizer(path, trust_remote_code=spec.trust_remote_code)
+def _load(spec: EvaluateSlice, models: Models) -> Subject:
+    trust = spec.trust_remote_code
+    model = load_policy(models.model, trust_remote_code=trust)
+    tokenizer = load_tokenizer(models.model, trust_remote_code=trust)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return Subject(model, tokenizer, spec.precision, spec.batch_size, spec.max_length)
-
-
-def _score(
-    spec: EvaluateSlice,
-    subject: Subject,
-    rows: Sequence[Row],
-    metrics: Mapping[str, Metric],
-    progress: Progress,
-) -> tuple[list[Answer | None], dict[str, Column], dict[str, float]]:
-    """(answers, metric -> score per row, speed of generation)."""
-    generates = any(metric.generates for metric in metrics.values())
-    asked = len(rows) if generates else min(len(rows), UNSCORED_ANSWERS)
-    usable = {name: _allowed(metric, rows) for name, metric in metrics.items()}
-    passes = {name: 0 if metric.generates else metric.passes for name, metric in metrics.items()}
-    total = asked + sum(passes[name] * len(usable[name]) for name in metrics)
-    shown: dict[str, float] = {}
-    done = 0
-
-    def tick_from(base: int) -> Tick:
-        return lambda here, _: progress(base + here, total, shown)
-
-    started = perf_counter()
-    found = _answers(spec, subject, rows[:asked], tick_from(done))
-    tokens = sum(answer.tokens for answer in found if answer)
-    speed = {"tokens_per_second": tokens / (perf_counter() - started)} if tokens else {}
-    found += [None] * (len(rows) - asked)
-    shown.update(speed)
-    done += asked
-    columns: dict[str, Column] = {}
-    for name, metric in metrics.items():
-        indices = usable[name]
-        subset, answered = [rows[i] for i in indices], [found[i] for i in indices]
-        scores = metric.score(subject, subset, answered, tick_from(done))
-        by_row = dict(zip(indices, scores, strict=True))
-        columns[name] = [by_row.get(index) for index in range(len(rows))]
-        done += passes[name] * len(indices)
-        scored = [score for score in scores if score is not None]
-        shown.update({name: sum(scored) / len(scored)} if scored else {})
-        progress(done, total, shown)
-    return found, columns, speed
-
-
-def _answers(
-    spec: EvaluateSlice, subject: Subject, rows: Sequence[Row], tick: Tick
-) -> list[Answer | None]:
-    return answers(
-        subject.model,
-        subject.tokenizer,
-        [prompt_of(row) for row in rows],
-        max_new_tokens=spec.max_new_tokens,
-        batch_size=spec.batch_size,
-        progress=tick,
-        precision=spec.precision,
-        max_length=spec.max_length,
-        tools=[row.get("tools") for row in rows],
+    reference = models.reference
+    if reference:
+        other = load_tokenizer(reference, trust_remote_code=trust)
+        if other.get_vocab() != tokenizer.get_vocab():
+            LOG.warning("kl_to_base is left out: the two models have different tokens")
+            reference = None
+    return Subject(
+        model, tokenizer, spec.precision, spec.batch_size, spec.max_length, reference, trust
     )
 
 
-def _generation(found: Sequence[Answer | None]) -> dict[str, float]:
-    written = [answer for answer in found if answer]
-    if not written:
-        return {}
-    return {
-        "mean_answer_tokens": sum(answer.tokens for answer in written) / len(written),
-        "finished_rate": sum(answer.finished for answer in written) / len(written),
+def _asked(spec: EvaluateSlice, rows: Sequence[Row], metrics: Mapping[str, Metric]) -> int:
+    """How many rows the model answers, from the first: all, or a few for people to read."""
+    needed = any(
+        metric.generates and (name in spec.metrics or not metric.diagnostic)
+        for name, metric in metrics.items()
+    )
+    return len(rows) if needed else min(len(rows), UNSCORED_ANSWERS)
+
+
+def _passes(rows: Sequence[Row], metrics: Mapping[str, Metric], answered: int) -> int:
+    """How many sequences the metrics send through a model."""
+    each = {metric.score: metric for metric in metrics.values()}.values()
+    judged = sum(m.passes * len(_allowed(m, rows)) for m in each if not m.generates)
+    return judged + sum(m.passes * answered for m in each if m.against_base)
+
+
+def _answers(
+    spec: EvaluateSlice,
+    subject: Subject,
+    rows: Sequence[Row],
+    cache: Cache | None,
+    tick: Tick,
+) -> tuple[list[Answer | None], dict[str, float]]:
+    """The answer to each row, and the speed at which they were generated."""
+    prompts = [prompt_of(row) for row in rows]
+    tools = [row.get("tools") for row in rows]
+
+    def generate() -> tuple[list[Answer | None], float]:
+        started = perf_counter()
+        made = answers(
+            subject.model,
+            subject.tokenizer,
+            prompts,
+            max_new_tokens=spec.max_new_tokens,
+            batch_size=spec.batch_size,
+            progress=tick,
+            precision=spec.precision,
+            max_length=spec.max_length,
+            tools=tools,
+        )
+        return made, perf_counter() - started
+
+    settings = {
+        "max_new_tokens": spec.max_new_tokens,
+        "batch_size": spec.batch_size,
+        "precision": spec.precision,
+        "max_length": spec.max_length,
+        "device": subject.model.device.type,
     }
+    questions = list(zip(prompts, tools, strict=True))
+    found, seconds = cache.answers(settings, questions, generate) if cache else generate()
+    tokens = sum(answer.tokens for answer in found if answer)
+    return found, {"tokens_per_second": tokens / seconds} if tokens else {}
 
 
-def _flat(measured: Mapping[str, Measured]) -> dict[str, float]:
-    flat: dict[str, float] = {}
-    for name, result in measured.items():
-        interval = result.interval
-        flat[name] = interval.mean
-        flat[f"{name}/low"], flat[f"{name}/high"] = interval.low, interval.high
-        flat[f"{name}/count"] = float(interval.count)
-        for label, difference in result.against.items():
-            flat[f"{name}/vs_{label}"] = difference.difference
-            flat[f"{name}/vs_{label}_low"] = difference.low
-            flat[f"{name}/vs_{label}_high"] = difference.high
-    return flat
-
-
-def _facts(
-    rows: Sequence[Row], metrics: Mapping[str, Metric], measured: Mapping[str, Measured]
-) -> dict[str, Any]:
-    verdicts: dict[str, dict[str, str]] = {}
-    for name, result in measured.items():
-        if result.unscored:
-            what = metrics[name].unscored
-            LOG.warning("%s: %d rows got no score: none %s", name, result.unscored, what)
-        for label, difference in result.against.items():
-            verdicts.setdefault(label, {})[name] = difference.verdict
-    unscored = {name: result.unscored for name, result in measured.items()}
-    return {"rows": len(rows), "unscored": unscored, "verdicts": verdicts}
-
-
-def _document(
-    conditions: Mapping[str, Any],
-    how: Resampling,
+def _score(
+    subject: Subject,
+    rows: Sequence[Row],
     metrics: Mapping[str, Metric],
-    measured: Mapping[str, Measured],
-    generation: Mapping[str, float],
-) -> dict[str, Any]:
-    """`evaluation.json`. Nothing in it depends on the machine's speed."""
-    return {
-        "format": 1,
-        "conditions": dict(conditions),
-        "intervals": asdict(how),
-        "generation": dict(generation),
-        "metrics": {
-            name: {
-                "higher_is_better": metrics[name].higher_is_better,
-                "unscored": result.unscored,
-                **asdict(result.interval),
-                "against": {label: asdict(found) for label, found in result.against.items()},
-            }
-            for name, result in measured.items()
-        },
-    }
+    found: Sequence[Answer | None],
+    tell: Callable[[int, Mapping[str, float]], None],
+) -> dict[str, Column]:
+    """Metric -> score per row. `tell` hears of the sequences that are done, and of means."""
+    shown: dict[str, float] = {}
+    done = 0
+    raw: dict[Score, dict[int, float | None]] = {}
+    columns: dict[str, Column] = {}
+
+    def tick_from(base: int) -> Tick:
+        return lambda here, _: tell(base + here, shown)
+
+    for name, metric in metrics.items():
+        if metric.score not in raw:
+            indices = _judged(metric, rows, found)
+            subset, answered = [rows[i] for i in indices], [found[i] for i in indices]
+            scores = metric.score(subject, subset, answered, tick_from(done))
+            raw[metric.score] = dict(zip(indices, scores, strict=True))
+            done += _passes(subset, {name: metric}, len(indices))
+        by_row = raw[metric.score]
+        values = [by_row.get(index) for index in range(len(rows))]
+        columns[name] = [None if value is None else metric.of(value) for value in values]
+        known = [score for score in columns[name] if score is not None]
+        if known and not metric.diagnostic:
+            shown[name] = sum(known) / len(known)
+        tell(done, shown)
+    return columns

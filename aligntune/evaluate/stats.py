@@ -3,6 +3,7 @@
 The unit of resampling is the prompt: one score per prompt goes in, whatever it was averaged from.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -16,6 +17,8 @@ from aligntune.errors import DataError
 Scores = NDArray[np.float64]
 Verdict = Literal["better", "worse", "inconclusive"]
 
+POWER = NormalDist().inv_cdf(0.8)
+"""Added to the quantile of the confidence, in standard errors: found four times in five."""
 CHUNK = 2**20
 """Resampled scores held at once, about 12 MB, however many resamples and prompts there are."""
 
@@ -47,18 +50,25 @@ class Difference:
     ties: int
     verdict: Verdict
     """Not inconclusive only if the interval excludes 0 and the p-value allows it."""
+    detectable: float
+    """The true difference that would be found on so many prompts four times in five."""
 
 
 def mean_interval(scores: Scores, *, confidence: float, resamples: int, seed: int) -> Interval:
     """The mean of `scores`, (N,), in Wilson's interval if all are 0 or 1, else a bootstrap's."""
-    scores = _finite(scores)
+    scores = finite(scores)
     mean, count = float(scores.mean()), len(scores)
-    spread = float(scores.std(ddof=1)) if count > 1 else 0.0
-    if _binary(scores):
+    if binary(scores):
         low, high = _wilson(mean, count, _normal_quantile(confidence))
     else:
         low, high = _percentiles(_resampled_means(scores, resamples, seed), confidence)
-    return Interval(mean, low, high, count, spread / sqrt(count))
+    return Interval(mean, low, high, count, standard_error(scores))
+
+
+def standard_error(scores: Scores) -> float:
+    """Of the mean; 0 for a single score."""
+    count = len(scores)
+    return float(scores.std(ddof=1)) / sqrt(count) if count > 1 else 0.0
 
 
 def paired_difference(
@@ -75,7 +85,7 @@ def paired_difference(
     Binary scores get McNemar's exact p-value with Bonett and Price's interval, which stays honest
     where few prompts or none differ; others a percentile bootstrap of the paired differences.
     """
-    candidate, baseline = _finite(candidate), _finite(baseline)
+    candidate, baseline = finite(candidate), finite(baseline)
     if len(candidate) != len(baseline):
         raise DataError(
             f"{len(candidate)} candidate scores cannot be paired with {len(baseline)} baseline "
@@ -83,20 +93,25 @@ def paired_difference(
         )
     change = candidate - baseline
     up, down = int((change > 0).sum()), int((change < 0).sum())
-    if _binary(candidate) and _binary(baseline):
-        low, high = _bonett_price(up, down, len(change), _normal_quantile(confidence))
-        p_value = _mcnemar(up, down)
+    z = _normal_quantile(confidence)
+    if binary(candidate) and binary(baseline):
+        centre, error = bonett_price(up, down, len(change))
+        low, high = max(centre - z * error, -1.0), min(centre + z * error, 1.0)
+        p_value = mcnemar(up, down)
     else:
         means = _resampled_means(change, resamples, seed)
         low, high = _percentiles(means, confidence)
         p_value = _bootstrap_p(means, up + down)
+        error = standard_error(change)
     wins, losses = (up, down) if higher_is_better else (down, up)
     verdict = _verdict(low, high, p_value <= 1 - confidence, higher_is_better)
     ties = len(change) - up - down
-    return Difference(float(change.mean()), low, high, p_value, wins, losses, ties, verdict)
+    detectable = (z + POWER) * error
+    difference = float(change.mean())
+    return Difference(difference, low, high, p_value, wins, losses, ties, verdict, detectable)
 
 
-def _finite(scores: Scores) -> Scores:
+def finite(scores: Scores) -> Scores:
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1 or not len(scores):
         raise DataError(
@@ -108,7 +123,7 @@ def _finite(scores: Scores) -> Scores:
     return scores
 
 
-def _binary(scores: Scores) -> bool:
+def binary(scores: Scores) -> bool:
     return bool(((scores == 0) | (scores == 1)).all())
 
 
@@ -123,34 +138,40 @@ def _wilson(rate: float, count: int, z: float) -> tuple[float, float]:
     return min(max(centre - half, 0.0), rate), max(min(centre + half, 1.0), rate)
 
 
-def _bonett_price(up: int, down: int, count: int, z: float) -> tuple[float, float]:
-    """doi:10.3102/1076998611411915: a Wald interval with one pair added to each discordant cell."""
+def bonett_price(up: int, down: int, count: int) -> tuple[float, float]:
+    """doi:10.3102/1076998611411915: centre and standard error of a Wald interval with one pair
+    added to each discordant cell."""
     p_up, p_down = (up + 1) / (count + 2), (down + 1) / (count + 2)
     centre = p_up - p_down
-    half = z * sqrt((p_up + p_down - centre**2) / (count + 2))
-    return max(centre - half, -1.0), min(centre + half, 1.0)
+    return centre, sqrt((p_up + p_down - centre**2) / (count + 2))
 
 
-def _mcnemar(up: int, down: int) -> float:
+def mcnemar(up: int, down: int) -> float:
     """Two-sided binomial test of `up` against `down` discordant pairs at odds of one half."""
-    pairs = up + down
+    return min(1.0, 2 * coin_tail(min(up, down), up + down))
+
+
+def coin_tail(most: int, flips: int) -> float:
+    """The probability of at most `most` heads in so many flips of a fair coin."""
     tail = ways = 1
-    for k in range(min(up, down)):
-        ways = ways * (pairs - k) // (k + 1)
+    for k in range(most):
+        ways = ways * (flips - k) // (k + 1)
         tail += ways
-    return min(1.0, 2 * tail / (1 << pairs))
+    return tail / (1 << flips)
 
 
 def _resampled_means(scores: Scores, resamples: int, seed: int) -> Scores:
     """Means of `resamples` samples of `scores` with replacement. (N,) -> (resamples,)."""
+    return np.concatenate([drawn.mean(axis=1) for drawn in resampled(scores, resamples, seed)])
+
+
+def resampled(scores: Scores, resamples: int, seed: int) -> Iterator[Scores]:
+    """Samples of `scores` with replacement, in blocks of (some of the resamples, N)."""
     generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
     rows = max(1, CHUNK // len(scores))
     for start in range(0, resamples, rows):
-        stop = min(start + rows, resamples)
-        chosen = generator.integers(len(scores), size=(stop - start, len(scores)), dtype=np.int32)
-        means[start:stop] = scores[chosen].mean(axis=1)
-    return means
+        size = (min(rows, resamples - start), len(scores))
+        yield scores[generator.integers(len(scores), size=size, dtype=np.int32)]
 
 
 def _percentiles(means: Scores, confidence: float) -> tuple[float, float]:

@@ -35,5 +35,6 @@ def _headlines(rows: tuple[EvaluationRow, ...]) -> list[tuple[EvaluationRow, Eva
     """The first and the last model of each metric; twice the same where there is only one."""
     of_metric: dict[str, list[EvaluationRow]] = {}
     for row in rows:
-        of_metric.setdefault(row.metric, []).append(row)
+        if row.headline:
+            of_metric.setdefault(row.metric, []).append(row)
     return [(same[0], same[-1]) for same in of_metric.values()]

@@ -88,6 +88,8 @@ class EvaluationRow:
     unit: str = ""
     """`%`: the numbers are shares of 1 and shown as percent. Else it is written after them."""
     difference: Difference | None = None
+    headline: bool = True
+    """Whether it is among the results at the top of the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +214,5 @@ class RunReport:
     family: tuple[LineageRow, ...] = ()
     error: str = ""
     """What stopped the run; the report then holds what was finished."""
+    decision: str = ""
+    """What became of the candidate and why, in one sentence."""

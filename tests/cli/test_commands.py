@@ -352,5 +352,6 @@ def test_a_plan_is_json_too(run, config, tmp_path, tiny_model):
     labels = [stage["label"] for stage in planned["stages"]]
     assert labels == [
         "model", "tokenizer", "data", "dpo", "evaluate-base", "evaluate-dpo", "register",
+        "decide", "promote",
     ]  # fmt: skip
     assert not any(stage["reuse"] for stage in planned["stages"])

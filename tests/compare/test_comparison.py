@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from aligntune.compare.comparison import compared, record
-from aligntune.compare.measures import holm
 from aligntune.compare.resolve import resolved
 from aligntune.errors import ConfigError
+from aligntune.evaluate.margin import holm
 from aligntune.evaluate.stats import paired_difference
 from aligntune.report.compare import render
 

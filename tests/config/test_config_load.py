@@ -184,8 +184,10 @@ extra: 1
         "run.yaml:11:3: train.num_epochs: got true; must be a number > 0",
         "run.yaml:12:3: train.weight_decay: got 'inf'; must be a number >= 0",
         "run.yaml:13:28: peft.target_modules.1: got 1; must be text; put it in quotes",
-        "run.yaml:15:24: evaluation.metrics.0: got 'exact_mach'; must be 'exact_match', 'nll' or "
-        "'preference_accuracy'; did you mean 'exact_match'?",
+        "run.yaml:15:24: evaluation.metrics.0: got 'exact_mach'; must be 'exact_match', 'nll', "
+        "'perplexity', 'preference_accuracy', 'preference_margin', 'answer_tokens', "
+        "'finished_rate', 'distinct_1', 'distinct_2', 'refusal_rate' or 'kl_to_base'; did you mean "
+        "'exact_match'?",
         "run.yaml:15:37: evaluation.datasets: got a section; must be a list, each item a section "
         "of `key: value` lines",
         "run.yaml:16:1: launch: got null; must be a section of `key: value` lines; "

@@ -169,6 +169,42 @@ CONTRADICTIONS = [
     ),
     (
         "dpo",
+        {"registry": {"gates": [{"metric": "exactmatch"}]}},
+        "registry.gates.0.metric",
+        "did you mean 'exact_match'",
+    ),
+    (
+        "dpo",
+        {"registry": {"gates": [{"metric": "perplexity"}]}},
+        "registry.gates.0.metric",
+        "gate `nll`",
+    ),
+    (
+        "dpo",
+        {"registry": {"gates": [{"metric": "nll", "against": "sft"}]}},
+        "registry.gates.0.against",
+        "unknown model 'sft'",
+    ),
+    (
+        "dpo",
+        {"registry": {"gates": [{"metric": "nll", "min_value": 2, "max_value": 1}]}},
+        "registry.gates.0.min_value",
+        "no candidate can pass",
+    ),
+    (
+        "dpo",
+        {"registry": {"gates": [{"metric": "kl_to_base"}]}},
+        "registry.gates.0.metric",
+        "set `max_value`",
+    ),
+    (
+        "dpo",
+        {"registry": {"gates": [{"metric": "nll"}]}, "evaluation": {"metrics": ["exact_match"]}},
+        "registry.gates.0.metric",
+        "add it there",
+    ),
+    (
+        "dpo",
         {"sft": {"datasets": [{"name": "x"}], "train": {"loss_type": "ipo"}}},
         "sft.train.loss_type",
         "sft has no loss",

@@ -8,10 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny import build_tiny_model
 
 from aligntune.config.slices import EvaluateSlice
 from aligntune.errors import ConfigError, DataError, Diverged, Interrupted, ResourceError
-from aligntune.evaluate.run import UNSCORED_ANSWERS, evaluate
+from aligntune.evaluate.cache import Cache
+from aligntune.evaluate.run import UNSCORED_ANSWERS, Models, evaluate
 from aligntune.models.load import load_policy
 
 SPEC = EvaluateSlice(
@@ -58,7 +60,10 @@ def measure(tiny_model, tmp_path):
     """Evaluates on `rows`; returns what came back and the directory that was written."""
     count = 0
 
-    def measure(rows, model=tiny_model, baselines=None, progress=quiet, **settings):
+    def measure(
+        rows, model=tiny_model, baselines=None, progress=quiet, reference=None, cache=None,
+        **settings,
+    ):  # fmt: skip
         nonlocal count
         count += 1
         data, out = tmp_path / f"data-{count}", tmp_path / f"out-{count}"
@@ -66,7 +71,8 @@ def measure(tiny_model, tmp_path):
         out.mkdir()
         pq.write_table(pa.Table.from_pylist(rows), data / "heldout.parquet")
         spec = SPEC.model_copy(update=settings)
-        return evaluate(spec, model, data, out, baselines or {}, progress), out
+        models = Models(model, reference, baselines, cache)
+        return evaluate(spec, models, data, out, progress), out
 
     return measure
 
@@ -103,10 +109,12 @@ def test_every_metric_that_the_rows_allow_is_computed_by_default(measure):
     assert {"exact_match", "nll", "nll/low", "nll/high", "nll/count"} <= set(metrics.metrics)
     assert metrics.metrics["nll/count"] == metrics.metrics["exact_match/count"] == 10
     assert metrics.metrics["tokens_per_second"] > 0
-    assert 1 <= metrics.metrics["mean_answer_tokens"] <= 4
+    assert 1 <= metrics.metrics["answer_tokens"] <= 4
     assert 0 <= metrics.metrics["finished_rate"] <= 1
     assert "exact_match" not in measure(TALK)[0].metrics
-    assert set(measure(PAIRS)[0].facts["unscored"]) == {"preference_accuracy"}
+    pairs = measure(PAIRS)[0].facts["unscored"]
+    assert {"preference_accuracy", "preference_margin", "answer_tokens"} <= set(pairs)
+    assert not {"nll", "exact_match", "kl_to_base"} & set(pairs)
 
 
 def test_only_the_named_metrics_are_computed(measure):
@@ -150,20 +158,19 @@ def test_a_model_does_not_differ_from_itself(measure):
     _, base = measure(SUMS)
     found, out = measure(SUMS, baselines={"base": base})
     assert found.metrics["nll/vs_base"] == 0
-    assert found.facts["verdicts"] == {
-        "base": {"exact_match": "inconclusive", "nll": "inconclusive"}
-    }
+    assert {"exact_match", "nll", "answer_tokens"} <= set(found.facts["verdicts"]["base"])
+    assert set(found.facts["verdicts"]["base"].values()) == {"inconclusive"}
     assert (base / "predictions.parquet").read_bytes() == (out / "predictions.parquet").read_bytes()
 
 
 def test_a_lower_nll_is_better_and_a_higher_one_worse(measure, undecided, overconfident):
     even, sure = measure(TALK, undecided)[1], measure(TALK, overconfident)[1]
-    better, out = measure(TALK, undecided, {"base": sure, "sft": even})
+    better, out = measure(TALK, undecided, {"base": sure, "sft": even}, metrics=("nll",))
     assert better.facts["verdicts"] == {"base": {"nll": "better"}, "sft": {"nll": "inconclusive"}}
     assert better.metrics["nll/vs_base"] < 0
     assert better.metrics["nll/vs_base_low"] <= better.metrics["nll/vs_base"]
     assert better.metrics["nll/vs_base_high"] < 0
-    worse, _ = measure(TALK, overconfident, {"base": even})
+    worse, _ = measure(TALK, overconfident, {"base": even}, metrics=("nll",))
     assert worse.facts["verdicts"] == {"base": {"nll": "worse"}}
     against = json.loads((out / "evaluation.json").read_text())["metrics"]["nll"]["against"]
     assert (against["base"]["wins"], against["base"]["losses"]) == (10, 0)
@@ -210,7 +217,10 @@ def test_a_metric_that_does_not_exist_is_refused(measure):
 def test_rows_that_are_too_long_are_left_out_and_counted(measure):
     long = {"messages": [user("hi"), assistant("x " * 300)], "answer": "7"}
     found, out = measure([*SUMS, long])
-    assert found.facts["unscored"] == {"exact_match": 0, "nll": 1}
+    assert {name: found.facts["unscored"][name] for name in ("exact_match", "nll")} == {
+        "exact_match": 0,
+        "nll": 1,
+    }
     assert found.metrics["nll/count"] == 10
     assert pq.read_table(out / "predictions.parquet")["nll"][10].as_py() is None
     with pytest.raises(DataError, match="none of the 1 rows fits"):
@@ -220,14 +230,85 @@ def test_rows_that_are_too_long_are_left_out_and_counted(measure):
 def test_each_row_is_measured_by_what_it_allows(measure):
     found, _ = measure([*SUMS[:4], *TALK[:2]])
     assert found.metrics["exact_match/count"] == 4
-    assert found.metrics["nll/count"] == 6
-    assert found.facts["unscored"] == {"exact_match": 0, "nll": 0}
+    assert found.metrics["nll/count"] == 4, "two of the six rows ask what others ask"
+    assert not any(found.facts["unscored"][name] for name in ("exact_match", "nll"))
 
 
 def test_a_few_answers_are_written_even_where_no_metric_scores_them(measure):
-    _, out = measure(TALK * 4, max_new_tokens=1, batch_size=40)
+    found, out = measure(TALK * 4, max_new_tokens=1, batch_size=40)
     written = pq.read_table(out / "predictions.parquet")["completion"].to_pylist()
     assert [text is not None for text in written] == [True] * UNSCORED_ANSWERS + [False] * 8
+    assert found.facts["unscored"]["answer_tokens"] == 0, "it is for the answers that are there"
+    _, out = measure(TALK * 4, max_new_tokens=1, batch_size=40, metrics=("answer_tokens",))
+    assert None not in pq.read_table(out / "predictions.parquet")["completion"].to_pylist()
+
+
+def test_several_rows_of_one_prompt_are_one_unit(measure):
+    once, _ = measure(SUMS, metrics=("nll", "exact_match"))
+    again, _ = measure(SUMS * 4, metrics=("nll", "exact_match"))
+    for name in ("nll", "nll/low", "nll/high", "nll/se", "nll/count", "exact_match/high"):
+        assert again.metrics[name] == pytest.approx(once.metrics[name]), name
+    assert again.facts["rows"] == 40
+
+
+def test_perplexity_is_of_the_mean_nll_and_so_are_its_ends(measure, overconfident):
+    for model in ({}, {"model": overconfident}):
+        found, out = measure(TALK, **model)
+        for end in ("", "/low", "/high"):
+            expected = math.exp(found.metrics[f"nll{end}"])
+            assert found.metrics[f"perplexity{end}"] == pytest.approx(expected)
+        assert "perplexity" not in pq.read_table(out / "predictions.parquet").column_names
+
+
+def test_the_distance_to_the_base_needs_a_base_with_the_same_tokens(
+    measure, tiny_model, undecided, tmp_path
+):
+    assert "kl_to_base" not in measure(SUMS)[0].metrics
+    found, _ = measure(SUMS, undecided, reference=tiny_model)
+    assert found.metrics["kl_to_base"] > 0
+    assert found.metrics["kl_to_base/count"] == 10
+    same, _ = measure(SUMS, reference=tiny_model)
+    assert same.metrics["kl_to_base"] == pytest.approx(0, abs=1e-9)
+    other = build_tiny_model(tmp_path / "other", vocab_size=300)
+    assert "kl_to_base" not in measure(SUMS, reference=other)[0].metrics
+
+
+def test_a_model_answers_once_whatever_is_measured_then(measure, undecided, tmp_path, caplog):
+    cache = Cache(tmp_path / "answers", "one")
+    (first, one), seen = measure(SUMS, cache=cache), []
+    second, other = measure(
+        SUMS, cache=cache, metrics=("exact_match",), confidence=0.9,
+        progress=lambda *step: seen.append(step[0]),
+    )  # fmt: skip
+    assert len(list(cache.folder.iterdir())) == 1
+    assert seen[0] == 10, "no batch of ten was generated"
+    assert second.metrics["tokens_per_second"] == first.metrics["tokens_per_second"]
+    assert second.metrics["exact_match"] == first.metrics["exact_match"]
+    columns = ["completion", "finished", "tokens"]
+    read = [pq.read_table(out / "predictions.parquet", columns=columns) for out in (one, other)]
+    assert read[0] == read[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "model"), [({"max_new_tokens": 5}, "one"), ({"batch_size": 3}, "one"), ({}, "two")]
+)
+def test_other_settings_and_other_models_have_answers_of_their_own(
+    measure, tmp_path, settings, model
+):
+    measure(SUMS, cache=Cache(tmp_path / "answers", "one"))
+    measure(SUMS, cache=Cache(tmp_path / "answers", model), **settings)
+    assert len(list((tmp_path / "answers").iterdir())) == 2
+
+
+def test_damaged_answers_are_made_again(measure, tmp_path):
+    cache = Cache(tmp_path / "answers", "one")
+    first, _ = measure(SUMS, cache=cache)
+    (file,) = cache.folder.iterdir()
+    good = pq.read_table(file)
+    file.write_bytes(file.read_bytes()[:-9])
+    second, _ = measure(SUMS, cache=cache)
+    assert second.metrics["exact_match"] == first.metrics["exact_match"]
+    assert pq.read_table(file) == good
 
 
 def test_a_missing_or_empty_split_is_refused(measure, tiny_model, tmp_path):
@@ -235,7 +316,7 @@ def test_a_missing_or_empty_split_is_refused(measure, tiny_model, tmp_path):
         measure(SUMS, split="train")
     pq.write_table(pa.table({"messages": pa.array([], pa.string())}), tmp_path / "heldout.parquet")
     with pytest.raises(DataError, match="no rows"):
-        evaluate(SPEC, tiny_model, tmp_path, tmp_path, {}, quiet)
+        evaluate(SPEC, Models(tiny_model), tmp_path, tmp_path, quiet)
 
 
 def test_a_model_with_nan_weights_is_refused(measure, change):

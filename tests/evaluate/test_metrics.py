@@ -1,13 +1,17 @@
 """Each metric against its definition."""
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 from aligntune.errors import DataError
-from aligntune.evaluate.generate import Answer
+from aligntune.evaluate.generate import Answer, prompt_tokens
+from aligntune.evaluate.generate import answers as generate
 from aligntune.evaluate.likelihood import encode, log_probs
-from aligntune.evaluate.metrics import METRICS, Subject, prompt_of
+from aligntune.evaluate.metrics import METRICS
+from aligntune.evaluate.types import Subject, prompt_of
 
 
 def ignore(done, total):
@@ -36,7 +40,9 @@ def pair(say):
 
 
 def score(name, subject, rows, answers=None):
-    return METRICS[name].score(subject, rows, answers or [None] * len(rows), ignore)
+    metric = METRICS[name]
+    found = metric.score(subject, rows, answers or [None] * len(rows), ignore)
+    return [None if value is None else metric.of(value) for value in found]
 
 
 def test_exact_match_scores_the_generated_answer(subject):
@@ -74,6 +80,62 @@ def test_preferring_the_chosen_answer_is_right_and_the_rejected_wrong(
     assert forward == [float(one > other) for one, other in summed]
     assert set(forward) == {0, 1}
     assert [a + b for a, b in zip(forward, backward, strict=True)] == [1] * 4
+
+
+def test_the_margin_is_the_difference_of_the_whole_log_probabilities(subject, tokenizer, say, pair):
+    both = encode(tokenizer, [(say("hi"), assistant("yes")), (say("hi"), assistant("no, no"))])
+    one, other = log_probs(subject.model, both, batch_size=1, progress=ignore)
+    rows = [pair("yes", "no, no"), pair("no, no", "yes")]
+    assert score("preference_margin", subject, rows) == pytest.approx([one - other, other - one])
+
+
+def test_answers_are_described_by_length_end_variety_and_refusal(subject):
+    answers = [
+        Answer("a a b a a b", 7, True),
+        Answer("I\u2019m sorry, but I can't help with that", 9, False),
+        Answer("word", 2, True),
+        None,
+    ]
+    rows = [{}] * 4
+    assert score("answer_tokens", subject, rows, answers) == [7, 9, 2, None]
+    assert score("finished_rate", subject, rows, answers) == [1, 0, 1, None]
+    assert score("refusal_rate", subject, rows, answers) == [0, 1, 0, None]
+    assert score("distinct_1", subject, rows, answers) == [pytest.approx(2 / 6), 1, 1, None]
+    assert score("distinct_2", subject, rows, answers) == [pytest.approx(3 / 5), 1, None, None]
+
+
+def test_the_distance_to_the_base_is_k3_on_the_tokens_that_were_generated(
+    subject, make_model, tokenizer, say, tmp_path
+):
+    base = make_model(seed=5)
+    base.save_pretrained(tmp_path)
+    rows = [{"prompt": say("hi")}, {"prompt": say("and now")}, {"prompt": say("cut")}]
+    found = generate(
+        subject.model, tokenizer, [prompt_of(row) for row in rows[:2]],
+        max_new_tokens=6, batch_size=2, progress=ignore,
+    )  # fmt: skip
+    measured = score("kl_to_base", replace(subject, reference=tmp_path), rows, [*found, None])
+    for row, answer, distance in zip(rows[:2], found, measured[:2], strict=True):
+        (asked,) = prompt_tokens(tokenizer, [prompt_of(row)])
+        ids = torch.tensor([[*asked, *answer.ids]])
+        with torch.no_grad():
+            own, theirs = (
+                m(input_ids=ids).logits[0, len(asked) - 1 : -1].log_softmax(-1)
+                .gather(1, ids[0, len(asked) :, None])[:, 0].double()
+                for m in (subject.model, base)
+            )  # fmt: skip
+        ratio = theirs - own
+        assert distance == pytest.approx(float((ratio.exp() - 1 - ratio).mean()), rel=1e-4)
+    assert measured[2] is None
+
+
+def test_a_model_is_at_no_distance_from_itself(subject, say, tmp_path):
+    subject.model.save_pretrained(tmp_path)
+    answers = [Answer("abc", 3, False, (65, 66, 67))]
+    (distance,) = score(
+        "kl_to_base", replace(subject, reference=tmp_path), [{"prompt": say("hi")}], answers
+    )
+    assert distance == pytest.approx(0, abs=1e-9)
 
 
 def test_preference_counts_the_whole_answer_and_not_its_mean(subject, pair):
@@ -115,14 +177,14 @@ def test_metrics_say_which_rows_they_are_for(say, pair):
         "prompt": {"prompt": say("hi"), "answer": "7"},
     }
     allowed = {
-        kind: {name for name, metric in METRICS.items() if metric.allows(row)}
+        kind: {n for n, metric in METRICS.items() if metric.columns and metric.allows(row)}
         for kind, row in rows.items()
     }
     assert allowed == {
-        "conversation": {"nll"},
-        "conversation with answer": {"nll", "exact_match"},
-        "conversation in a mixture": {"nll"},
-        "preference": {"preference_accuracy"},
+        "conversation": {"nll", "perplexity"},
+        "conversation with answer": {"nll", "perplexity", "exact_match"},
+        "conversation in a mixture": {"nll", "perplexity"},
+        "preference": {"preference_accuracy", "preference_margin"},
         "prompt": {"exact_match"},
     }
 

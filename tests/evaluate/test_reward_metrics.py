@@ -7,7 +7,7 @@ import pytest
 from aligntune.config.rewards import Reward
 from aligntune.config.slices import EvaluateSlice
 from aligntune.errors import DataError
-from aligntune.evaluate.run import evaluate
+from aligntune.evaluate.run import Models, evaluate
 from aligntune.rewards import Sample, scorer
 
 ROWS = [{"prompt": [{"role": "user", "content": f"What is {n} + 1?"}]} for n in range(6)]
@@ -38,7 +38,7 @@ def measure(tiny_model, tmp_path):
         )
         out = tmp_path / "out"
         out.mkdir(exist_ok=True)
-        found = evaluate(spec, tiny_model, tmp_path, out, baselines or {}, lambda *_: None)
+        found = evaluate(spec, Models(tiny_model, None, baselines), tmp_path, out, lambda *_: None)
         return found.metrics, pq.read_table(out / "predictions.parquet").to_pylist()
 
     return measure

@@ -152,6 +152,23 @@ def test_swapping_the_models_mirrors_the_comparison():
     assert (here.wins, here.losses, here.p_value) == (there.losses, there.wins, there.p_value)
 
 
+@pytest.mark.parametrize("kind", ["binary", "continuous"])
+def test_the_detectable_difference_is_found_four_times_in_five(kind):
+    generator = np.random.default_rng(6)
+    spread = HOW | {"resamples": 300}
+
+    def compare(effect):
+        if kind == "binary":
+            draw = generator.random(200)  # 20 % of the prompts differ
+            one, other = (draw < 0.1 + effect / 2), (draw >= 0.1 + effect / 2) & (draw < 0.2)
+            return paired_difference(one.astype(float), other.astype(float), **spread)
+        return paired_difference(generator.normal(effect, 1, 200), np.zeros(200), **spread)
+
+    effect = np.mean([compare(0).detectable for _ in range(20)])
+    found = [compare(effect).verdict == "better" for _ in range(200)]
+    assert 0.7 <= np.mean(found) <= 0.9
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_score_that_is_not_finite_is_an_error(bad):
     scores = np.array([1.0, bad, 0.0])

@@ -31,7 +31,7 @@ logging:
 """
 STAGES = (
     "model", "tokenizer", "eval-data", "data", "sft", "evaluate-base", "evaluate-sft", "register",
-    "push",
+    "decide", "promote", "push",
 )  # fmt: skip
 BEFORE_SFT = ("model", "tokenizer", "eval-data", "data")
 

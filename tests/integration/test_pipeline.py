@@ -14,7 +14,7 @@ from aligntune.plan import plan
 
 STAGES = [
     "model", "tokenizer", "eval-data", "sft-data", "sft", "data", "dpo",
-    "evaluate-base", "evaluate-sft", "evaluate-dpo", "register",
+    "evaluate-base", "evaluate-sft", "evaluate-dpo", "register", "decide", "promote",
 ]  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def test_running_again_reuses_everything_and_registers_nothing(finished, config_
 
 def test_changing_one_rl_setting_reruns_only_what_depends_on_it(finished, config_path):
     changed = {label: why for label, why in states(config_path, "train.beta=0.2").items() if why}
-    assert list(changed) == ["dpo", "evaluate-dpo", "register"]
+    assert list(changed) == ["dpo", "evaluate-dpo", "register", "decide", "promote"]
     assert changed["dpo"] == "train.beta changed"
 
 

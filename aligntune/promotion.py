@@ -1,0 +1,235 @@
+"""Which registered version is the champion, and why: promotion, rollback, and what there is.
+
+`champion` is what runs, `previous` what ran before it, `candidate` the newest. There is a champion
+at every instant: an alias is moved and never taken away, and `previous` goes first. A move is
+written down before it begins, so that whoever comes next completes one that was killed.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aligntune.artifacts import Artifact
+from aligntune.config.slices import PromoteSlice
+from aligntune.errors import DataError, ServiceError
+from aligntune.registry import (
+    AGAINST,
+    CHAMPION,
+    EVALUATED,
+    PREVIOUS,
+    Client,
+    asking,
+    holder,
+    key_of,
+)
+from aligntune.track import connect
+
+MOVING = "aligntune.moving"
+"""A tag of the registered model: aliases that are being moved, as JSON."""
+VERDICT, WHY = "aligntune.decision", "aligntune.decision.why"
+EVIDENCE = "aligntune.decision.json"
+PROMOTED = "aligntune.promoted"
+LONGEST_TAG = 5_000
+"""Characters of a sentence in a tag; MLflow takes more, other registries do not."""
+ROLLBACK = "rollback"
+AGAIN = "run the same command again"
+
+
+@dataclass(frozen=True)
+class Book:
+    """One registered model, locked against other promotions from this output directory."""
+
+    client: Client
+    name: str
+    completed: str | None
+    """What a move that had been killed was for, if there was one."""
+
+    def aliases(self) -> dict[str, str]:
+        found = self.client.get_registered_model(self.name).aliases
+        return {alias: str(version) for alias, version in found.items()}
+
+    def tags(self, version: str) -> dict[str, str]:
+        return dict(self.client.get_model_version(self.name, version).tags)
+
+    def tag(self, version: str, tags: Mapping[str, str]) -> None:
+        for tag, value in tags.items():
+            self.client.set_model_version_tag(self.name, version, tag, value)
+
+    def move(self, champion: str, how: str) -> None:
+        """Make `champion` the champion, and the champion the previous one."""
+        before = self.aliases().get(CHAMPION)
+        aliases = {PREVIOUS: before, CHAMPION: champion} if before else {CHAMPION: champion}
+        said = {"aliases": aliases, "how": how, "at": _now()}
+        self.client.set_registered_model_tag(self.name, MOVING, json.dumps(said))
+        _complete(self.client, self.name)
+
+
+def _complete(client: Client, name: str) -> str | None:
+    """Carry out the move that is written down, however far it got; returns what it is for."""
+    written = client.get_registered_model(name).tags.get(MOVING)
+    if not written:
+        return None
+    move = json.loads(written)
+    for alias, version in move["aliases"].items():
+        client.set_registered_model_alias(name, alias, version)
+    champion, how = move["aliases"][CHAMPION], str(move["how"])
+    client.set_model_version_tag(name, champion, PROMOTED, f"{move['at']} {how}")
+    client.delete_registered_model_tag(name, MOVING)
+    return how
+
+
+@contextmanager
+def locked(name: str, uri: str, root: Path) -> Iterator[Book]:
+    """The registered model `name`, without an unfinished move.
+
+    Raises:
+        ServiceError: the registry failed.
+        DataError: it has no such model.
+    """
+    from filelock import FileLock
+
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f".promotion-{name}.lock"), asking(AGAIN):
+        client = connect(uri, root)
+        if not client.search_registered_models(filter_string=f"name = '{name}'"):
+            raise DataError(f"there is no registered model {name!r}; `aligntune models` lists them")
+        yield Book(client, name, _complete(client, name))
+
+
+def settle(
+    config: PromoteSlice, inputs: Mapping[str, Artifact], uri: str, root: Path
+) -> dict[str, Any]:
+    """Record the decision on the candidate's version, and promote it if it passed and the policy is
+    `auto`. Returns the facts of the stage.
+
+    Raises:
+        ServiceError: the registry failed.
+        Overtaken: another promotion came first.
+    """
+    from aligntune.evaluate.decide import read_decision
+
+    decision = read_decision(inputs["decision"].path)
+    version = str(inputs["register"].manifest.facts["versions"][config.candidate])
+    passed = config.policy == "auto" and decision["verdict"] == "promote"
+    with locked(config.name, uri, root) as book:
+        _record(book, version, decision)
+        if passed and book.aliases().get(CHAMPION) != version:
+            check(book, version, decision)
+            _install(book, version, "by its evidence")
+        held = {alias: v for alias, v in book.aliases().items() if v == version}
+    return {
+        "registered_model": config.name,
+        "version": version,
+        "verdict": decision["verdict"],
+        "why": decision["why"],
+        "promoted": CHAMPION in held,
+        "aliases": held,
+    }
+
+
+class Overtaken(DataError):
+    """The champion is not the one that the evidence is about."""
+
+
+def promote(name: str, version: str, uri: str, root: Path, *, reason: str | None = None) -> str:
+    """Make `version` the champion, and say so. With a `reason` whatever the evidence says.
+
+    Raises:
+        DataError: the evidence is missing, not about this model, champion or data, or against it.
+        ServiceError: the registry failed.
+    """
+    with locked(name, uri, root) as book:
+        champion = book.aliases().get(CHAMPION)
+        if champion == version:
+            return f"{name} v{version} is the champion already"
+        if reason is None:
+            found = book.tags(version).get(EVIDENCE)
+            if not found:
+                raise DataError(
+                    f"{name} v{version} has no evidence: nothing was decided about it; run its "
+                    "pipeline with `registry.promote: manual`, or give --force and --reason"
+                )
+            check(book, version, json.loads(found))
+        _install(book, version, f"forced: {reason}" if reason else "by its evidence")
+    before = f", v{champion} is the previous one" if champion else ""
+    return f"{name} v{version} is the champion{before}"
+
+
+def rollback(name: str, uri: str, root: Path) -> str:
+    """Make the previous champion the champion again, and say so; a second time undoes the first.
+
+    Raises:
+        DataError: there is no previous one.
+        ServiceError: the registry failed.
+    """
+    with locked(name, uri, root) as book:
+        aliases = book.aliases()
+        champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+        if book.completed == ROLLBACK:
+            return (
+                f"{name} v{champion} is the champion again: the rollback that stopped is complete"
+            )
+        if champion is None or previous is None or champion == previous:
+            raise DataError(f"{name} has no previous champion to go back to")
+        book.move(previous, ROLLBACK)
+    return f"{name} v{previous} is the champion again, v{champion} is the previous one"
+
+
+def check(book: Book, version: str, decision: Mapping[str, Any]) -> None:
+    """That `decision` allows to promote `version` now.
+
+    Raises:
+        Overtaken: the champion is not the one that it was compared with.
+        DataError: it is about another model or other data, or it does not say `promote`.
+    """
+    tags, what = book.tags(version), f"{book.name} v{version}"
+    if decision["candidate"]["model"] != tags.get("aligntune.artifact"):
+        raise DataError(
+            f"the evidence is about {decision['candidate']['model']}, but {what} is "
+            f"{tags.get('aligntune.artifact')}; decide again by running its pipeline"
+        )
+    if decision["data"] != tags.get(EVALUATED):
+        raise DataError(
+            f"the evidence for {what} is from rows {decision['data'][:12]}, but its metrics are "
+            f"from rows {tags.get(EVALUATED, 'none')[:12]}; decide again by running its pipeline"
+        )
+    champion = holder(book.client, book.name, CHAMPION)
+    compared = decision["champion"]
+    now = {"version": str(champion.version), "key": key_of(champion)} if champion else None
+    if now != compared:
+        then, here = (f"v{side['version']}" if side else "none" for side in (compared, now))
+        raise Overtaken(f"{what} was compared with champion {then}, and the champion is {here} now")
+    if decision["verdict"] != "promote":
+        raise DataError(
+            f"the evidence does not allow {what} ({decision['verdict']}): {decision['why']}; "
+            "--force with a --reason overrules it"
+        )
+
+
+def _record(book: Book, version: str, decision: Mapping[str, Any]) -> None:
+    """The evidence on the version. What it was compared with comes first: a run that is killed
+    after the aliases moved finds by it what it had been doing."""
+    tags = {
+        AGAINST: json.dumps(decision["champion"]) if decision["champion"] else "",
+        EVIDENCE: json.dumps(decision, separators=(",", ":")),
+        WHY: decision["why"][:LONGEST_TAG],
+        VERDICT: decision["verdict"],
+    }
+    known = book.tags(version)
+    book.tag(version, {tag: value for tag, value in tags.items() if known.get(tag) != value})
+
+
+def _install(book: Book, version: str, how: str) -> None:
+    book.move(version, how)
+    if book.aliases().get(CHAMPION) != version:
+        raise ServiceError(
+            f"another promotion of {book.name} came from elsewhere at the same time; {AGAIN}"
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,375 @@
+"""Champion, previous, candidate: on a real SQLite registry, with small synthetic evaluations."""
+
+import json
+import multiprocessing
+import queue
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from aligntune import promotion, registry
+from aligntune.artifacts import Manifest, commit, partial
+from aligntune.config.slices import DecideSlice, PromoteSlice
+from aligntune.errors import DataError, ServiceError
+from aligntune.evaluate.compare import Resampling, measure, write
+from aligntune.evaluate.decide import decide
+from aligntune.evaluate.document import document
+from aligntune.evaluate.metrics import METRICS
+
+NAME = "tiny.policy"
+N = 80
+ROWS = [{"prompt": [{"role": "user", "content": f"{n}?"}], "answer": "7"} for n in range(N)]
+HOW = Resampling(0.95, 300, 1)
+BASE = np.random.default_rng(0).normal(3.0, 0.5, N)
+
+
+class World:
+    """An output directory in which models are made without training."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.stages = root, root / "stages"
+        self.uri = f"sqlite:///{root / 'mlflow.db'}"
+        self.base = self.evaluation("base", BASE)
+
+    @property
+    def client(self):
+        return MlflowClient(self.uri, self.uri)
+
+    @property
+    def aliases(self):
+        held = self.client.get_registered_model(NAME).aliases
+        return {alias: str(version) for alias, version in held.items()}
+
+    def commit(self, kind, key, facts=None, inputs=None):
+        return commit(
+            partial(self.stages, kind, key),
+            Manifest(
+                kind=kind, key=key, identity={}, inputs=inputs or {}, environment={}, metrics={},
+                facts=facts or {}, started="", finished="", seconds=0, files={},
+            ),
+        )  # fmt: skip
+
+    def model(self, name):
+        folder = partial(self.stages, "sft", name) / "model"
+        folder.mkdir()
+        (folder / "model.safetensors").write_text(f"weights of {name}")
+        return self.commit("sft", name, {"data_digests": {"train": "d1"}})
+
+    def evaluation(self, name, nll, rows=ROWS, model="model-x"):
+        out = partial(self.stages, "evaluate", name)
+        column = [float(value) for value in nll]
+        measured = {
+            "nll": measure("nll", METRICS["nll"], column, N, range(N), {}, HOW),
+        }
+        conditions = {"rows": len(rows), "rows_sha256": str(hash(str(rows)))}
+        found = document(conditions, HOW, {"nll": METRICS["nll"]}, measured)
+        write(out, rows, [None] * N, {"nll": column}, found)
+        return self.commit("evaluate", name, inputs={"model": model})
+
+    def candidate(self, name, gain, seed=1, rows=ROWS):
+        """A registered model whose nll is lower than the base's by `gain`, and its evaluation."""
+        nll = BASE - gain + np.random.default_rng(seed).normal(0, 0.05, N)
+        made = self.model(name)
+        measured = self.evaluation(f"e{name}", nll, rows, made.name)
+        facts = registry.register(
+            NAME, {"sft": made, "evaluate-sft": measured}, self.uri, self.root
+        )
+        return {"register": self.commit("register", name, facts), "sft": measured, "name": name}
+
+    def decide(self, candidate, champion=None, evaluation=None, gates=()):
+        """The decision stage of a candidate, against a champion (version, key) or base."""
+        version, key = champion or (None, None)
+        spec = DecideSlice(
+            candidate="sft", champion=version, champion_key=key, gates=gates,
+            confidence=HOW.confidence, resamples=HOW.resamples, seed=1,
+        )  # fmt: skip
+        inputs = {"base": self.base, "sft": candidate["sft"]}
+        inputs |= {"champion": evaluation} if evaluation else {}
+        tag = f"d{candidate['name']}{key or ''}"
+        decide(spec, inputs, partial(self.stages, "decide", tag))
+        return self.commit("decide", tag)
+
+    def settle(self, candidate, decision, policy="auto"):
+        config = PromoteSlice(name=NAME, candidate="sft", policy=policy, tracking_uri="local")
+        inputs = {"register": candidate["register"], "decision": decision}
+        return promotion.settle(config, inputs, self.uri, self.root)
+
+    def champion(self, gain=0.5, name="one"):
+        """The first champion, which had only the base model to beat."""
+        first = self.candidate(name, gain)
+        assert self.settle(first, self.decide(first))["promoted"]
+        return first
+
+    def against_champion(self, name, gain, first, policy="auto", seed=2):
+        made = self.candidate(name, gain, seed)
+        decision = self.decide(made, ("1", first["name"]), first["sft"])
+        return made, decision, self.settle(made, decision, policy)
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory):
+    """A database with tables and nothing else: making them takes seconds."""
+    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}", f"sqlite:///{file}").search_registered_models()
+    return file
+
+
+@pytest.fixture
+def world(tmp_path, empty_registry):
+    shutil.copy(empty_registry, tmp_path / "mlflow.db")
+    return World(tmp_path)
+
+
+def tags(world, version):
+    return world.client.get_model_version(NAME, version).tags
+
+
+def test_worse_is_rejected_equal_is_not_promoted_better_is(world):
+    first = world.champion()
+    assert world.aliases == {"candidate": "1", "champion": "1"}
+    _, _, worse = world.against_champion("worse", 0.3, first)
+    _, _, equal = world.against_champion("equal", 0.5, first)
+    assert (worse["verdict"], worse["promoted"]) == ("reject", False)
+    assert (equal["verdict"], equal["promoted"]) == ("inconclusive", False)
+    assert world.aliases == {"candidate": "3", "champion": "1"}
+    _, _, better = world.against_champion("better", 0.7, first)
+    assert (better["verdict"], better["promoted"]) == ("promote", True)
+    assert world.aliases == {"candidate": "4", "champion": "4", "previous": "1"}
+    assert better["aliases"] == {"candidate": "4", "champion": "4"}
+
+
+def test_rollback_restores_and_a_second_one_undoes_it(world):
+    world.against_champion("better", 0.7, world.champion())
+    said = promotion.rollback(NAME, world.uri, world.root)
+    assert said == f"{NAME} v1 is the champion again, v2 is the previous one"
+    assert world.aliases == {"candidate": "2", "champion": "1", "previous": "2"}
+    promotion.rollback(NAME, world.uri, world.root)
+    assert world.aliases["champion"] == "2"
+
+
+def test_there_is_nothing_to_roll_back_to_at_first(world):
+    world.champion()
+    with pytest.raises(DataError, match="no previous champion"):
+        promotion.rollback(NAME, world.uri, world.root)
+    with pytest.raises(DataError, match="no registered model 'other'"):
+        promotion.rollback("other", world.uri, world.root)
+
+
+def test_the_evidence_is_on_the_version(world):
+    _, decision, facts = world.against_champion("better", 0.7, world.champion())
+    found = tags(world, "2")
+    assert found["aligntune.decision"] == "promote"
+    assert found["aligntune.decision.why"] == facts["why"]
+    stored = json.loads((decision.path / "decision.json").read_text())
+    assert json.loads(found["aligntune.decision.json"]) == stored
+    assert stored["champion"] == {"version": "1", "key": "one"}
+    assert stored["tests"][0]["wins"] > 60
+    assert found["aligntune.promoted"].endswith("by its evidence")
+
+
+def test_a_manual_policy_leaves_the_last_step_to_a_person(world):
+    _, _, facts = world.against_champion("better", 0.7, world.champion(), policy="manual")
+    assert (facts["verdict"], facts["promoted"]) == ("promote", False)
+    assert world.aliases["champion"] == "1"
+    said = promotion.promote(NAME, "2", world.uri, world.root)
+    assert said == f"{NAME} v2 is the champion, v1 is the previous one"
+    assert "already" in promotion.promote(NAME, "2", world.uri, world.root)
+    assert world.aliases == {"candidate": "2", "champion": "2", "previous": "1"}
+
+
+def test_promotion_is_refused_without_evidence_or_against_it(world):
+    first = world.champion()
+    world.against_champion("worse", 0.3, first)
+    world.candidate("undecided", 0.9)
+    with pytest.raises(DataError, match="v3 has no evidence"):
+        promotion.promote(NAME, "3", world.uri, world.root)
+    with pytest.raises(DataError, match=r"does not allow .* v2 \(reject\): worse: nll"):
+        promotion.promote(NAME, "2", world.uri, world.root)
+    assert world.aliases["champion"] == "1"
+    promotion.promote(NAME, "3", world.uri, world.root, reason="the old one is on fire")
+    assert world.aliases["champion"] == "3"
+    assert tags(world, "3")["aligntune.promoted"].endswith("forced: the old one is on fire")
+
+
+def test_promotion_is_refused_when_the_champion_has_changed_since(world):
+    first = world.champion()
+    late, decision, _ = world.against_champion("late", 0.7, first, policy="manual")
+    world.against_champion("quick", 0.6, first)
+    with pytest.raises(DataError, match="compared with champion v1, and the champion is v3 now"):
+        promotion.promote(NAME, "2", world.uri, world.root)
+    with pytest.raises(promotion.Overtaken, match="is v3 now"):
+        world.settle(late, decision)
+    assert world.aliases["champion"] == "3"
+
+
+def test_promotion_is_refused_on_evidence_from_other_rows(world):
+    made, _, _ = world.against_champion("better", 0.7, world.champion(), policy="manual")
+    other = world.evaluation("other", BASE - 0.7, [*ROWS[1:], ROWS[0]], "sft-better")
+    policy = registry.find(world.stages, "sft", "better")
+    registry.register(NAME, {"sft": policy, "evaluate-sft": other}, world.uri, world.root)
+    with pytest.raises(DataError, match=r"evidence for .* is from rows"):
+        promotion.promote(NAME, "2", world.uri, world.root)
+    with pytest.raises(DataError, match="cannot be compared: rows_sha256"):
+        world.decide(made | {"sft": other, "name": "x"}, ("1", "one"), world.base)
+
+
+def test_promotion_is_refused_on_evidence_about_another_model(world):
+    _, decision, _ = world.against_champion("better", 0.7, world.champion(), policy="manual")
+    world.candidate("other", 0.7)
+    text = (decision.path / "decision.json").read_text()
+    world.client.set_model_version_tag(NAME, "3", "aligntune.decision.json", text)
+    with pytest.raises(DataError, match=r"evidence is about sft-better, but .* v3 is sft-other"):
+        promotion.promote(NAME, "3", world.uri, world.root)
+
+
+class Killed(BaseException):
+    pass
+
+
+WRITES = (
+    "set_registered_model_tag", "set_registered_model_alias", "set_model_version_tag",
+    "delete_registered_model_tag",
+)  # fmt: skip
+
+
+@pytest.fixture
+def kill_after(monkeypatch, world):
+    """Lets so many calls that write succeed, and looks at the champion after each."""
+
+    def kill_after(calls):
+        left, seen = [calls], []
+
+        def dying(real):
+            def call(*arguments, **options):
+                if not left[0]:
+                    raise Killed
+                left[0] -= 1
+                done = real(*arguments, **options)
+                seen.append(world.aliases.get("champion"))
+                return done
+
+            return call
+
+        for name in WRITES:
+            monkeypatch.setattr(MlflowClient, name, dying(getattr(MlflowClient, name)))
+        return seen
+
+    return kill_after
+
+
+def _calls(number, quick):
+    """Every number of calls; those that are not `quick` only in the slow run."""
+    slow = pytest.mark.slow
+    return [pytest.param(n, marks=[] if n in quick else slow) for n in range(number)]
+
+
+EVERY_PROMOTION = _calls(10, quick=(1, 6, 7))
+EVERY_ROLLBACK = _calls(6, quick=(2, 4))
+
+
+def finished(action):
+    try:
+        action()
+    except Killed:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("calls", EVERY_PROMOTION)
+def test_a_promotion_that_is_killed_anywhere_is_completed_by_the_next_run(
+    world, kill_after, monkeypatch, calls
+):
+    first = world.champion()
+    made = world.candidate("better", 0.7, seed=2)
+    decision = world.decide(made, ("1", "one"), first["sft"])
+    seen = kill_after(calls)
+    done = finished(lambda: world.settle(made, decision))
+    assert done == (calls >= 9), "nine calls are a promotion"
+    monkeypatch.undo()
+    assert set(seen) <= {"1", "2"}, "a champion at every instant"
+    found = registry.champion_for(world.uri, NAME, "better")
+    assert found == ("1", "one"), "whatever moved already, the next run asks the same question"
+    facts = world.settle(made, decision)
+    assert facts["promoted"]
+    assert world.aliases == {"candidate": "2", "champion": "2", "previous": "1"}
+    assert not world.client.get_registered_model(NAME).tags.get("aligntune.moving")
+    assert tags(world, "2")["aligntune.promoted"]
+
+
+@pytest.mark.parametrize("calls", EVERY_ROLLBACK)
+def test_a_rollback_that_is_killed_anywhere_is_completed_and_not_undone(
+    world, kill_after, monkeypatch, calls
+):
+    world.against_champion("better", 0.7, world.champion())
+    seen = kill_after(calls)
+    done = finished(lambda: promotion.rollback(NAME, world.uri, world.root))
+    assert done == (calls >= 5)
+    monkeypatch.undo()
+    assert set(seen) <= {"1", "2"}
+    if not done:
+        promotion.rollback(NAME, world.uri, world.root)
+    assert world.aliases == {"candidate": "2", "champion": "1", "previous": "2"}
+
+
+def _promote_at_once(root, version, gate, results):
+    gate.wait()
+    try:
+        promotion.promote(NAME, version, f"sqlite:///{root / 'mlflow.db'}", root)
+        results.put(("promoted", version))
+    except DataError as error:
+        results.put((str(error), version))
+
+
+def _in_processes():
+    spawn = multiprocessing.get_context("spawn")
+    return spawn.Process, spawn.Barrier(2), spawn.Queue()
+
+
+def _in_threads():
+    return threading.Thread, threading.Barrier(2), queue.Queue()
+
+
+@pytest.mark.parametrize(
+    "at_once", [_in_threads, pytest.param(_in_processes, marks=pytest.mark.slow)]
+)
+def test_two_promotions_at_once_leave_one_champion(world, at_once):
+    first = world.champion()
+    for name, seed in (("two", 2), ("three", 3)):
+        world.against_champion(name, 0.7, first, policy="manual", seed=seed)
+    start, gate, results = at_once()
+    both = [
+        start(target=_promote_at_once, args=(world.root, version, gate, results))
+        for version in ("2", "3")
+    ]
+    for one in both:
+        one.start()
+    told = dict(results.get(timeout=200) for _ in both)
+    for one in both:
+        one.join(60)
+    winner = told.pop("promoted")
+    ((refusal, loser),) = told.items()
+    assert {winner, loser} == {"2", "3"}
+    assert f"compared with champion v1, and the champion is v{winner} now" in refusal
+    assert (world.aliases["champion"], world.aliases["previous"]) == (winner, "1")
+
+
+def test_a_version_is_fetched_from_the_artifact_or_else_downloaded(world, tmp_path):
+    world.champion()
+    one = registry.fetch(NAME, "1", world.uri, world.root, tmp_path / "linked")
+    other = registry.fetch(NAME, "1", world.uri, tmp_path / "elsewhere", tmp_path / "got" / "model")
+    assert one == other
+    for folder in ("linked", "got/model"):
+        assert (tmp_path / folder / "model.safetensors").read_text() == "weights of one"
+    assert one["source"] == f"models:/{NAME}/1"
+
+
+def test_a_version_whose_files_were_changed_is_refused(world, tmp_path):
+    world.champion()
+    (file,) = (world.root / "mlartifacts").rglob("model.safetensors")
+    file.write_text("something else")
+    with pytest.raises(ServiceError, match="not the files that were registered"):
+        registry.fetch(NAME, "1", world.uri, tmp_path / "elsewhere", tmp_path / "got" / "model")
