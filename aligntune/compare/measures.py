@@ -16,9 +16,10 @@ from aligntune.evaluate.stats import paired_difference
 from aligntune.findings import unit_of
 from aligntune.report.compared import Paired, Score
 
-MOST_RESAMPLES = 40_000
-"""Bootstrap resamples of all differences together, so that many runs are compared in seconds."""
-FEWEST_RESAMPLES = 1_000
+RESAMPLES = 40_000
+"""Of all differences together, as far as `_resamples` allows: many runs take seconds."""
+MOST_RESAMPLES = 20_000
+"""Of one difference."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,10 @@ def measures(runs: Sequence[PastRun], letters: Sequence[str]) -> Measures:
         for score in _logged(number, run, scores)
     ]
     pairs = [(place, score) for place, score in enumerate(scores) if _can_pair(score, found)]
-    share = MOST_RESAMPLES // max(len(pairs), 1)
-    resamples = min(int(intervals.get("resamples", 10_000)), max(share, FEWEST_RESAMPLES))
     how = {
         "confidence": float(intervals["confidence"]),
         "seed": int(intervals["seed"]),
-        "resamples": resamples,
+        "resamples": _resamples(len(pairs), intervals),
     }
     for place, score in pairs:
         scores[place] = replace(score, paired=_paired(score, found, how))
@@ -97,6 +96,14 @@ def measures(runs: Sequence[PastRun], letters: Sequence[str]) -> Measures:
     scores.sort(key=lambda score: (order.index(score.metric), score.run))
     corrected, tests = _corrected(scores, how["confidence"])
     return Measures(corrected, notes, how["confidence"], tests)
+
+
+def _resamples(tests: int, intervals: Mapping[str, Any]) -> int:
+    """Fewer for each of many differences, but enough that the smallest p-value that so many can
+    give is a fifth of the level after Holm's correction for all tests."""
+    configured = int(intervals.get("resamples", 10_000))
+    enough = math.ceil(10 * tests / (1 - float(intervals["confidence"])))
+    return min(max(min(configured, RESAMPLES // max(tests, 1)), enough), MOST_RESAMPLES)
 
 
 def _scores(number: int, found: Evaluation | None) -> list[Score]:

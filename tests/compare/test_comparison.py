@@ -188,7 +188,7 @@ def test_the_record_is_json_without_nan_and_names_runs_by_letters(past, compare)
 
 def test_twenty_runs_with_ten_thousand_points_each_take_seconds(past, compare):
     for number in range(20):
-        scores = {"nll": list(RNG.normal(number / 20, 1, 200))}
+        scores = {"nll": list(RNG.normal(-number, 1, 200))}
         curve = list(map(float, RNG.normal(size=10_000)))
         past.run(f"run-{number}", beta=number, scores=scores, curve=curve)
     began = time.process_time()
@@ -197,4 +197,6 @@ def test_twenty_runs_with_ten_thousand_points_each_take_seconds(past, compare):
     assert time.process_time() - began < 10
     assert sum(len(line.steps) for line in made.overlays[0].lines) == 200_000
     assert len(page) < 2_000_000
-    assert all(math.isfinite(score.paired.adjusted) for score in made.scores if score.run)
+    # So many tests need so many resamples, or nothing could be found.
+    assert [score.paired.verdict for score in made.scores if score.run] == ["better"] * 19
+    assert max(score.paired.adjusted for score in made.scores if score.run) < 0.011
