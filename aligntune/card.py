@@ -53,6 +53,8 @@ class CardFacts:
     metrics: Sequence[tuple[str, float, float | None, float | None]] = ()
     """Name, value, and the lower and upper end of its confidence interval."""
     comparisons: Sequence[Compared] = ()
+    decision: str | None = None
+    """What was decided about it as a candidate, and why."""
     lineage: Sequence[tuple[str, str]] = ()
     """Stage and key, in the order in which they ran."""
     hyperparameters: Mapping[str, object] = field(default_factory=dict)
@@ -71,6 +73,7 @@ def model_card(facts: CardFacts) -> str:
         ("License", facts.license),
         ("Created", facts.created),
         ("MLflow run", facts.mlflow_run),
+        ("Decision", facts.decision),
     ]
     sections = [
         f"# {code(facts.title)}",

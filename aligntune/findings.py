@@ -24,8 +24,6 @@ Labelled = Iterable[tuple[str, Artifact]]
 """A stage's label and what it made, in the order of the run."""
 
 REWARD = "train/rewards/"
-DPO_REWARDS = ("chosen", "rejected", "accuracies", "margins")
-"""What DPO logs under the same name."""
 SOURCE_SAMPLES = 2
 """Rows of a source that are shown in the run's own report."""
 SAMPLED_STEPS = 3
@@ -46,7 +44,7 @@ def charted(artifacts: Labelled) -> Iterator[Curve]:
 def _reward(metric: str) -> str:
     """The reward that a metric is the mean of; empty for others."""
     name = metric.removeprefix(REWARD).removesuffix("/mean")
-    return name if metric == f"{REWARD}{name}/mean" and name not in DPO_REWARDS else ""
+    return name if metric == f"{REWARD}{name}/mean" else ""
 
 
 def rewards(artifacts: Labelled) -> Iterator[RewardRow]:

@@ -103,7 +103,8 @@ def _steps(
             "push",
             "push",
             _push(config, hub_endpoint),
-            {"policy": config.algo, "evaluation": f"evaluate-{config.algo}"},
+            {"policy": config.algo, "evaluation": f"evaluate-{config.algo}"}
+            | ({"decision": "decide"} if config.registry.promote != "never" else {}),
         )
 
 

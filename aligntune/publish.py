@@ -22,7 +22,7 @@ def publish(config: PushSlice, inputs: Mapping[str, Artifact], out: Path) -> dic
         ConfigError: the token is missing or may not write there.
     """
     policy = inputs["policy"]
-    card = model_card(_facts(config, policy, inputs["evaluation"]))
+    card = model_card(_facts(config, policy, inputs["evaluation"], inputs.get("decision")))
     folder = out / WORK / "upload"
     shutil.rmtree(folder, ignore_errors=True)
     if config.adapter_of:
@@ -52,7 +52,9 @@ def _copy_adapter(policy: Artifact, base: str, folder: Path) -> None:
     )
 
 
-def _facts(config: PushSlice, policy: Artifact, evaluation: Artifact) -> CardFacts:
+def _facts(
+    config: PushSlice, policy: Artifact, evaluation: Artifact, decision: Artifact | None
+) -> CardFacts:
     line = ancestors(policy)
     base = next(made for made in line if made.manifest.kind == "model").manifest.facts
     training = policy.manifest.identity["config"]
@@ -67,6 +69,7 @@ def _facts(config: PushSlice, policy: Artifact, evaluation: Artifact) -> CardFac
         datasets=[entry for made in line for entry in datasets_of(made)],
         metrics=_metrics(evaluation),
         comparisons=_comparisons(evaluation),
+        decision=_decided(decision),
         lineage=[(made.manifest.kind, made.manifest.key) for made in (*reversed(line), policy)],
         hyperparameters={**training["train"], "peft": training["peft"], "seed": training["seed"]},
         versions=policy.manifest.environment,
@@ -99,6 +102,10 @@ def _comparisons(evaluation: Artifact) -> list[Compared]:
         for name, entry in _measured(evaluation).items()
         for against, found in entry["against"].items()
     ]  # fmt: skip
+
+
+def _decided(decision: Artifact | None) -> str | None:
+    return "{verdict}: {why}".format_map(decision.manifest.facts) if decision else None
 
 
 def _measured(evaluation: Artifact) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def test_the_trained_model_is_pushed_once_with_its_card_and_loads_from_there(
     assert not {name for name in files if name.endswith((".bin", ".pt", ".pth"))}
     card = files["README.md"].decode()
     assert "license: apache-2.0" in card
+    assert "## Comparison" in card
+    assert "| Decision | `" in card
     assert "arithmetic:" in card
     assert str(tmp_path) not in card
     (receipt,) = (output / "stages").glob("push-*/receipt.json")
