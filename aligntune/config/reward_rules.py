@@ -1,8 +1,10 @@
-"""Settings of reward models that contradict each other."""
+"""Settings of rewards and reward models that contradict each other."""
 
 from collections.abc import Iterator
 
+from aligntune.config.algo import ONLINE
 from aligntune.config.document import KeyPath
+from aligntune.config.rewards import GUESSED
 from aligntune.config.run import RunConfig
 
 
@@ -47,3 +49,23 @@ def contradictions(config: RunConfig) -> Iterator[tuple[KeyPath, str]]:
         if dataset.eval_split is not None and dataset.eval_fraction is not None:
             at = ("reward_model", "datasets", index, "eval_fraction")
             yield at, "`eval_split` is held out; remove one of them"
+
+
+def guesses(config: RunConfig, *, optimised: bool) -> Iterator[tuple[KeyPath, str]]:
+    """(setting, what is wrong with it) for each reward that is a rough guess without a model, of
+    those that are optimised or of the others."""
+    for index, reward in enumerate(config.rewards):
+        if reward.reward_type not in GUESSED or reward.model_name:
+            continue
+        if optimised != (config.algo in ONLINE and reward.weight != 0):
+            continue
+        what = (
+            "a policy would learn to please it; give a reward model with `model_name`, or report "
+            "it with `weight: 0`"
+            if optimised
+            else "it is reported, and says little; a reward model with `model_name` says more"
+        )
+        yield (
+            ("rewards", index, "reward_type"),
+            f"{reward.reward_type} without a model is a rough guess: {what}",
+        )

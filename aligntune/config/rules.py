@@ -8,8 +8,8 @@ from aligntune.config.data import Dataset
 from aligntune.config.document import KeyPath
 from aligntune.config.gates import gate_problems
 from aligntune.config.presets import LOSS_TYPES, PRESETS, alone, is_dual, resolved, used
-from aligntune.config.reward_rules import contradictions
-from aligntune.config.rewards import GUESSED, Reward
+from aligntune.config.reward_rules import contradictions, guesses
+from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.train import Bolt, Peft, Train
 
@@ -45,7 +45,7 @@ def problems(config: RunConfig) -> list[Problem]:
         *(Problem(*found) for found in gate_problems(config)),
         *_train(("train",), config.algo, config.train, config.peft, config.model.max_seq_length),
         *(_sft(config) if config.sft else ()),
-        *_guessed(config, optimised=True),
+        *(Problem(*found) for found in guesses(config, optimised=True)),
         *(Problem(*found) for found in contradictions(config)),
     ]
 
@@ -66,7 +66,7 @@ def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
             )
         )
     found += _unclipped(config.rewards)
-    found += _guessed(config, optimised=False)
+    found += [Problem(*guess) for guess in guesses(config, optimised=False)]
     found += _read_as(("datasets",), config.datasets, config.algo)
     if config.sft:
         found += _read_as(("sft", "datasets"), config.sft.datasets, "sft")
@@ -379,23 +379,4 @@ def _sampling(config: RunConfig) -> Iterator[Problem]:
             ("logging", "save_steps"),
             f"{config.logging.save_steps} is not a multiple of the {rollout} steps that share one "
             "round of sampling, so checkpoints hold unfinished rounds, and take more space",
-        )
-
-
-def _guessed(config: RunConfig, *, optimised: bool) -> Iterator[Problem]:
-    """Rewards that are a rough guess without a model, of those that are optimised or the others."""
-    for index, reward in enumerate(config.rewards):
-        if reward.reward_type not in GUESSED or reward.model_name:
-            continue
-        if optimised != (config.algo in ONLINE and reward.weight != 0):
-            continue
-        what = (
-            "a policy would learn to please it; give a reward model with `model_name`, or report "
-            "it with `weight: 0`"
-            if optimised
-            else "it is reported, and says little; a reward model with `model_name` says more"
-        )
-        yield Problem(
-            ("rewards", index, "reward_type"),
-            f"{reward.reward_type} without a model is a rough guess: {what}",
         )

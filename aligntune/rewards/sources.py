@@ -11,6 +11,7 @@ from aligntune.errors import ConfigError
 from aligntune.models import intake
 from aligntune.models.source import fingerprint as model_fingerprint
 from aligntune.models.source import locate
+from aligntune.rewards.catalogue import REWARDS
 
 REGISTRY = "models:/"
 _COMMIT = "commit:"
@@ -64,9 +65,9 @@ def local(reward: Reward, pinned: str, into: Path, *, uri: str) -> Reward:
 
 
 def check_model(reward: Reward) -> None:
-    """Raise ConfigError where the directory that `reward` names cannot judge: no model with a head,
-    several outputs and no label, no tokenizer, or, for one that scores, no chat template. Loads
-    nothing.
+    """Raise ConfigError where the directory that `reward` names cannot judge: no model with a head
+    (embeddings need none), several outputs and no label, no tokenizer, or, for one that scores, no
+    chat template. Loads nothing.
     """
     name = reward.model_name
     if name is None or not Path(name).is_dir():
@@ -75,13 +76,17 @@ def check_model(reward: Reward) -> None:
     intake.check(folder, trust_remote_code=False)
     config = intake.read_json(folder / "config.json")
     architecture = str((config.get("architectures") or ["?"])[0])
-    if not architecture.endswith("ForSequenceClassification"):
+    known = REWARDS.get(reward.reward_type)
+    embeds = known is not None and known.embeds
+    if not embeds and not architecture.endswith("ForSequenceClassification"):
         raise ConfigError(
             f"reward model {name!r} is not one: it is a {architecture} and has no score; name a "
             "sequence classification model, or train one with a `reward_model` section"
         )
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise ConfigError(f"reward model {name!r} has no tokenizer; save it in the same directory")
+    if embeds:
+        return
     labels = _labels(config)
     label = reward.params.get("label", "")
     if len(labels) == 1:
