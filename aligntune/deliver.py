@@ -246,7 +246,8 @@ class Delivery:
         yield from sorted((self._outbox.place(record.id) / "files").glob("*"))
         if made := self._outbox.made(record):
             for name, entry in made.manifest.files.items():
-                if "/" not in name and entry.size <= MAX_ARTIFACT:
+                # Not every S3 store lists what is empty.
+                if "/" not in name and 0 < entry.size <= MAX_ARTIFACT:
                     yield made.path / name
             yield made.path / MANIFEST
 

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from aligntune.artifacts import WORK, Manifest, commit, partial
 from aligntune.courier import Courier, sync
 from aligntune.errors import Interrupted, ServiceError
-from aligntune.journal import FILE, Journal
+from aligntune.journal import FILE, Journal, read
 from aligntune.outbox import RUN, Outbox, continued, new_record
 from aligntune.track import connect, experiment
 
@@ -93,6 +93,8 @@ def test_a_stage_arrives_whole(outbox, courier, client, found):
             (run,) = found(record)
             assert run.info.status == "RUNNING"
             assert points(client, run, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+            history = client.get_metric_history(run.info.run_id, "train/loss")
+            assert [point.timestamp for point in history] == [row.time for row in read(out / FILE)]
             (out / "notes.txt").write_text("small")
             committed(out, record)
         assert courier.round() == 1

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from aligntune.digest import sha256
 
@@ -64,6 +65,14 @@ def test_interrupted_in_sft_and_run_again_gives_the_same_weights_bit_for_bit(
     finish(aligntune("train", "--config", config))
     for stage in ("sft", "dpo"):
         assert weights(output, stage) == weights(uninterrupted, stage)
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    where = [client.get_experiment_by_name("aligntune").experiment_id]
+    (parent,) = client.search_runs(where, "tags.`aligntune.role` = 'pipeline'")
+    (sft,) = client.search_runs(where, "tags.`aligntune.stage` = 'sft'")
+    assert (parent.info.status, sft.info.status) == ("FINISHED", "FINISHED")
+    assert sft.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    history = client.get_metric_history(sft.info.run_id, "train/loss")
+    assert [point.step for point in history] == list(range(1, 13))
 
 
 def test_two_processes_with_one_config_train_once_and_both_succeed(
