@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -85,6 +85,7 @@ class Courier:
             for record in sorted(ended, key=lambda record: record.role != "stage"):
                 delivery.ended(record)
         except Exception as error:  # S3, SQL and HTTP clients raise their own
+            LOG.debug("what MLflow's client said", exc_info=True)
             self._delivery = None
             self.outbox.away.touch()
             raise ServiceError(
@@ -128,7 +129,7 @@ class _Beside:
         """How many runs are incomplete; None where MLflow is away."""
         try:
             left = self._courier.round()
-        except ServiceError as error:
+        except OSError as error:  # a ServiceError, or a disk that is full
             if not self._failures:
                 LOG.warning("%s", error)
             self._failures += 1
@@ -175,7 +176,8 @@ def delivering(uri: str, root: Path, store: str) -> Iterator[None]:
     finally:
         sampler.stop()
         beside.finish(SHORT_WAIT if courier.outbox.away.exists() else wait)
-        courier.outbox.tidy()
+        with suppress(OSError):
+            courier.outbox.tidy()
         if left := _unfinished(courier.outbox, store):
             LOG.warning(
                 "MLflow has not got everything of %d runs; `aligntune sync --output-dir %s` "

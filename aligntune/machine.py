@@ -45,6 +45,8 @@ class Sampler:
 
     def stop(self) -> None:
         self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(1.0)
 
     def _loop(self) -> None:
         monitors = _monitors()

@@ -113,7 +113,8 @@ def _reused(stage: Stage, context: Context, artifact: Artifact, began: float) ->
     outbox = Outbox(Path(context.root))
     ended = {"reused": True, "status": "FINISHED", "ended": now()}
     record = _record(stage, context).model_copy(update=ended)
-    outbox.write(record)
+    with _named(stage):
+        outbox.write(record)
     seconds = time.monotonic() - began
     return Done(stage.label, artifact.name, True, seconds, record.id, outbox.run_id(record.id))
 
@@ -129,7 +130,7 @@ def _build(
         raise Interrupted(f"stopped before {stage.label}; the same command continues")
     out, outbox = partial(context.stages, stage.kind, stage.key), Outbox(Path(context.root))
     record = continued(outbox, out / WORK, _record(stage, context))
-    with outbox.owned(record), _named(stage):
+    with _named(stage), outbox.owned(record):
         inputs = {role: _input(context, stage, name) for role, name in stage.inputs.items()}
         work = Work(
             key=stage.key,

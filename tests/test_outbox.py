@@ -1,16 +1,19 @@
 """What MLflow has to be told arrives once, whatever is lost, killed or away in between."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from servers import until
 
 from aligntune.artifacts import WORK, Manifest, commit, partial
 from aligntune.courier import Courier, sync
 from aligntune.errors import Interrupted, ServiceError
 from aligntune.journal import FILE, Journal, read
-from aligntune.outbox import RUN, Outbox, continued, new_record
+from aligntune.machine import Sampler
+from aligntune.outbox import RUN, SYSTEM, Outbox, continued, new_record
 from aligntune.track import connect, experiment
 
 STORE = "here"
@@ -221,6 +224,40 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(outbox, courier, client, 
     assert courier.round() == 0
     assert found(other)[0].info.status == "FINISHED"
     assert "refused" in caplog.text
+
+
+def test_the_machine_is_measured_while_a_stage_runs(outbox, courier, client, found, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    record = stage()
+    with outbox.owned(record):
+        for _ in range(2):  # as a stage that goes on in another process
+            before = measured(outbox, record)
+            sampler = Sampler(outbox)
+            until(lambda before=before: measured(outbox, record) > before + 1, "samples", 20)
+            sampler.stop()
+    courier.round()
+    (run,) = found(record)
+    name = "system/cpu_utilization_percentage"
+    steps = [step for step, _ in points(client, run, name)]
+    assert steps == list(range(len(steps)))
+    assert len(steps) >= 4
+    assert "system/system_memory_usage_megabytes" in run.data.metrics
+
+
+def test_nothing_is_measured_where_mlflows_own_switch_is_off(outbox, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    record = stage()
+    with outbox.owned(record):
+        sampler = Sampler(outbox)
+        time.sleep(0.3)
+        sampler.stop()
+        assert measured(outbox, record) == 0
+
+
+def measured(outbox, record):
+    path = outbox.place(record.id) / SYSTEM
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def test_the_files_of_a_run_are_those_of_its_own_end(outbox, courier, client, found, tmp_path):

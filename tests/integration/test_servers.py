@@ -211,9 +211,9 @@ def test_away_for_good_then_sync_and_the_same_command(survived, train, client, l
     new = {run.info.run_id: run for run in search(client) if run.info.run_id not in before}
     (parent,) = (run for run in new.values() if run.data.tags["aligntune.role"] == "pipeline")
     assert parent.info.status == "FAILED"
-    (dpo,) = (run for run in new.values() if run.data.tags["aligntune.stage"] == "dpo")
+    (dpo,) = (run for run in new.values() if run.data.tags.get("aligntune.stage") == "dpo")
     check_stage(client, dpo, stages(survived)["dpo"])
-    (sft,) = (run for run in new.values() if run.data.tags["aligntune.stage"] == "sft")
+    (sft,) = (run for run in new.values() if run.data.tags.get("aligntune.stage") == "sft")
     assert sft.data.tags["aligntune.cached_from"] in before
     process = train(*changed)
     said, _ = process.communicate(timeout=300)
