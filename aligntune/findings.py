@@ -17,6 +17,7 @@ from aligntune.report.types import (
     LineageRow,
     RewardRow,
     TrainingSample,
+    Verdict,
     Versus,
 )
 
@@ -82,7 +83,7 @@ def versus(evaluations: Labelled) -> list[Versus]:
     """Every model against every one that was there before it, metric by metric."""
     found = [
         Versus(
-            metric, label, difference(change, other), change["p_value"],
+            metric, label, difference(change, other, entry), change["p_value"],
             change["wins"], change["ties"], change["losses"], unit_of(metric, entry),
             change.get("detectable"),
         )
@@ -100,8 +101,15 @@ def _measured(artifact: Artifact) -> dict[str, Any]:
     return found
 
 
-def difference(found: Mapping[str, Any], other: str) -> Difference:
-    return Difference(found["difference"], found["low"], found["high"], found["verdict"], other)
+def difference(found: Mapping[str, Any], other: str, entry: Mapping[str, Any]) -> Difference:
+    """What an evaluation found against `other` for the metric of `entry`."""
+    told = verdict(found["verdict"], entry)
+    return Difference(found["difference"], found["low"], found["high"], told, other)
+
+
+def verdict(found: Verdict, entry: Mapping[str, Any]) -> Verdict:
+    """Of a diagnostic metric neither direction is good."""
+    return "differs" if entry.get("diagnostic") and found != "inconclusive" else found
 
 
 def unit_of(metric: str, found: Mapping[str, Any]) -> str:

@@ -132,7 +132,7 @@ def _evaluation_rows(session: Session) -> Iterator[EvaluationRow]:
                 higher_is_better=found["higher_is_better"],
                 unit=findings.unit_of(metric, found),
                 headline=not found.get("diagnostic", False),
-                difference=findings.difference(base, "base") if base else None,
+                difference=findings.difference(base, "base", found) if base else None,
             )
 
 

@@ -120,6 +120,7 @@ def evaluated(
         name: {
             **vars(mean_interval(np.array([v for v in values if v == v]), **HOW)),
             "higher_is_better": name != "nll",
+            "diagnostic": name == "answer_tokens",
         }
         for name, values in scores.items()
     }

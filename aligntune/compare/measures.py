@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from aligntune.compare.history import PastRun
 from aligntune.evaluate.margin import holm
 from aligntune.evaluate.stats import paired_difference
-from aligntune.findings import unit_of
+from aligntune.findings import unit_of, verdict
 from aligntune.report.compared import Paired, Score
 
 RESAMPLES = 40_000
@@ -112,7 +112,7 @@ def _scores(number: int, found: Evaluation | None) -> list[Score]:
     return [
         Score(
             metric, number, entry["mean"], entry["low"], entry["high"], entry["count"],
-            entry["higher_is_better"], unit_of(metric, entry),
+            entry["higher_is_better"], unit_of(metric, entry), bool(entry.get("diagnostic")),
         )
         for metric, entry in found.metrics.items()
     ]  # fmt: skip
@@ -128,6 +128,7 @@ def _logged(number: int, run: PastRun, others: Sequence[Score]) -> list[Score]:
             int(metrics.get(f"{name}/count", 0)),
             known[name].higher_is_better if name in known else True,
             known[name].unit if name in known else unit_of(name, {}),
+            name in known and known[name].diagnostic,
         )
         for name, value in metrics.items()
         if f"{name}/low" in metrics
@@ -168,7 +169,8 @@ def _paired(
     )
     return Paired(
         change.difference, change.low, change.high, change.p_value, change.p_value,
-        change.wins, change.ties, change.losses, change.verdict,
+        change.wins, change.ties, change.losses,
+        verdict(change.verdict, {"diagnostic": score.diagnostic}),
     )  # fmt: skip
 
 
@@ -190,14 +192,14 @@ def _is_mean(mean: float, scores: NDArray[np.float64], prompts: NDArray[np.int64
 
 def _corrected(scores: Sequence[Score], confidence: float) -> tuple[tuple[Score, ...], int]:
     """`scores` with adjusted p-values and the verdicts that they allow, and how many there are."""
-    places = [place for place, score in enumerate(scores) if score.paired]
+    places = [place for place, score in enumerate(scores) if score.paired and not score.diagnostic]
     adjusted = holm([_p_value(scores[place]) for place in places])
     made = list(scores)
     for place, p_value in zip(places, adjusted, strict=True):
         paired = scores[place].paired
         assert paired is not None
-        verdict = paired.verdict if p_value <= 1 - confidence else "inconclusive"
-        changed = replace(paired, adjusted=p_value, verdict=verdict)
+        told = paired.verdict if p_value <= 1 - confidence else "inconclusive"
+        changed = replace(paired, adjusted=p_value, verdict=told)
         made[place] = replace(scores[place], paired=changed)
     return tuple(made), len(places)
 

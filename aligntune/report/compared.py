@@ -68,7 +68,8 @@ class Paired:
     high: float
     p_value: float
     adjusted: float
-    """The p-value after Holm's correction for all that are shown."""
+    """The p-value after Holm's correction for all metrics that say how good a model is; of others
+    the same."""
     wins: int
     ties: int
     losses: int
@@ -87,6 +88,8 @@ class Score:
     count: int
     higher_is_better: bool
     unit: str
+    diagnostic: bool = False
+    """Says how a model is and not how good."""
     paired: Paired | None = None
 
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from aligntune.data.report import DataReport
 
-Verdict = Literal["better", "worse", "inconclusive"]
+Verdict = Literal["better", "worse", "inconclusive", "differs"]
+"""`differs` of what says how a model is and not how good."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,17 @@ def test_one_success_among_many_tests_is_no_success(past, compare):
     assert (found.verdict, made.tests) == ("inconclusive", 4)
 
 
+def test_what_only_describes_a_model_is_neither_better_nor_among_the_tests(past, compare):
+    """Nine prompts, all of them longer."""
+    right = [0.0, 1.0, 1.0] * 3
+    past.run("a", beta=1, scores={"exact_match": right, "answer_tokens": [0.0] * 9})
+    past.run("b", beta=2, scores={"exact_match": right, "answer_tokens": [1.0] * 9})
+    made = compare("a", "b")
+    assert scores_of(made, "answer_tokens")[1].paired.verdict == "differs"
+    assert scores_of(made, "answer_tokens")[1].paired.adjusted == pytest.approx(2 / 2**9)
+    assert made.tests == 1
+
+
 def test_prompts_that_divide_the_runs_come_first(past, compare):
     scores = [0.0, 1.0, 1.0, 1.0, 0.0]
     past.run("a", beta=1, scores={"exact_match": scores}, answers=["x"] * 5)
