@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from aligntune.cli_models import models, promote, rollback
 from aligntune.cli_rewards import print_table, rewards
 from aligntune.cli_runs import compare, runs
 from aligntune.cli_sync import sync
@@ -36,20 +38,25 @@ FLAGS = {
 """Everyday overrides, each short for a `--set`."""
 
 
-def _config_options(command: Command) -> Command:
+WITHOUT_MODEL = {flag: setting for flag, setting in FLAGS.items() if flag != "--model"}
+
+
+def _config_options(
+    command: Command, flags: Mapping[str, tuple[str, str]] = MappingProxyType(FLAGS)
+) -> Command:
     """Give `command` its `paths` and `overrides`; a flag beats a `--set`, wherever it stands."""
 
     @wraps(command)
     def with_flags(paths: tuple[str, ...], overrides: tuple[str, ...], **options: Any) -> None:
         from pathlib import Path
 
-        given = {flag: options.pop(_parameter(flag)) for flag in FLAGS}
+        given = {flag: options.pop(_parameter(flag)) for flag in flags}
         short = [
             f"{flag} {FLAGS[flag][0]}={value}" for flag, value in given.items() if value is not None
         ]
         command(paths=tuple(map(Path, paths)), overrides=(*overrides, *short), **options)
 
-    for flag, (key, says) in reversed(FLAGS.items()):
+    for flag, (key, says) in reversed(list(flags.items())):
         names = (flag, "--lr") if flag == "--learning-rate" else (flag,)
         option = click.option(*names, _parameter(flag), metavar="VALUE", help=f"{says}  [{key}]")
         with_flags = option(with_flags)
@@ -85,7 +92,7 @@ def app() -> None:
     resumed, Prefect and MLflow."""
 
 
-for _command_elsewhere in (rewards, runs, compare, sync):
+for _command_elsewhere in (rewards, runs, compare, sync, models, promote, rollback):
     app.add_command(_command_elsewhere)
 
 
@@ -120,6 +127,29 @@ def data(paths: tuple[Path, ...], overrides: tuple[str, ...], samples: int, as_j
 
     command = _command("data", paths, overrides)
     prepare_data(_checked(paths, overrides), command, samples=samples, as_json=as_json)
+
+
+@app.command("eval")
+@partial(_config_options, flags=WITHOUT_MODEL)
+@click.option(
+    "--model",
+    required=True,
+    metavar="MODEL",
+    help="base, a run's name, models:/name@alias, a directory or a hub id.",
+)
+@click.option(
+    "--against", multiple=True, default=("base",), show_default=True, help="What to compare with."
+)
+@_json
+def evaluate(
+    paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool, **given: Any
+) -> None:
+    """Measure a model on a config's held-out data, and print every metric with its interval."""
+    from aligntune.evaluating import evaluate_model
+
+    command = _command("eval", paths, overrides) + f" --model {given['model']}"
+    config, against = _checked(paths, overrides), given["against"]
+    evaluate_model(config, command, given["model"], against, as_json=as_json)
 
 
 @app.command()

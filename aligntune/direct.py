@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 
 from rich.console import Console
@@ -32,18 +33,25 @@ def post_train(config: RunConfig, command: str, *, as_json: bool = False) -> Non
     configure(config.logging.level, console)
     planned = plan(config)
     with stop_on_signals() as stopping, opened(planned, command) as session:
-        for entry in planned.stages:
-            with stage_progress(console, entry.stage.label) as show:
-                if _separate(config, entry.stage):
-                    done = execute_in_child(entry.stage, session.context, LOG.info, stopping)
-                else:
-                    done = execute(entry.stage, session.context, show, stopping)
-            session.add(done)
-            _say(console, session, done)
+        run_stages(config, console, session, stopping)
     if as_json:
         sys.stdout.write(json.dumps(result_record(session), indent=2) + "\n")
     else:
         show_result(console, session)
+
+
+def run_stages(
+    config: RunConfig, console: Console, session: Session, stopping: Callable[[], bool]
+) -> None:
+    """Run or reuse every stage of the session's plan, and say so."""
+    for entry in session.plan.stages:
+        with stage_progress(console, entry.stage.label) as show:
+            if _separate(config, entry.stage):
+                done = execute_in_child(entry.stage, session.context, LOG.info, stopping)
+            else:
+                done = execute(entry.stage, session.context, show, stopping)
+        session.add(done)
+        _say(console, session, done)
 
 
 def prepare_data(
@@ -64,11 +72,7 @@ def prepare_data(
     configure(config.logging.level, console)
     wanted = plan(config, only="data")
     with stop_on_signals() as stopping, preparing(wanted, command) as session:
-        for entry in wanted.stages:
-            with stage_progress(console, entry.stage.label) as progress:
-                done = execute(entry.stage, session.context, progress, stopping)
-            session.add(done)
-            _say(console, session, done)
+        run_stages(config, console, session, stopping)
     made = [entry.stage.label for entry in wanted.stages if entry.stage.kind == "data"]
     folders = {label: session.artifact(label).path for label in made}
     if as_json:

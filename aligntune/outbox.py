@@ -47,7 +47,7 @@ class Record(BaseModel):
 
     id: str
     """Ours, and the run's tag `aligntune.id`: what finds the run again."""
-    role: Literal["pipeline", "data", "stage"]
+    role: Literal["pipeline", "data", "evaluation", "stage"]
     name: str
     store: str
     """The tracking store that it is for, without a password."""

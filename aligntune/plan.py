@@ -69,7 +69,7 @@ def plan(config: RunConfig, only: str | None = None) -> Plan:
     lay_out = partial(steps, config, tracking_uri=tracking_identity(), hub_endpoint=hub_endpoint())
     every = lay_out()
     if only:
-        return planned(config, paths, _needed(every, only))
+        return planned(config, paths, needed(every, {s.label for s in every if s.kind == only}))
     resolved: dict[str, tuple[Step, Stage]] = {}
     if config.registry.promote != "never":
         candidate = _resolved(every, resolved, paths.root)[
@@ -130,8 +130,9 @@ def _champion(config: RunConfig, root: Path, candidate: str) -> Champion | None:
     return Champion(*found) if found else None
 
 
-def _needed(every: Sequence[Step], kind: str) -> list[Step]:
-    wanted = {step.label for step in every if step.kind == kind}
+def needed(every: Sequence[Step], wanted: set[str]) -> list[Step]:
+    """The steps with these labels, and what they read."""
+    wanted = set(wanted)
     for step in reversed(every):  # a step comes after its inputs
         if step.label in wanted:
             wanted |= set(step.inputs.values())

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from aligntune.artifacts import Artifact, digest_of, files_digest, find, records
 from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
+from aligntune.registered import download
 from aligntune.track import client_of, connect, experiment
 
 Client = MlflowClient
@@ -101,6 +102,46 @@ def champion_for(uri: str, name: str, candidate: str) -> tuple[str, str] | None:
     return (earlier["version"], earlier["key"]) if earlier else None
 
 
+def all_versions(uri: str) -> dict[str, list[dict[str, Any]]]:
+    """Registered model -> what is known of each of its versions, from first to last; only those
+    that we registered.
+
+    Raises:
+        ServiceError: the registry failed.
+    """
+    with asking("look at MLFLOW_TRACKING_URI"):
+        client = reader(uri)
+        found = {}
+        for model in client.search_registered_models():
+            versions = client.search_model_versions(f"name = '{model.name}'")
+            ours = [version for version in versions if KEY in version.tags]
+            if ours:
+                ours.sort(key=lambda version: int(version.version))
+                found[str(model.name)] = [_described(v, model.aliases) for v in ours]
+        return found
+
+
+def _described(version: ModelVersion, aliases: Mapping[str, Any]) -> dict[str, Any]:
+    tags, number = version.tags, str(version.version)
+    metrics = {
+        name.removeprefix("metric."): float(value)
+        for name, value in tags.items()
+        if name.startswith("metric.")
+    }
+    return {
+        "version": number,
+        "aliases": tuple(sorted(alias for alias, held in aliases.items() if str(held) == number)),
+        "algorithm": tags.get("aligntune.algorithm", ""),
+        "parent": tags.get("aligntune.parent_version") or None,
+        "metrics": metrics,
+        "decision": tags.get("aligntune.decision", ""),
+        "why": tags.get("aligntune.decision.why", ""),
+        "promoted": tags.get("aligntune.promoted", ""),
+        "artifact": tags.get("aligntune.artifact", ""),
+        "created": int(version.creation_timestamp),
+    }
+
+
 def key_of(version: ModelVersion) -> str:
     """What identifies a version's content: its stage's key, or its source if that is not ours."""
     return str(version.tags.get(KEY) or version.source)
@@ -114,8 +155,6 @@ def fetch(name: str, version: str, uri: str, root: Path, out: Path) -> dict[str,
     Raises:
         ServiceError: the registry failed, or what it gave is not what was registered.
     """
-    from mlflow.artifacts import download_artifacts
-
     with asking("run the same command again when it answers"):
         client = reader(uri)
         found = client.get_model_version(name, version)
@@ -123,16 +162,7 @@ def fetch(name: str, version: str, uri: str, root: Path, out: Path) -> dict[str,
         if kind and (made := find(root / "stages", kind, key)):
             shutil.copytree(made.path / "model", out, copy_function=os.link)
         else:
-            source = client.get_model_version_download_uri(name, version)
-            # Into a directory of its own, since a store may put a folder around the files.
-            into = out.with_name(f"{out.name}.download")
-            shutil.rmtree(into, ignore_errors=True)
-            into.mkdir(parents=True)
-            got = Path(
-                download_artifacts(artifact_uri=source, dst_path=str(into), tracking_uri=uri)
-            )
-            got.replace(out)
-            shutil.rmtree(into, ignore_errors=True)
+            download(f"models:/{name}/{version}", uri, out)
     expected, got_digest = found.tags.get(FILES), digest_of(records(out))
     if expected and got_digest != expected:
         raise ServiceError(

@@ -153,10 +153,10 @@ def _reported(session: Session) -> Iterator[None]:
 
 
 @contextmanager
-def preparing(plan: Plan, command: str) -> Iterator[Session]:
-    """A session for a part of a run: no report, and an MLflow run that says that it is a part."""
+def preparing(plan: Plan, command: str, part: str = "data") -> Iterator[Session]:
+    """A session for a part of a run: no report, and an MLflow run that says which part it is."""
     (plan.paths.run / "stages").mkdir(parents=True, exist_ok=True)
-    with _tracked(plan, command, None, "data") as (session, _):
+    with _tracked(plan, command, None, part) as (session, _):
         yield session
 
 

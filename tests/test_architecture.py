@@ -35,7 +35,7 @@ LAYERS = [
     {"pipeline", "plan"},
     {"run", "session", "findings", "summary", "console", "show", "show_data", "launch", "worker"},
     {"compare"},
-    {"direct", "cli_rewards", "cli_runs", "cli_sync"},
+    {"versions", "direct", "evaluating", "cli_rewards", "cli_runs", "cli_sync", "cli_models"},
     {"cli", "__main__"},
 ]
 HEAVY = {

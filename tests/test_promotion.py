@@ -57,6 +57,7 @@ class World:
         folder = partial(self.stages, "sft", name) / "model"
         folder.mkdir()
         (folder / "model.safetensors").write_text(f"weights of {name}")
+        (folder / "config.json").write_text("{}")
         return self.commit("sft", name, {"data_digests": {"train": "d1"}})
 
     def evaluation(self, name, nll, rows=ROWS, model="model-x"):
@@ -360,6 +361,7 @@ def test_two_promotions_at_once_leave_one_champion(world, at_once):
 def test_a_version_is_fetched_from_the_artifact_or_else_downloaded(world, tmp_path):
     world.champion()
     one = registry.fetch(NAME, "1", world.uri, world.root, tmp_path / "linked")
+    (tmp_path / "got").mkdir()
     other = registry.fetch(NAME, "1", world.uri, tmp_path / "elsewhere", tmp_path / "got" / "model")
     assert one == other
     for folder in ("linked", "got/model"):
@@ -371,5 +373,6 @@ def test_a_version_whose_files_were_changed_is_refused(world, tmp_path):
     world.champion()
     (file,) = (world.root / "mlartifacts").rglob("model.safetensors")
     file.write_text("something else")
+    (tmp_path / "got").mkdir()
     with pytest.raises(ServiceError, match="not the files that were registered"):
         registry.fetch(NAME, "1", world.uri, tmp_path / "elsewhere", tmp_path / "got" / "model")
