@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from aligntune import errors
 from aligntune.artifacts import find
@@ -23,6 +24,7 @@ LOG_LEVEL = "ALIGNTUNE_LOG_LEVEL"
 """The variable that tells a child how much to say."""
 GRACE = 60.0
 """Seconds a child may take to save after it was asked to stop."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
 _POLL = 0.2
 """Seconds between looks at whether someone asked to stop."""
 
@@ -31,7 +33,9 @@ class Child:
     """`run.execute` in a process of its own. `stop` may be called from another thread than `wait`,
     and has to be called, also after `wait` has returned or raised."""
 
-    def __init__(self, stage: Stage, context: Context) -> None:
+    def __init__(
+        self, stage: Stage, context: Context, environment: Mapping[str, str] = NOTHING
+    ) -> None:
         self._stage = stage
         self._context = context
         self._folder = tempfile.TemporaryDirectory(prefix="aligntune-")
@@ -45,7 +49,8 @@ class Child:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=os.environ | {LOG_LEVEL: logging.getLevelName(LOG.getEffectiveLevel())},
+            env=os.environ
+            | {LOG_LEVEL: logging.getLevelName(LOG.getEffectiveLevel()), **environment},
         )
 
     def wait(self, say: Callable[[str], None]) -> Done:
@@ -100,15 +105,20 @@ class Child:
 
 
 def execute_in_child(
-    stage: Stage, context: Context, say: Callable[[str], None], stopping: Callable[[], bool]
+    stage: Stage,
+    context: Context,
+    say: Callable[[str], None],
+    stopping: Callable[[], bool],
+    environment: Mapping[str, str] = NOTHING,
 ) -> Done:
     """`run.execute`, in a child process that does not outlive this call if there is anything to do.
 
-    The child is asked to save and stop as soon as `stopping` says so.
+    The child is asked to save and stop as soon as `stopping` says so. It has the variables of this
+    process and those of `environment`.
     """
     if find(context.stages, stage.kind, stage.key):
         return execute(stage, context, _unseen, stopping)
-    child = Child(stage, context)
+    child = Child(stage, context, environment)
     ended = threading.Event()
     watch = threading.Thread(target=_pass_on, args=(stopping, child, ended), daemon=True)
     watch.start()

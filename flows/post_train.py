@@ -10,7 +10,7 @@ is off, and a stage that was there already is a task in state `Cached`.
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,7 @@ from aligntune.console import configure, screen, stage_progress
 from aligntune.errors import AlignTuneError, Interrupted, ServiceError
 from aligntune.interrupt import stop_on_signals
 from aligntune.launch import execute_in_child
+from aligntune.models.precision import gpus
 from aligntune.plan import Planned, Stage, plan
 from aligntune.run import Context, Done, execute
 from aligntune.session import Session, opened
@@ -41,6 +42,7 @@ from aligntune.stages import KINDS
 from flows.artifacts import record_run, record_stage
 from flows.server import available
 from flows.thread import in_thread
+from flows.together import rounds
 
 LOG = logging.getLogger("aligntune.flow")
 
@@ -150,8 +152,8 @@ async def post_train(
             opened(planned, command) as session,
         ):
             going = _Flow(session, stopping)
-            for entry in planned.stages:
-                await _as_task(entry, going)
+            for together in rounds(planned.stages, config.launch, gpus()):
+                await _as_tasks(together, going)
             await record_run(session)
     except Interrupted as error:
         return Cancelled(name="Interrupted", message=str(error), data=error)
@@ -159,7 +161,18 @@ async def post_train(
     return None
 
 
-async def _as_task(entry: Planned, going: _Flow) -> None:
+async def _as_tasks(entries: Sequence[tuple[Planned, Mapping[str, str]]], going: _Flow) -> None:
+    """Stages at the same time. One that fails stops no other, which would have to start again."""
+    if len(entries) == 1:
+        return await _as_task(*entries[0], going)
+    work = (_as_task(entry, environment, going) for entry, environment in entries)
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
+    return None
+
+
+async def _as_task(entry: Planned, environment: Mapping[str, str], going: _Flow) -> None:
     """One stage as a task that waits for the tasks of its inputs.
 
     Raises:
@@ -169,7 +182,7 @@ async def _as_task(entry: Planned, going: _Flow) -> None:
 
     async def body() -> State[Done]:
         try:
-            return await _stage(entry, going)
+            return await _stage(entry, environment, going)
         except Interrupted as error:
             failed.append(error)
             return Cancelled(name="Interrupted", message=str(error))
@@ -205,10 +218,11 @@ def _may_pass(_: Task[..., object], attempt: TaskRun, state: State[object]) -> b
     return True
 
 
-async def _stage(entry: Planned, going: _Flow) -> State[Done]:
+async def _stage(entry: Planned, environment: Mapping[str, str], going: _Flow) -> State[Done]:
     """The state of a finished stage: `Cached` if it was there already."""
     stage, session = entry.stage, going.session
-    done = await in_thread(partial(_work, stage, session.context), going.stopping)
+    work = partial(_work, stage, session.context, environment)
+    done = await in_thread(work, going.stopping)
     session.add(done)
     artifact = session.artifact(done.label)
     LOG.info("%s", done_line(done, artifact).plain)
@@ -217,9 +231,11 @@ async def _stage(entry: Planned, going: _Flow) -> State[Done]:
     return Completed(name=name, message=f"{done.artifact}  {why}", data=done)
 
 
-def _work(stage: Stage, context: Context, stopping: Callable[[], bool]) -> Done:
+def _work(
+    stage: Stage, context: Context, environment: Mapping[str, str], stopping: Callable[[], bool]
+) -> Done:
     if KINDS[stage.kind].trains:
-        return execute_in_child(stage, context, _say, stopping)
+        return execute_in_child(stage, context, _say, stopping, environment)
     with stage_progress(Console(force_terminal=False), stage.label) as show:
         return execute(stage, context, show, stopping)
 

@@ -144,6 +144,7 @@ ELSEWHERE = {
     "logging.level",  # integration/test_cli.py
     "logging.load_best",  # train/test_policy.py; not for online algorithms
     "launch.mode",  # integration/test_cli.py
+    "launch.concurrent",  # flows/test_together.py
     "evaluation.sample_count",  # the report: test_report.py
     *(f"train.{name}" for name in Train.model_fields),
 }

@@ -93,5 +93,8 @@ class Launch(Strict):
     processes: int = Field(1, ge=1)
     """Processes that train together on this machine, one per GPU; each takes its own
     `train.per_device_batch_size` rows. More than one always run apart from this process."""
+    concurrent: bool | None = None
+    """Flows: train `sft` and the reward model at the same time, in a process each. Default: where
+    there are GPUs for both."""
     data_workers: NeutralField[int] = Field(1, ge=1)
     """Processes that read and tokenise data; what they make does not depend on it."""

@@ -20,6 +20,17 @@ def has_gpu() -> bool:
     return any(device.exists() for device in GPU)
 
 
+def gpus(devices: Path = Path("/dev")) -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` may name here, without loading torch."""
+    import os
+
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name.strip()]
+    found = (path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*"))
+    return sorted((name for name in found if name.isdecimal()), key=int)
+
+
 def capability() -> float | None:
     """The compute capability of the first NVIDIA GPU; None where its driver cannot be asked."""
     import shutil

@@ -82,6 +82,7 @@ def test_a_run_optimises_and_reports_its_rewards(
 TINY = {
     "train.max_steps": 2,
     "sft.train.max_steps": 2,
+    "reward_model.train.max_steps": 2,
     "evaluation.max_samples": 8,
     "evaluation.max_new_tokens": 4,
     "evaluation.resamples": 200,
@@ -94,8 +95,9 @@ TINY = {
 )
 def test_every_shipped_config_trains(aligntune, tiny_model, tmp_path, name):
     settings = yaml.safe_load(shipped.text(name))
-    changes = {key: value for key, value in TINY.items() if key[:3] != "sft" or "sft" in settings}
-    if name in ONLINE:
+    sections = settings.keys() | {"train", "evaluation"}
+    changes = {key: value for key, value in TINY.items() if key.split(".")[0] in sections}
+    if settings["algo"] in ONLINE:
         changes["train.max_completion_length"] = 8
     overrides = [f"--set={key}={value}" for key, value in changes.items()]
     process = aligntune(
@@ -104,5 +106,5 @@ def test_every_shipped_config_trains(aligntune, tiny_model, tmp_path, name):
     )  # fmt: skip
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    (record,) = (tmp_path / "out").glob(f"stages/{name}-*/manifest.json")
+    (record,) = (tmp_path / "out").glob(f"stages/{settings['algo']}-*/manifest.json")
     assert json.loads(record.read_text())["metrics"]["steps"] == 2
