@@ -237,7 +237,6 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         sampled = self._sampled(inputs)
         if not self.model.training:
-            self._forget_times()
             return sampled.out
         if self.settings.max_resampling:
             sampled = self._refilled(sampled)
@@ -256,6 +255,13 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
             self._moved(given(self.logps).detach(), inputs)
         self.logps = None
         return loss if extra is None else loss + extra
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().prediction_step(*args, **kwargs)
+        # What an evaluation took is no part of the next step.
+        self._clock.read()
+        self._answered = 0
+        return found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         # Without an advantage the loss on held-out prompts says nothing.
@@ -291,11 +297,6 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         self._answered = 0
         spent["update"] = max(sum(self._metrics["train"]["step_time"]) - sum(spent.values()), 0.0)
         return {f"time/{name}": seconds for name, seconds in spent.items()}
-
-    def _forget_times(self) -> None:
-        """What an evaluation took is no part of the next step."""
-        self._clock.read()
-        self._answered = 0
 
     def _sampled(self, inputs: list[dict[str, Any]]) -> Sampled:
         with self._clock.time("generate"):

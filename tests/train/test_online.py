@@ -301,7 +301,7 @@ def test_a_steps_time_is_told_by_what_it_was_spent_on(tiny_model, setting, rewar
         name: curve(made, f"train/time/{name}")
         for name in ("generate", "reward", "score", "update")
     }
-    assert all(0.2 <= seconds < 0.3 for seconds in parts["reward"])
+    assert all(0.2 <= seconds < 0.4 for seconds in parts["reward"])
     assert all(min(seconds) > 0 for seconds in parts.values())
     whole = [sum(step) for step in zip(*parts.values(), strict=True)]
     assert whole == pytest.approx(curve(made, "train/step_time"))
