@@ -68,6 +68,7 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
     if not config.rewards:
         return
     from aligntune.rewards import check as check_reward
+    from aligntune.rewards import check_gate
     from aligntune.rewards.probe import probe
 
     for index, reward in enumerate(config.rewards):
@@ -75,6 +76,7 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
         judged = partial(check_reward, reward.reward_type, reward.params, name)
         wrong = list(_tried(("rewards", index, "reward_type"), judged))
         yield from wrong or _tried(("rewards", index, "reward_type"), partial(probe, reward))
+        yield from _tried(("rewards", index, "gate"), partial(check_gate, reward))
         if reward.model_name:
             yield from _judge(("rewards", index, "model_name"), reward)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError, unknown
-from aligntune.rewards.catalogue import MODEL, REWARDS, Known
+from aligntune.rewards.catalogue import MODEL, REWARDS, UNIT, Known
 from aligntune.rewards.guard import guarded
 from aligntune.rewards.params import Setting, check_keys, check_types, settings
 from aligntune.rewards.protocol import Trl, is_trls, trl_settings
@@ -21,6 +21,7 @@ __all__ = [
     "Scorer",
     "by_model",
     "check",
+    "check_gate",
     "function_of",
     "own",
     "scorer",
@@ -61,6 +62,17 @@ def check(name: str, params: Mapping[str, Any], model_name: str | None) -> None:
     check_types(name, own(known), params)
     if params or known.probed:
         _function(known.path)([], **params)  # which says what is wrong with their values
+
+
+def check_gate(reward: Reward) -> None:
+    """Raise ConfigError for a gate whose scores are known not to be from 0 to 1."""
+    known = REWARDS.get(reward.reward_type)
+    own_scores = known is not None and (known.embeds or not reward.model_name)
+    if reward.gate and known and own_scores and known.range != UNIT:
+        raise ConfigError(
+            f"reward {reward.reward_type!r} gives {known.range}, and a gate multiplies by numbers "
+            "from 0 to 1; remove `gate`, or choose another reward"
+        )
 
 
 def own(known: Known) -> dict[str, Setting]:

@@ -12,6 +12,8 @@ Topic = Literal["style", "correctness", "alignment", "model"]
 MODEL = "model"
 _HERE = "aligntune.rewards"
 _ANSWER = "answer"
+UNIT = "0..1"
+"""What a gate has to be within."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Known:
     """`package.module:function`."""
     says: str
     topic: Topic
-    range: str = "0..1"
+    range: str = UNIT
     needs: str = ""
     """What the row or the machine must have for it."""
     label: str | None = None

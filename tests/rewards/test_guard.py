@@ -8,7 +8,7 @@ import pytest
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError
-from aligntune.rewards import scorer
+from aligntune.rewards import check_gate, scorer
 from aligntune.rewards.moment import Moment, at
 from aligntune.rewards.types import Sample
 
@@ -96,6 +96,16 @@ def test_a_gate_is_between_0_and_1(value, monkeypatch):
     monkeypatch.setattr("aligntune.rewards.text.repetition", lambda samples: [value])
     with pytest.raises(ConfigError, match=f"gave {value}; a gate is a number from 0 to 1"):
         scorer(Reward(reward_type="repetition", gate=True))(SAMPLES[:1])
+
+
+@pytest.mark.parametrize("reward_type", ["overlong", "semantic_similarity"])
+def test_what_is_known_not_to_be_between_0_and_1_is_no_gate(reward_type):
+    model = "owner/model" if reward_type == "semantic_similarity" else None
+    reward = Reward(reward_type=reward_type, gate=True, model_name=model)
+    with pytest.raises(ConfigError, match=r"-1\.\..*from 0 to 1; remove `gate`"):
+        check_gate(reward)
+    check_gate(reward.model_copy(update={"gate": False}))
+    check_gate(Reward(reward_type="safety", gate=True))
 
 
 LEAVES = """
