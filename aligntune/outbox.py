@@ -33,6 +33,8 @@ LOG = logging.getLogger(__name__)
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 RUN = "run"
 """The manifest's fact that names the record of the run that made the artifact."""
+PIPELINE = "pipeline"
+"""The manifest's fact that names the record of the pipeline run that this was in."""
 SYSTEM = "system.jsonl"
 _STATE = "mlflow.json"
 """In a stage's scratch and in a pipeline run's directory: the record that is theirs."""

@@ -23,12 +23,13 @@ from aligntune.artifacts import (
     Manifest,
     commit,
     find,
+    key_of,
     lock,
     partial,
     write_atomic,
 )
 from aligntune.errors import AlignTuneError, Interrupted, ResourceError
-from aligntune.outbox import RUN, Outbox, Record, continued, new_record, now
+from aligntune.outbox import PIPELINE, RUN, Outbox, Record, continued, new_record, now
 from aligntune.paths import tracking_identity
 from aligntune.plan import Stage, flat
 from aligntune.provenance import environment, tags
@@ -110,8 +111,14 @@ class _Waiting:
 def _reused(stage: Stage, context: Context, artifact: Artifact, began: float) -> Done:
     """Tells MLflow of the reuse as a short run of its own, so that every pipeline run is complete
     by itself."""
-    outbox = Outbox(Path(context.root))
+    outbox, facts = Outbox(Path(context.root)), artifact.manifest.facts
+    if context.record and facts.get(PIPELINE) == context.record:  # an earlier attempt at this run
+        seconds = time.monotonic() - began
+        known = facts.get("mlflow_run_id")
+        return Done(stage.label, artifact.name, True, seconds, str(facts[RUN]), known)
     ended = {"reused": True, "status": "FINISHED", "ended": now()}
+    if context.record:  # each attempt at this run tells of one and the same reuse
+        ended["id"] = key_of({"run": context.record, "stage": stage.label, "made": stage.name})
     record = _record(stage, context).model_copy(update=ended)
     with _named(stage):
         outbox.write(record)
@@ -150,7 +157,7 @@ def _build(
             seconds = earlier + time.monotonic() - began
             _remember_seconds(out, seconds)
         run_id = outbox.run_id(record.id, PATIENCE if context.record else 0)
-        facts = {RUN: record.id, "mlflow_run_id": run_id}
+        facts = {RUN: record.id, PIPELINE: context.record, "mlflow_run_id": run_id}
         artifact = commit(out, _manifest(stage, outcome, started, seconds, facts))
     return Done(stage.label, artifact.name, False, seconds, record.id, run_id)
 

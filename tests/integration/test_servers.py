@@ -221,4 +221,6 @@ def test_away_for_good_then_sync_and_the_same_command(survived, train, client, l
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert client.get_run(parent.info.run_id).info.status == "FINISHED"
+    children = search(client, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert Counter(run.data.tags["aligntune.stage"] for run in children) == Counter(BUILT)
     assert len(client.search_model_versions("name = 'tiny.policy'")) == 3
