@@ -12,7 +12,7 @@ from aligntune.config.algo import ONLINE
 from aligntune.console import screen, table
 from aligntune.paths import tracking_identity
 from aligntune.plan import Plan
-from aligntune.report.words import measure, signed, signed_span
+from aligntune.report.words import measure, signed, signed_span, span
 from aligntune.run import Done
 from aligntune.session import Session
 from aligntune.summary import decision, settled
@@ -140,8 +140,8 @@ def value_of(found: Mapping[str, Any] | None) -> str:
     """A measured metric as `58.3 % (48.5 to 67.7)`; a dash where it was not measured."""
     if found is None:
         return "-"
-    mean, low, high = (measure(found[part], found["unit"]) for part in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
+    unit = found["unit"]
+    return f"{measure(found['mean'], unit)} ({span(found['low'], found['high'], unit)})"
 
 
 def difference_of(found: Mapping[str, Any], other: str) -> str:
@@ -150,8 +150,8 @@ def difference_of(found: Mapping[str, Any], other: str) -> str:
     if against is None:
         return "-"
     unit = found["unit"]
-    span = signed_span(against["low"], against["high"], unit)
-    return f"{signed(against['difference'], unit)} ({span}) {against['verdict']}"
+    bounds = signed_span(against["low"], against["high"], unit)
+    return f"{signed(against['difference'], unit)} ({bounds}) {against['verdict']}"
 
 
 def from_here(path: Path) -> str:

@@ -81,9 +81,9 @@ class Judge:
             return self._by_default()
         tests = _corrected([test for gate in gates for test in self._tests(gate)])
         if missed := [test for test in tests if test.state == "missed"]:
-            return Decision("reject", _sentence("rejected", missed), tuple(tests))
+            return Decision("reject", _sentence("a gate is missed", missed), tuple(tests))
         if open_ := [test for test in tests if test.state == "open"]:
-            return Decision("inconclusive", _sentence("not promoted", open_), tuple(tests))
+            return Decision("inconclusive", _sentence("a gate is open", open_), tuple(tests))
         return Decision("promote", _sentence("every gate holds", tests), tuple(tests))
 
     def _by_default(self) -> Decision:

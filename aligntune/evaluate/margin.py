@@ -11,7 +11,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from aligntune.errors import DataError
 from aligntune.evaluate.stats import (
     CHUNK,
     POWER,
@@ -19,7 +18,7 @@ from aligntune.evaluate.stats import (
     binary,
     bonett_price,
     coin_tail,
-    finite,
+    paired,
     resampled,
     standard_error,
 )
@@ -65,12 +64,7 @@ def shift(
     three tests, since each is too sure of something: percentiles and flipped signs of skewed
     scores, studentised means of scores that are mostly alike.
     """
-    candidate, baseline = finite(candidate), finite(baseline)
-    if len(candidate) != len(baseline):
-        raise DataError(
-            f"{len(candidate)} candidate scores cannot be paired with {len(baseline)} baseline "
-            "scores; measure both on the same rows"
-        )
+    candidate, baseline = paired(candidate, baseline)
     change = (candidate - baseline) * (1 if higher_is_better else -1)
     if binary(candidate) and binary(baseline):
         low, high, above, below, error = _rates(change, margin, confidence)

@@ -85,12 +85,7 @@ def paired_difference(
     Binary scores get McNemar's exact p-value with Bonett and Price's interval, which stays honest
     where few prompts or none differ; others a percentile bootstrap of the paired differences.
     """
-    candidate, baseline = finite(candidate), finite(baseline)
-    if len(candidate) != len(baseline):
-        raise DataError(
-            f"{len(candidate)} candidate scores cannot be paired with {len(baseline)} baseline "
-            "scores; measure both on the same rows"
-        )
+    candidate, baseline = paired(candidate, baseline)
     change = candidate - baseline
     up, down = int((change > 0).sum()), int((change < 0).sum())
     z = _normal_quantile(confidence)
@@ -109,6 +104,17 @@ def paired_difference(
     detectable = (z + POWER) * error
     difference = float(change.mean())
     return Difference(difference, low, high, p_value, wins, losses, ties, verdict, detectable)
+
+
+def paired(candidate: Scores, baseline: Scores) -> tuple[Scores, Scores]:
+    """Both as arrays of finite numbers, one pair per prompt."""
+    candidate, baseline = finite(candidate), finite(baseline)
+    if len(candidate) != len(baseline):
+        raise DataError(
+            f"{len(candidate)} candidate scores cannot be paired with {len(baseline)} baseline "
+            "scores; measure both on the same rows"
+        )
+    return candidate, baseline
 
 
 def finite(scores: Scores) -> Scores:
