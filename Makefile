@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/aligntune train --config configs/quickstart.yaml
 
 test: $(READY)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow

@@ -2,6 +2,9 @@
 
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several test processes share the cores; tiny models gain nothing from threads.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_OFFLINE="1",
