@@ -197,7 +197,8 @@ extra: 1
         "run.yaml:17:26: logging.level: got null; must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'; "
         "without the line it has its default",
         "run.yaml:18:1: extra: unknown key; choose from algo, model, datasets, cleaning, mix, "
-        "train, peft, rewards, sft, evaluation, registry, launch, logging, sample_logging, seed",
+        "train, peft, rewards, sft, reward_model, evaluation, registry, launch, logging, "
+        "sample_logging, seed",
     ]
 
 

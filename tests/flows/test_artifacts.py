@@ -30,7 +30,9 @@ def evaluation(environment, tmp_path):
 def markdown(artifact, url=None, samples=5):
     from flows.artifacts import stage_markdown
 
-    return stage_markdown(Done("sft", "sft-0", False, 1.5, "abc"), artifact, url, samples=samples)
+    return stage_markdown(
+        Done("sft", "sft-0", False, 1.5, "record", "abc"), artifact, url, samples=samples
+    )
 
 
 def outside_code(text):

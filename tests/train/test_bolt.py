@@ -243,11 +243,11 @@ def test_another_start_is_another_stage(tmp_path):
     file = tmp_path / "start.jsonl"
     wanted = spec("bolt", rewards=(), bolt=Bolt(warm_start=str(file)))
     with pytest.raises(ConfigError, match="there is no file"):
-        KINDS["bolt"].sources(wanted)
+        KINDS["bolt"].sources(wanted, tmp_path)
     found = []
     for text in ("a", "b"):
         file.write_text(text)
-        found.append(KINDS["bolt"].sources(wanted)["bolt.warm_start"])
+        found.append(KINDS["bolt"].sources(wanted, tmp_path)["bolt.warm_start"])
     assert found[0] != found[1]
 
 
