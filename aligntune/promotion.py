@@ -24,7 +24,9 @@ from aligntune.registry import (
     Client,
     asking,
     holder,
+    is_registered,
     key_of,
+    version_of,
 )
 from aligntune.track import connect
 
@@ -74,9 +76,14 @@ def _complete(client: Client, name: str) -> str | None:
     if not written:
         return None
     move = json.loads(written)
-    for alias, version in move["aliases"].items():
-        client.set_registered_model_alias(name, alias, version)
     champion, how = move["aliases"][CHAMPION], str(move["how"])
+    there = {v: version_of(client, name, v) for v in move["aliases"].values()}
+    if there[champion] is None:  # deleted since, and nobody could promote anything any more
+        client.delete_registered_model_tag(name, MOVING)
+        return None
+    for alias, version in move["aliases"].items():
+        if there[version]:
+            client.set_registered_model_alias(name, alias, version)
     client.set_model_version_tag(name, champion, PROMOTED, f"{move['at']} {how}")
     client.delete_registered_model_tag(name, MOVING)
     return how
@@ -92,11 +99,11 @@ def locked(name: str, uri: str, root: Path) -> Iterator[Book]:
     """
     from filelock import FileLock
 
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f".promotion-{name}.lock"), asking(AGAIN):
+    with asking(AGAIN):
         client = connect(uri, root)
-        if not client.search_registered_models(filter_string=f"name = '{name}'"):
+        if not is_registered(client, name):
             raise DataError(f"there is no registered model {name!r}; `aligntune models` lists them")
+    with FileLock(root / f".promotion-{name}.lock"), asking(AGAIN):
         yield Book(client, name, _complete(client, name))
 
 
@@ -139,10 +146,13 @@ def promote(name: str, version: str, uri: str, root: Path, *, reason: str | None
     """Make `version` the champion, and say so. With a `reason` whatever the evidence says.
 
     Raises:
-        DataError: the evidence is missing, not about this model, champion or data, or against it.
+        DataError: there is no such version, or the evidence is missing, not about this model,
+            champion or data, or against it.
         ServiceError: the registry failed.
     """
     with locked(name, uri, root) as book:
+        if version_of(book.client, name, version) is None:
+            raise DataError(f"{name} has no version {version!r}; `aligntune models` lists them")
         champion = book.aliases().get(CHAMPION)
         if champion == version:
             return f"{name} v{version} is the champion already"
@@ -202,7 +212,10 @@ def check(book: Book, version: str, decision: Mapping[str, Any]) -> None:
     now = {"version": str(champion.version), "key": key_of(champion)} if champion else None
     if now != compared:
         then, here = (f"v{side['version']}" if side else "none" for side in (compared, now))
-        raise Overtaken(f"{what} was compared with champion {then}, and the champion is {here} now")
+        raise Overtaken(
+            f"{what} was compared with champion {then}, and the champion is {here} now; run its "
+            "pipeline again, it compares with that"
+        )
     if decision["verdict"] != "promote":
         raise DataError(
             f"the evidence does not allow {what} ({decision['verdict']}): {decision['why']}; "

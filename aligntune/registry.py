@@ -7,10 +7,11 @@ again after a kill between any two calls adds what is missing and nothing else.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
@@ -24,6 +25,7 @@ from aligntune.registered import download
 from aligntune.track import client_of, connect, experiment
 
 Client = MlflowClient
+T = TypeVar("T")
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 KEY = "aligntune.key"
 FILES = "aligntune.sha256"
@@ -76,8 +78,21 @@ def reader(uri: str) -> MlflowClient:
 
 def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
     """The version that has an alias; None where there is none, or no such registered model."""
+    return _there(partial(client.get_model_version_by_alias, name, alias))
+
+
+def version_of(client: MlflowClient, name: str, version: str) -> ModelVersion | None:
+    """The version with this number; None where there is none."""
+    return _there(partial(client.get_model_version, name, version))
+
+
+def is_registered(client: MlflowClient, name: str) -> bool:
+    return _there(partial(client.get_registered_model, name)) is not None
+
+
+def _there(ask: Callable[[], T]) -> T | None:
     try:
-        return client.get_model_version_by_alias(name, alias)
+        return ask()
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
@@ -112,13 +127,26 @@ def all_versions(uri: str) -> dict[str, list[dict[str, Any]]]:
     with asking("look at MLFLOW_TRACKING_URI"):
         client = reader(uri)
         found = {}
-        for model in client.search_registered_models():
-            versions = client.search_model_versions(f"name = '{model.name}'")
+        for model in _every(client.search_registered_models):
+            if "'" in model.name:  # none of ours, and no filter of MLflow's can name it
+                continue
+            condition = f"name = '{model.name}'"
+            versions = _every(partial(client.search_model_versions, condition))
             ours = [version for version in versions if KEY in version.tags]
             if ours:
                 ours.sort(key=lambda version: int(version.version))
                 found[str(model.name)] = [_described(v, model.aliases) for v in ours]
         return found
+
+
+def _every(search: Callable[..., Any]) -> Iterator[Any]:
+    """What a search finds, page by page."""
+    token = None
+    while True:
+        found = search(page_token=token)
+        yield from found
+        if not (token := found.token):
+            return
 
 
 def _described(version: ModelVersion, aliases: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,7 +225,7 @@ def register_reward(name: str, judge: Artifact, uri: str, root: Path) -> dict[st
 
 
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:
-    if not client.search_registered_models(filter_string=f"name = '{name}'"):
+    if not is_registered(client, name):
         try:
             client.create_registered_model(name)
         except MlflowException as error:

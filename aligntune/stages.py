@@ -266,7 +266,7 @@ def _promote(work: Work) -> Outcome:
     try:
         return _with_mlflow(_settle)(work)
     except Overtaken as error:  # to wait would not help, but the same command decides anew
-        raise ServiceError(f"{error}; run the same command again, it compares with that") from error
+        raise ServiceError(str(error)) from error
 
 
 def _push(work: Work) -> Outcome:

@@ -121,6 +121,8 @@ def candidate_of(where: Place, run: str) -> tuple[str, str]:
 def show(models: Sequence[Model]) -> None:
     """A table per model; a version stands below what it was trained from."""
     console = screen()
+    if not models:
+        console.print("nothing is registered yet; a run registers what it trains")
     for model in models:
         names = {name for version in model.versions for name in version.metrics}
         metrics = [name for name in METRICS if name in names] or sorted(names)

@@ -1,5 +1,6 @@
 """Champion, previous, candidate: on a real SQLite registry, with small synthetic evaluations."""
 
+import functools
 import json
 import multiprocessing
 import queue
@@ -225,6 +226,43 @@ def test_promotion_is_refused_on_evidence_about_another_model(world):
     world.client.set_model_version_tag(NAME, "3", "aligntune.decision.json", text)
     with pytest.raises(DataError, match=r"evidence is about sft-better, but .* v3 is sft-other"):
         promotion.promote(NAME, "3", world.uri, world.root)
+
+
+@pytest.mark.parametrize("reason", [None, "because"])
+@pytest.mark.parametrize("version", ["99", "newest"])
+def test_a_version_that_is_not_there_moves_nothing(world, version, reason):
+    world.champion()
+    with pytest.raises(DataError, match=f"has no version '{version}'"):
+        promotion.promote(NAME, version, world.uri, world.root, reason=reason)
+    assert world.aliases == {"candidate": "1", "champion": "1"}
+
+
+def test_a_move_to_a_version_that_was_deleted_holds_up_nobody(world):
+    first = world.champion()
+    moving = json.dumps({"aliases": {"previous": "1", "champion": "99"}, "how": "x", "at": "y"})
+    world.client.set_registered_model_tag(NAME, "aligntune.moving", moving)
+    assert world.against_champion("better", 0.7, first)[2]["promoted"]
+    assert world.aliases == {"candidate": "2", "champion": "2", "previous": "1"}
+
+
+@pytest.mark.parametrize("name", ["other", "it's", "a/b"])
+def test_a_model_that_is_not_registered_is_named(world, name):
+    with pytest.raises(DataError, match="there is no registered model"):
+        promotion.rollback(name, world.uri, world.root)
+
+
+def test_versions_of_every_page_are_found_beside_models_that_are_not_ours(world, monkeypatch):
+    for name in ("it's", "a", "b"):
+        world.client.create_registered_model(name)
+    world.champion()
+    world.candidate("two", 0.6)
+    for search in ("search_registered_models", "search_model_versions"):
+        whole = getattr(MlflowClient, search)
+        monkeypatch.setattr(MlflowClient, search, functools.partialmethod(whole, max_results=1))
+    found = registry.all_versions(world.uri)
+    assert {name: [v["version"] for v in those] for name, those in found.items()} == {
+        NAME: ["1", "2"]
+    }
 
 
 class Killed(BaseException):

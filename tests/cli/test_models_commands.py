@@ -123,3 +123,10 @@ def test_what_is_not_there_is_said(run, tmp_path):
     assert "there is no registry at sqlite:///" in err
     assert run("promote", "--output-dir", tmp_path)[0] == 2
     assert run("promote", "x", "--output-dir", tmp_path)[0] == 65
+
+
+def test_an_empty_registry_is_said_to_be_empty(run, tmp_path):
+    MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_registered_models()
+    code, out, _ = run("models", "--output-dir", tmp_path)
+    assert (code, out) == (0, "nothing is registered yet; a run registers what it trains\n")
+    assert run("models", "--output-dir", tmp_path, "--json")[1] == "[]\n"
