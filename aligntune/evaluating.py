@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from aligntune.config.run import RunConfig
 from aligntune.config.slices import FetchSlice, ModelSlice
 from aligntune.console import configure, screen, table
 from aligntune.direct import run_stages
-from aligntune.errors import ConfigError
+from aligntune.errors import ConfigError, unknown
 from aligntune.interrupt import stop_on_signals
 from aligntune.paths import Paths, hub_endpoint, tracking_identity, tracking_uri
 from aligntune.pipeline import Step, evaluation_of, steps
@@ -92,8 +93,11 @@ def _model(config: RunConfig, name: str, label: str, root: Path) -> Step:
             tracking_uri=tracking_identity(),
         )
         return Step(label, "fetch", spec)
-    run = root / "runs" / name
-    if Path(name).name == name and run.is_dir():
+    run, known = root / "runs" / name, [path.name for path in (root / "runs").glob("*/")]
+    if name not in known and get_close_matches(name, known) and not Path(name).exists():
+        # A hub that is away would be asked for minutes.
+        raise ConfigError(unknown("run", name, known))
+    if name in known:
         if not (run / "model").exists():
             raise ConfigError(f"run {name!r} has no model yet; run it to its end first")
         name = str((run / "model").resolve())

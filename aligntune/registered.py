@@ -56,7 +56,8 @@ def download(name: str, uri: str, into: Path) -> None:
     """The files of a registered model in the directory `into`, whatever was there.
 
     Raises:
-        ConfigError, ServiceError: as `registered`.
+        ConfigError: as `registered`, and where its files are gone.
+        ServiceError: as `registered`.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -64,7 +65,12 @@ def download(name: str, uri: str, into: Path) -> None:
     for folder in (into, loaded):
         shutil.rmtree(folder, ignore_errors=True)
     loaded.mkdir(parents=True)
-    with _asking(name):
+    gone = (
+        f"the files of {name!r} are not in {version.source}; put them back, or name another "
+        "version (`aligntune rollback`, or `aligntune promote --version N` with --force and "
+        "--reason, replaces a champion)"
+    )
+    with _asking(name, gone):
         # It has the name there that it has in the store.
         folder = download_artifacts(version.source, dst_path=str(loaded), tracking_uri=uri)
     Path(folder).rename(into)
@@ -74,7 +80,8 @@ def download(name: str, uri: str, into: Path) -> None:
 
 
 @contextmanager
-def _asking(name: str) -> Iterator[None]:
+def _asking(name: str, missing: str | None = None) -> Iterator[None]:
+    """Turns MLflow's errors into ours; `missing` is what to say of what is not there."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -83,7 +90,8 @@ def _asking(name: str) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise ConfigError(
-                f"{name!r} is not in the model registry ({reason}); look at MLFLOW_TRACKING_URI"
+                missing
+                or f"{name!r} is not in the model registry ({reason}); look at MLFLOW_TRACKING_URI"
             ) from error
         raise ServiceError(
             f"the model registry could not be asked for {name!r}: {reason}; run again later"

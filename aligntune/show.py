@@ -10,6 +10,7 @@ from rich.text import Text
 from aligntune.artifacts import Artifact
 from aligntune.config.algo import ONLINE
 from aligntune.console import screen, table
+from aligntune.findings import verdict
 from aligntune.paths import tracking_identity
 from aligntune.plan import Plan
 from aligntune.report.words import measure, signed, signed_span, span
@@ -151,7 +152,8 @@ def difference_of(found: Mapping[str, Any], other: str) -> str:
         return "-"
     unit = found["unit"]
     bounds = signed_span(against["low"], against["high"], unit)
-    return f"{signed(against['difference'], unit)} ({bounds}) {against['verdict']}"
+    told = verdict(against["verdict"], found)
+    return f"{signed(against['difference'], unit)} ({bounds}) {told}"
 
 
 def from_here(path: Path) -> str:

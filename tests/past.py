@@ -130,4 +130,5 @@ def evaluated(
         "metrics": metrics,
     }
     columns = {"prompt": prompts, "reference": ["r"] * rows, "completion": answers or ["a"] * rows}
-    return document, pa.table(columns | scores)
+    by_row = {name: values for name, values in scores.items() if name != "perplexity"}
+    return document, pa.table(columns | by_row)

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from aligntune import promotion, registry
 from aligntune.artifacts import Manifest, commit, partial
 from aligntune.config.slices import DecideSlice, PromoteSlice
-from aligntune.errors import DataError, ServiceError
+from aligntune.errors import ConfigError, DataError, ServiceError
 from aligntune.evaluate.compare import Resampling, measure, write
 from aligntune.evaluate.decide import decide
 from aligntune.evaluate.document import document
@@ -413,4 +413,12 @@ def test_a_version_whose_files_were_changed_is_refused(world, tmp_path):
     file.write_text("something else")
     (tmp_path / "got").mkdir()
     with pytest.raises(ServiceError, match="not the files that were registered"):
+        registry.fetch(NAME, "1", world.uri, tmp_path / "elsewhere", tmp_path / "got" / "model")
+
+
+def test_a_champion_whose_files_are_gone_says_how_to_go_on(world, tmp_path):
+    world.champion()
+    shutil.rmtree(world.root / "mlartifacts")
+    (tmp_path / "got").mkdir()
+    with pytest.raises(ConfigError, match=r"files of .* are not in .*; put them back, or .*rollb"):
         registry.fetch(NAME, "1", world.uri, tmp_path / "elsewhere", tmp_path / "got" / "model")

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from aligntune.compare.history import PastRun
 from aligntune.evaluate.margin import holm
-from aligntune.evaluate.stats import paired_difference
+from aligntune.evaluate.stats import mean_by_prompt, paired_difference
 from aligntune.findings import unit_of, verdict
 from aligntune.report.compared import Paired, Score
 
+PREDICTIONS = "predictions.parquet"
 RESAMPLES = 40_000
 """Of all differences together, as far as `_resamples` allows: many runs take seconds."""
 MOST_RESAMPLES = 20_000
@@ -31,6 +32,12 @@ class Evaluation:
     intervals: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, Any]]
 
+    def scored_by_row(self, metric: str) -> bool:
+        """Not where it is of the mean of another one, as perplexity is."""
+        import pyarrow.parquet as pq
+
+        return metric in pq.read_schema(self.folder / PREDICTIONS).names
+
     def column(self, metric: str) -> NDArray[np.float64]:
         """Its score by row, (N,), NaN where there is none."""
         scores: NDArray[np.float64] = self._read(metric).to_numpy().astype(np.float64)
@@ -45,7 +52,7 @@ class Evaluation:
     def _read(self, column: str) -> Any:
         import pyarrow.parquet as pq
 
-        return pq.read_table(self.folder / "predictions.parquet", columns=[column])[column]
+        return pq.read_table(self.folder / PREDICTIONS, columns=[column])[column]
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,7 @@ def _can_pair(score: Score, found: Sequence[Evaluation | None]) -> bool:
         and this is not None
         and this.conditions == first.conditions
         and score.metric in first.metrics
+        and all(one.scored_by_row(score.metric) for one in (first, this))
     )
 
 
@@ -162,8 +170,8 @@ def _paired(
     if not both.any():
         return None
     change = paired_difference(
-        _by_prompt(own[both], prompts[both]),
-        _by_prompt(base[both], prompts[both]),
+        mean_by_prompt(own[both], prompts[both]),
+        mean_by_prompt(base[both], prompts[both]),
         higher_is_better=score.higher_is_better,
         **how,
     )
@@ -174,19 +182,12 @@ def _paired(
     )  # fmt: skip
 
 
-def _by_prompt(scores: NDArray[np.float64], prompts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(N,) -> the mean of each prompt's rows, (P,): they are not independent."""
-    _, index = np.unique(prompts, return_inverse=True)
-    means: NDArray[np.float64] = np.bincount(index, weights=scores) / np.bincount(index)
-    return means
-
-
 def _is_mean(mean: float, scores: NDArray[np.float64], prompts: NDArray[np.int64]) -> bool:
     """Whether `mean` is one of these scores, as it is not where it is of e to their power."""
     there = np.isfinite(scores)
     if not there.any():
         return False
-    means = scores[there].mean(), _by_prompt(scores[there], prompts[there]).mean()
+    means = scores[there].mean(), mean_by_prompt(scores[there], prompts[there]).mean()
     return any(math.isclose(float(one), mean, rel_tol=1e-6, abs_tol=1e-9) for one in means)
 
 

@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 from aligntune.artifacts import write_atomic
 from aligntune.errors import DataError
 from aligntune.evaluate.generate import Answer
-from aligntune.evaluate.stats import Difference, Interval, mean_interval, paired_difference
+from aligntune.evaluate.stats import (
+    Difference,
+    Interval,
+    mean_by_prompt,
+    mean_interval,
+    paired_difference,
+)
 from aligntune.evaluate.types import Metric, Row, prompt_of
 
 PREDICTIONS = "predictions.parquet"
@@ -99,10 +105,9 @@ def by_prompt(units: Sequence[int], *columns: Column) -> tuple[NDArray[np.float6
         for unit, *scores in zip(units, *columns, strict=True)
         if all(score is not None for score in scores)
     ]
-    _, index = np.unique([unit for unit, _ in kept], return_inverse=True)
-    counts = np.bincount(index)
+    prompts = np.array([unit for unit, _ in kept], dtype=np.int64)
     return tuple(
-        np.bincount(index, weights=[scores[at] for _, scores in kept]) / counts
+        mean_by_prompt(np.array([scores[at] for _, scores in kept], dtype=np.float64), prompts)
         for at in range(len(columns))
     )
 

@@ -129,6 +129,13 @@ def finite(scores: Scores) -> Scores:
     return scores
 
 
+def mean_by_prompt(scores: Scores, prompts: NDArray[np.int64]) -> Scores:
+    """(N,) -> the mean of each prompt's rows, (P,): they are not independent."""
+    _, index = np.unique(prompts, return_inverse=True)
+    means: Scores = np.bincount(index, weights=scores) / np.bincount(index)
+    return means
+
+
 def binary(scores: Scores) -> bool:
     return bool(((scores == 0) | (scores == 1)).all())
 

@@ -5,6 +5,8 @@ import json
 import pytest
 from mlflow import MlflowClient
 
+from aligntune.show import difference_of
+
 CONFIG = """
 algo: sft
 model: {{name_or_path: {model}, precision: fp32, max_seq_length: 96}}
@@ -130,3 +132,17 @@ def test_an_empty_registry_is_said_to_be_empty(run, tmp_path):
     code, out, _ = run("models", "--output-dir", tmp_path)
     assert (code, out) == (0, "nothing is registered yet; a run registers what it trains\n")
     assert run("models", "--output-dir", tmp_path, "--json")[1] == "[]\n"
+
+
+def test_a_run_that_is_misspelled_is_not_looked_for_on_the_hub(run, config, tmp_path):
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    code, _, err = run("eval", "--model", "frist", "-c", config, "--output-dir", tmp_path)
+    assert code == 78
+    assert "unknown run 'frist'; did you mean 'first'?" in err
+
+
+def test_a_metric_that_only_describes_a_model_is_not_called_worse():
+    against = {"difference": 0.1, "low": 0.05, "high": 0.2, "verdict": "worse"}
+    found = {"unit": "nats", "diagnostic": True, "against": {"base": against}}
+    assert difference_of(found, "base").endswith(" differs")
+    assert difference_of(found | {"diagnostic": False}, "base").endswith(" worse")

@@ -88,12 +88,20 @@ def test_rows_of_one_prompt_are_one_unit(past, compare):
 
 
 def test_a_mean_that_is_not_of_the_scores_is_not_paired(past, compare):
-    """As of perplexity, whose scores by row are logarithms."""
     for name, beta in (("a", 1), ("b", 2)):
-        folder = past.run(name, beta=beta, scores={"perplexity": [1.0, 2.0 + beta]})
+        folder = past.run(name, beta=beta, scores={"reward": [1.0, 2.0 + beta]})
         for path in (folder.parent.parent / "stages").glob("evaluate-*/evaluation.json"):
             path.write_text(path.read_text().replace('"mean": 2', '"mean": 7'))
     assert [score.paired for score in compare("a", "b").scores] == [None, None]
+
+
+def test_a_metric_without_scores_by_row_is_shown_and_not_paired(past, compare):
+    """As an evaluation writes perplexity."""
+    past.run("a", beta=1, scores={"nll": [1.0, 2.0], "perplexity": [7.0, 8.0]})
+    past.run("b", beta=2, scores={"nll": [1.0, 3.0], "perplexity": [7.0, 9.0]})
+    made = compare("a", "b")
+    assert [score.paired for score in scores_of(made, "perplexity")] == [None, None]
+    assert scores_of(made, "nll")[1].paired
 
 
 def test_other_conditions_are_not_paired_and_the_reason_is_said(past, compare):
