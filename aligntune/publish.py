@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,20 @@ from aligntune.config.slices import PushSlice
 from aligntune.hub import push
 
 
-def publish(config: PushSlice, inputs: Mapping[str, Artifact], out: Path) -> dict[str, Any]:
+def publish(
+    config: PushSlice, inputs: Mapping[str, Artifact], out: Path, mlflow_run: str | None
+) -> dict[str, Any]:
     """The receipt of the push: repository, commit and address; also written to `out`.
+
+    `mlflow_run` is the id of the run that made the model, for the card.
 
     Raises:
         ServiceError: the hub failed through all retries.
         ConfigError: the token is missing or may not write there.
     """
     policy = inputs["policy"]
-    card = model_card(_facts(config, policy, inputs["evaluation"], inputs.get("decision")))
+    facts = _facts(config, policy, inputs["evaluation"], inputs.get("decision"))
+    card = model_card(replace(facts, mlflow_run=mlflow_run))
     folder = out / WORK / "upload"
     shutil.rmtree(folder, ignore_errors=True)
     if config.adapter_of:
@@ -65,7 +70,6 @@ def _facts(
         algorithm=policy.manifest.kind,
         created=policy.manifest.finished,
         license=config.license,
-        mlflow_run=policy.manifest.facts.get("mlflow_run_id"),
         datasets=[entry for made in line for entry in datasets_of(made)],
         metrics=_metrics(evaluation),
         comparisons=_comparisons(evaluation),

@@ -5,6 +5,7 @@ again after a kill between any two calls adds what is missing and nothing else.
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,8 @@ from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
 from aligntune.registered import download
 from aligntune.track import client_of, connect, experiment
+
+LOG = logging.getLogger(__name__)
 
 Client = MlflowClient
 T = TypeVar("T")
@@ -199,6 +202,22 @@ def fetch(name: str, version: str, uri: str, root: Path, out: Path) -> dict[str,
         )
     facts = {"source": f"models:/{name}/{version}", "fingerprint": f"sha256:{got_digest}"}
     return facts | {"key": key_of(found)}
+
+
+def run_that_made(made: Artifact, uri: str, root: Path) -> str | None:
+    """MLflow's id of the run that made an artifact; None, with a warning, where MLflow is away.
+
+    The artifact does not know it where MLflow was away as it was committed.
+    """
+    if known := made.manifest.facts.get("mlflow_run_id"):
+        return str(known)
+    try:
+        client = client_of(uri)
+        return run_of(client, experiment(client, uri, root), made)
+    except MlflowException as error:
+        reason = str(error).splitlines()[0]
+        LOG.warning("the MLflow run that made %s is not known: %s", made.name, reason)
+        return None
 
 
 def register_reward(name: str, judge: Artifact, uri: str, root: Path) -> dict[str, Any]:

@@ -271,9 +271,11 @@ def _promote(work: Work) -> Outcome:
 
 def _push(work: Work) -> Outcome:
     from aligntune.publish import publish
+    from aligntune.registry import run_that_made
 
     assert isinstance(work.config, PushSlice)
-    return Outcome(facts=publish(work.config, work.inputs, work.out))
+    run = run_that_made(work.inputs["policy"], work.tracking_uri, work.root)
+    return Outcome(facts=publish(work.config, work.inputs, work.out, run))
 
 
 def _model_sources(config: ModelSlice, _: Path, *, weights: bool = True) -> dict[str, str]:
@@ -377,12 +379,12 @@ KINDS: dict[str, Kind] = {
     },
     "evaluate": Kind(6, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
     "reward": Kind(1, TrainSlice, _reward, libraries=_TRAINER, trains=True),
-    "fetch": Kind(1, FetchSlice, _fetch, network=True),
+    "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),
     "register": Kind(2, RegisterSlice, _with_mlflow(_register), network=True),
     "register-reward": Kind(1, RegisterSlice, _with_mlflow(_register_reward), network=True),
-    "decide": Kind(1, DecideSlice, _decide),
+    "decide": Kind(2, DecideSlice, _decide),
     "promote": Kind(1, PromoteSlice, _promote, network=True),
-    "push": Kind(2, PushSlice, _push, network=True),
+    "push": Kind(3, PushSlice, _push, network=True),
 }
 
 

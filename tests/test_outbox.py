@@ -14,6 +14,7 @@ from aligntune.errors import Interrupted, ServiceError
 from aligntune.journal import FILE, Journal, read
 from aligntune.machine import Sampler
 from aligntune.outbox import RUN, SYSTEM, Outbox, continued, new_record
+from aligntune.registry import run_that_made
 from aligntune.track import connect, experiment
 
 STORE = "here"
@@ -113,6 +114,20 @@ def test_a_stage_arrives_whole(outbox, courier, client, found):
     assert names == {"manifest.json", "metrics.jsonl", "notes.txt"}
     outbox.tidy()
     assert outbox.records() == []
+
+
+def test_the_run_that_made_an_artifact_is_found_though_it_was_not_there_at_the_commit(
+    outbox, courier, uri, tmp_path, found, caplog, monkeypatch
+):
+    record = stage()
+    with outbox.owned(record):
+        made = committed(begun(outbox, record), record)
+    assert run_that_made(made, uri, tmp_path) is None, "MLflow has not got it yet"
+    courier.round()
+    assert run_that_made(made, uri, tmp_path) == found(record)[0].info.run_id
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert run_that_made(made, "http://127.0.0.1:9", tmp_path) is None
+    assert "the MLflow run that made sft-abc is not known" in caplog.text
 
 
 def test_what_was_sent_but_not_noted_is_there_once(outbox, courier, client, found):

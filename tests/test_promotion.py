@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from aligntune import promotion, registry
+from aligntune import courier, promotion, registry
 from aligntune.artifacts import Manifest, commit, partial
-from aligntune.config.slices import DecideSlice, PromoteSlice
+from aligntune.config.slices import DecideSlice, FetchSlice, PromoteSlice
 from aligntune.errors import ConfigError, DataError, ServiceError
 from aligntune.evaluate.compare import Resampling, measure, write
 from aligntune.evaluate.decide import decide
 from aligntune.evaluate.document import document
 from aligntune.evaluate.metrics import METRICS
+from aligntune.stages import KINDS, Work
 
 NAME = "tiny.policy"
 N = 80
@@ -422,3 +423,16 @@ def test_a_champion_whose_files_are_gone_says_how_to_go_on(world, tmp_path):
     (tmp_path / "got").mkdir()
     with pytest.raises(ConfigError, match=r"files of .* are not in .*; put them back, or .*rollb"):
         registry.fetch(NAME, "1", world.uri, tmp_path / "elsewhere", tmp_path / "got" / "model")
+
+
+def test_a_champion_is_waited_for_where_the_registry_is_away(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(courier, "PATIENCE", 1.5)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    work = Work(
+        key="x", config=FetchSlice(name=NAME, version="1", key="x", tracking_uri="away"),
+        sources={}, inputs={}, out=tmp_path / "fetch", root=tmp_path,
+        tracking_uri="http://127.0.0.1:9", progress=lambda *_: None, stopping=lambda: False,
+    )  # fmt: skip
+    with pytest.raises(ServiceError, match="the model registry failed"):
+        KINDS["fetch"].run(work)
+    assert "trying again" in caplog.text

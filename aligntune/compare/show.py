@@ -47,7 +47,7 @@ def show_runs(runs: Sequence[PastRun], console: Console) -> None:
         for run in runs
     ]
     verdict = ("decision",) if decided else ()
-    columns = ("run", "started", "algo", "model", "state", *metrics, *verdict, "version")
+    columns = ("run", "started", "algo", "model", "state", *metrics, *verdict, "registered as")
     console.print(_table(columns, rows))
     for run in runs:
         if run.error:

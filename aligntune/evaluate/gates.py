@@ -13,7 +13,7 @@ from aligntune.config.evaluation import Gate
 from aligntune.errors import ConfigError, unknown
 from aligntune.evaluate.compare import Column, Resampling, by_prompt
 from aligntune.evaluate.margin import Shift, holm, shift
-from aligntune.evaluate.stats import mean_interval
+from aligntune.evaluate.stats import binary, mean_interval
 
 Verdict = Literal["promote", "reject", "inconclusive"]
 State = Literal["held", "missed", "open"]
@@ -161,7 +161,9 @@ class Judge:
         sign = 1 if want == "at least" else -1
         sure, possible = sorted((sign * interval.low, sign * interval.high))
         state: State = "open"
-        if sure >= sign * limit:
+        if interval.count == 1 and not binary(scores):  # its interval has no width
+            state = "open"
+        elif sure >= sign * limit:
             state = "held"
         elif possible < sign * limit:
             state = "missed"
@@ -214,7 +216,8 @@ def _sentence(what: str, tests: Sequence[Test]) -> str:
 
 
 def _said(test: Test) -> str:
-    """`exact_match +3.0 points vs champion (bounds -1.2 to +7.2, needs more than 0, p = 0.12)`."""
+    """`exact_match 3 points better than champion (bounds -1.2 to +7.2, needs more than 0, p =
+    0.12)`: improvements, whichever direction the metric has."""
     points = test.unit == "%"
     scale, unit = (100, " points") if points else (1, f" {test.unit}" if test.unit else "")
     if test.want != "improvement":
@@ -224,10 +227,16 @@ def _said(test: Test) -> str:
             f"{scale * test.high:.4g}, needs {test.want} {scale * test.threshold:.4g})"
         )
     return (
-        f"{test.metric} {_signed(scale * test.found)}{unit} vs {test.against} (bounds "
+        f"{test.metric} {_difference(scale * test.found, unit)} {test.against} (bounds "
         f"{_signed(scale * test.low)} to {_signed(scale * test.high)}, needs more than "
         f"{_signed(scale * test.threshold)}, p = {test.p_value:.3g})"
     )
+
+
+def _difference(improvement: float, unit: str) -> str:
+    if not improvement:
+        return "the same as"
+    return f"{abs(improvement):.4g}{unit} {'better' if improvement > 0 else 'worse'} than"
 
 
 def _signed(value: float) -> str:

@@ -1,5 +1,7 @@
 """Decisions by gates and by the default rule, and how often they are wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -60,8 +62,10 @@ def test_a_worse_an_equal_and_a_better_candidate(judge, scores):
     better = judge({"nll": scores["nll"] - 0.1 + wobble()}).decide(gates)
     found = [decision.verdict for decision in (worse, equal, alike, better)]
     assert found == ["reject", "inconclusive", "inconclusive", "promote"]
-    assert better.why.startswith("every gate holds: nll +0.")
-    assert "vs champion" in better.why
+    assert better.why.startswith("every gate holds: nll 0.")
+    assert " better than champion (bounds +0." in better.why, "also of what is better when lower"
+    assert " worse than champion (bounds -0." in worse.why
+    assert "nll the same as champion (bounds 0 to 0" in equal.why
     assert better.tests[0].wins > better.tests[0].losses
 
 
@@ -112,6 +116,14 @@ def test_a_limit_holds_if_the_whole_interval_does(judge, limits, verdict):
     decision = judge().decide([Gate(metric="kl_to_base", **limits)])
     assert decision.verdict == verdict
     assert "kl_to_base 0.2" in decision.why
+
+
+def test_a_single_prompt_proves_no_limit(judge):
+    one = judge(others={})
+    alone = Side({name: [0.2] for name in one.candidate.columns}, [0])
+    made = replace(one, candidate=alone)
+    for limits in ({"max_value": 0.5}, {"max_value": 0.1}):
+        assert made.decide([Gate(metric="kl_to_base", **limits)]).verdict == "inconclusive"
 
 
 def test_a_minimum_improvement_is_more_than_any_improvement(judge, scores):
