@@ -368,7 +368,7 @@ KINDS: dict[str, Kind] = {
     "data": Kind(5, DataSlice, _data, _data_sources, ("transformers",), network=True),
     **{
         algo: Kind(
-            5 if algo in ONLINE else 2,
+            6 if algo in ONLINE else 2,
             TrainSlice,
             _train,
             _train_sources,
@@ -377,7 +377,7 @@ KINDS: dict[str, Kind] = {
         )
         for algo in ALGOS
     },
-    "evaluate": Kind(6, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
+    "evaluate": Kind(7, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
     "reward": Kind(1, TrainSlice, _reward, libraries=_TRAINER, trains=True),
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),
     "register": Kind(2, RegisterSlice, _with_mlflow(_register), network=True),

@@ -50,7 +50,7 @@ class Moments:
 
 class Combined(NamedTuple):
     rewards: Tensor
-    """(B,), NaN where no reward could judge, or a gate could not."""
+    """(B,), NaN where no reward that counts could judge, or a gate could not."""
     gates: Tensor
     """(B,) the product of the gates; 1 without any."""
 
@@ -64,7 +64,8 @@ def combined(
 ) -> Combined:
     """The weighted sum of scores (B, K), each scaled as its reward says, times the gates.
 
-    A reward that cannot judge an answer is left out of its sum. A gate multiplies what is above 0:
+    A reward that cannot judge an answer is left out of its sum; where none of those with a weight
+    can, there is no sum, whatever is only reported. A gate multiplies what is above 0:
     less of a negative sum would be a reward. `zscore` needs the `moments` of the scores so far, and
     `group` the number of `answers` to each prompt, which are next to each other; without these the
     scores are taken as they are.
@@ -74,7 +75,8 @@ def combined(
     parts = [_scaled(scores[:, i], rewards[i], i, moments, answers) for i in added]
     weights = scores.new_tensor([rewards[i].weight for i in added])
     columns = torch.stack(parts, dim=1)
-    sums = (columns * weights).nansum(1).masked_fill(columns.isnan().all(1), torch.nan)
+    counted = columns[:, weights != 0] if bool(weights.any()) else columns
+    sums = (columns * weights).nansum(1).masked_fill(counted.isnan().all(1), torch.nan)
     gates = scores[:, gating].prod(1)
     return Combined(torch.where(sums > 0, gates * sums, sums + gates * 0), gates)
 

@@ -30,6 +30,14 @@ def test_without_settings_it_is_the_weighted_sum_of_what_could_judge():
     assert math.isnan(found[3])
 
 
+def test_what_is_only_reported_judges_no_answer():
+    scores = table([NAN, 0.5], [2.0, NAN])
+    found = sums(scores, {}, {"weight": 0.0})
+    assert math.isnan(found[0])
+    assert found[1] == 2.0
+    assert sums(scores[:, 1:], {"weight": 0.0})[0] == 0.0
+
+
 @pytest.mark.parametrize(
     ("bounds", "expected"),
     [

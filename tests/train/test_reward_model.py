@@ -189,7 +189,13 @@ def test_regression_learns_the_scores(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("other", "said"), [({"stars": 3}, "stars"), ({"score": "high"}, "score"), ({}, "no other")]
+    ("other", "said"),
+    [
+        ({"stars": 3}, "stars"),
+        ({"score": "high"}, "score"),
+        ({"score": float("nan")}, "score"),
+        ({}, "no other"),
+    ],
 )
 def test_a_row_without_a_score_is_explained(other, said):
     with pytest.raises(DataError, match=rf"row 1 .* no number in `score`, but {said}.*; say which"):
@@ -214,6 +220,7 @@ def test_what_is_too_long_loses_its_start(tiny_model):
          1.0, [1.0, 0.25]),
         ([{"score_chosen": 1, "score_rejected": 4}], 1.0, [0.0]),
         ([{"margin": 3}], 0.0, [0.0]),
+        ([{"margin": float("inf")}, {"margin": 1}], 1.0, [0.0, 1.0]),
     ],
 )  # fmt: skip
 def test_margins_come_from_their_column_or_from_ratings(others, scale, expected):
