@@ -1,15 +1,14 @@
 """How close an answer is in meaning to the row's reference, by a model of sentence embeddings."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from aligntune.errors import ConfigError
-from aligntune.rewards.learned import _device, _positions
+from aligntune.rewards.opened import positions, present, tokenizer_of, weights_of
 from aligntune.rewards.types import Sample, Scorer
 
 
@@ -20,12 +19,15 @@ def judge(name: str, device: str, called: str, params: Mapping[str, Any]) -> Sco
     such as all-MiniLM-L6-v2 were trained for; the end of what is too long is cut off. A wrong
     answer in the reference's words comes close too. 0 for an empty answer; None for a row without
     a reference. The model in the directory `name` is loaded at the first call.
+
+    Raises ConfigError for a device that is not there.
     """
+    place = present(device)
     loaded: list[_Encoder] = []
 
     def score(samples: Sequence[Sample]) -> list[float | None]:
         if not loaded:
-            loaded.append(_Encoder(name, device))
+            loaded.append(_Encoder(name, place))
         known = loaded[0].embedded(_texts(samples), params["batch_size"])
         return [_cosine(sample, known) for sample in samples]
 
@@ -49,24 +51,16 @@ def _cosine(sample: Sample, known: Mapping[str, Tensor]) -> float | None:
 
 
 class _Encoder:
-    def __init__(self, name: str, device: str) -> None:
-        if Path(name).is_dir() and not list(Path(name).glob("*.safetensors")):
+    def __init__(self, name: str, device: torch.device) -> None:
+        self._tokenizer = tokenizer_of(name)
+        model, missing = weights_of(AutoModel, name, "embedding model")
+        if needed := [key for key in missing if "pooler" not in key]:
             raise ConfigError(
-                f"embedding model {name!r} has no safetensors; weights in other formats can run "
-                "code when they are loaded, convert them first"
+                f"embedding model {name!r} is not one: its weights have no {needed[0]}; name "
+                "another one"
             )
-        self._tokenizer = AutoTokenizer.from_pretrained(name)
-        model, info = AutoModel.from_pretrained(
-            name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-        if missing := [key for key in sorted(info["missing_keys"]) if "pooler" not in key]:
-            raise ConfigError(
-                f"embedding model {name!r} is not one: its weights have no {missing[0]}"
-            )
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._model = model.to(_device(device)).eval()
-        self._longest = min(self._tokenizer.model_max_length, _positions(self._model))
+        self._model = model.to(device).eval()
+        self._longest = min(self._tokenizer.model_max_length, positions(self._model))
 
     @torch.no_grad()
     def embedded(self, texts: Sequence[str], batch_size: int) -> dict[str, Tensor]:

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from aligntune.errors import ConfigError
 from aligntune.models.chat import render
 from aligntune.models.intake import read_json
+from aligntune.rewards.opened import positions, present, tokenizer_of, weights_of
 from aligntune.rewards.types import Sample, Scorer
 
 NORMALIZATION = "reward_normalization.json"
 """The file beside a reward model that says how to bring its scores to mean 0 and deviation 1."""
-LONGEST = 2048
-"""Tokens that are read where neither model nor tokenizer has a limit."""
 
 
 def judge(name: str, device: str, called: str, params: Mapping[str, Any]) -> Scorer:
@@ -26,12 +25,15 @@ def judge(name: str, device: str, called: str, params: Mapping[str, Any]) -> Sco
     by softmax, or by sigmoid where the model says that its labels do not exclude each other.
     The start of what is too long is cut off. With `normalize` in `params`, a score is brought to
     the scale on which reference answers have mean 0 and standard deviation 1.
+
+    Raises ConfigError for a device that is not there.
     """
+    place = present(device)
     loaded: list[_Judge] = []
 
     def score(samples: Sequence[Sample]) -> list[float | None]:
         if not loaded:
-            loaded.append(_Judge(name, device, params["label"], normalize=params["normalize"]))
+            loaded.append(_Judge(name, place, params["label"], normalize=params["normalize"]))
         return loaded[0].scores(samples, params["batch_size"])
 
     score.__name__ = called
@@ -39,19 +41,23 @@ def judge(name: str, device: str, called: str, params: Mapping[str, Any]) -> Sco
 
 
 class _Judge:
-    def __init__(self, name: str, device: str, label: str, *, normalize: bool) -> None:
+    def __init__(self, name: str, device: torch.device, label: str, *, normalize: bool) -> None:
         self._mean, self._std = _normalization(name) if normalize else (0.0, 1.0)
-        self._tokenizer = AutoTokenizer.from_pretrained(name, truncation_side="left")
+        self._tokenizer = tokenizer_of(name, truncation_side="left")
         config = AutoConfig.from_pretrained(name)
-        self._model = _load(name).to(_device(device)).eval()
+        model, missing = weights_of(AutoModelForSequenceClassification, name, "reward model")
+        if missing:
+            raise ConfigError(
+                f"reward model {name!r} is not one: its weights have no {missing[0]}, and a random "
+                "head scores nothing; train a reward model first"
+            )
+        self._model = model.to(device).eval()
         self._label = _index(config, name, label)
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
         if self._model.config.pad_token_id is None:
             self._model.config.pad_token_id = self._tokenizer.pad_token_id
         several = config.problem_type == "multi_label_classification"
         self._probabilities = torch.sigmoid if several else partial(torch.softmax, dim=-1)
-        self._longest = min(self._tokenizer.model_max_length, _positions(self._model))
+        self._longest = min(self._tokenizer.model_max_length, positions(self._model))
 
     @torch.no_grad()
     def scores(self, samples: Sequence[Sample], batch_size: int) -> list[float | None]:
@@ -98,37 +104,6 @@ def _normalization(name: str) -> tuple[float, float]:
     return float(mean), float(std)
 
 
-def _load(name: str) -> Any:
-    if Path(name).is_dir() and not list(Path(name).glob("*.safetensors")):
-        raise ConfigError(
-            f"reward model {name!r} has no safetensors; weights in other formats can run code "
-            "when they are loaded, convert them first"
-        )
-    # In fp32: TRL's habit of the policy's dtype would round small differences away.
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-    )
-    if missing := info["missing_keys"]:
-        raise ConfigError(
-            f"reward model {name!r} is not one: its weights have no {sorted(missing)[0]}, and a "
-            "random head scores nothing; train a reward model first"
-        )
-    return model
-
-
-def _positions(model: Any) -> int:
-    """The tokens that the model can tell apart by position."""
-    limit = int(getattr(model.config, "max_position_embeddings", None) or LONGEST)
-    for name, module in model.named_modules():
-        # RoBERTa and its kin start to count after the padding's index.
-        if (
-            name.endswith("position_embeddings")
-            and getattr(module, "padding_idx", None) is not None
-        ):
-            return limit - int(module.padding_idx) - 1
-    return limit
-
-
 def _index(config: Any, name: str, label: str) -> int | None:
     if config.num_labels == 1:
         return None
@@ -139,14 +114,3 @@ def _index(config: Any, name: str, label: str) -> int | None:
             "with `params: {label: ...}`"
         )
     return labels[label.lower()]
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
-    here = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (chosen.index or 0) >= here.get(chosen.type, 1):
-        count = here[chosen.type] or "no"
-        raise ConfigError(f"rewards.device is {device!r}, and there is {count} GPU here; use auto")
-    return chosen

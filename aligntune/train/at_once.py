@@ -8,6 +8,7 @@ from typing import Any
 
 from aligntune.config.rewards import Reward
 from aligntune.rewards import REWARDS
+from aligntune.rewards.opened import chosen
 from aligntune.rewards.waiting import begun
 from aligntune.train.judge import Judge
 
@@ -26,9 +27,10 @@ def at_once(judges: Sequence[Judge], rewards: Sequence[Reward]) -> list[Judge | 
     waiting = [_waits(reward) for reward in rewards]
     if sum(waiting) < 2:
         return list(judges)
-    slots, devices = BoundedSemaphore(WORKERS), {reward.device: Lock() for reward in rewards}
+    slots = BoundedSemaphore(WORKERS)
+    devices = {chosen(reward.device): Lock() for reward in rewards}
     return [
-        _later(judge, devices[reward.device] if reward.model_name else Lock(), slots)
+        _later(judge, devices[chosen(reward.device)] if reward.model_name else Lock(), slots)
         if waits
         else judge
         for judge, reward, waits in zip(judges, rewards, waiting, strict=True)

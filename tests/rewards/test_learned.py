@@ -1,5 +1,6 @@
 """Rewards that a model gives, with models made here."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tiny import build_tokenizer
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError
 from aligntune.rewards import scorer
+from aligntune.rewards.opened import chosen
 from aligntune.rewards.sources import fingerprint, local
 from aligntune.rewards.types import Sample
 
@@ -126,9 +128,45 @@ def test_a_language_model_is_no_reward_model(tiny_model):
 def test_a_gpu_that_is_not_there_is_explained(classifier):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    found = scorer(Reward(reward_type="model", model_name=classifier(1), device="cuda:0"))
-    with pytest.raises(ConfigError, match="no GPU here"):
-        found(SAMPLES)
+    for skipped in ("stop", "skip"):
+        absent = Reward(
+            reward_type="model", model_name=classifier(1), device="cuda:0", on_error=skipped
+        )
+        with pytest.raises(ConfigError, match="no GPU here"):
+            scorer(absent)
+
+
+def test_the_gpu_is_that_of_the_process_and_not_of_the_thread_that_judges(monkeypatch):
+    """torch's current GPU is 0 in every new thread, whichever the process trains on."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    own = torch.device("cuda", 1)
+    assert [chosen(name) for name in ("auto", "cuda", "cuda:1")] == [own] * 3
+    assert chosen("cuda:0") != own
+    assert chosen("cpu") == torch.device("cpu")
+
+
+def test_a_tokenizer_that_pads_on_the_left_changes_no_score(tmp_path):
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    tokenizer = build_tokenizer(vocab_size=400, context=64)
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"padding_side": "left"}))
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=64, num_labels=1,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = GPT2ForSequenceClassification(config)
+    torch.nn.init.normal_(model.transformer.wpe.weight, std=1.0)
+    torch.nn.init.normal_(model.score.weight, std=1.0)
+    model.save_pretrained(tmp_path)
+    alone, together = (
+        scorer(Reward(reward_type="model", model_name=str(tmp_path), params={"batch_size": size}))
+        for size in (1, 3)
+    )
+    assert alone(SAMPLES) == pytest.approx(together(SAMPLES), abs=1e-4)
 
 
 def test_the_fingerprint_follows_the_weights_and_the_code(classifier, tmp_path, monkeypatch):

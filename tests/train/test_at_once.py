@@ -6,6 +6,7 @@ import time
 from inspect import iscoroutinefunction, unwrap
 
 import pytest
+import torch
 from rollouts import curve, place, run, spec
 
 from aligntune.config.logging import SampleLogging
@@ -63,19 +64,21 @@ def test_models_wait_for_each_other_by_device_and_no_more_than_so_many_run():
 
     def judge(device):
         def score(**_):
-            for key in (device, "all"):
+            place = here if device == "auto" else device
+            for key in (place, "all"):
                 with lock:
                     running[key] = running.get(key, 0) + 1
                     most[key] = max(most.get(key, 0), running[key])
             time.sleep(0.05)
-            for key in (device, "all"):
+            for key in (place, "all"):
                 with lock:
                     running[key] -= 1
             return [1.0]
 
         return score
 
-    devices = ["cpu", "cpu", "cpu", "cuda:0", "cuda:0", *[None] * 12]
+    here = "cuda:0" if torch.cuda.is_available() else "cpu"
+    devices = [here, "auto", here, "cuda:7", "cuda:7", *[None] * 12]
     rewards = [
         Reward(reward_type="model", model_name="x", device=device)
         if device
@@ -88,7 +91,7 @@ def test_models_wait_for_each_other_by_device_and_no_more_than_so_many_run():
         return await asyncio.gather(*(function() for function in functions))
 
     assert asyncio.run(main()) == [[1.0]] * len(devices)
-    assert most["cpu"] == most["cuda:0"] == 1
+    assert most[here] == most["cuda:7"] == 1
     assert 2 <= most["all"] <= WORKERS
 
 
