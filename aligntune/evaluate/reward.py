@@ -13,7 +13,7 @@ from aligntune.evaluate.types import Metric, Row, Score, Subject, prompt_of
 from aligntune.rewards import scorer
 from aligntune.rewards.combine import combined
 from aligntune.rewards.probe import ANSWERS, probe
-from aligntune.rewards.types import Sample
+from aligntune.rewards.types import Sample, last_user
 
 Judge = Callable[[Sequence[Sample]], list[float | None]]
 
@@ -69,7 +69,7 @@ def _score(judge: Judge) -> Score:
 def _sample(row: Row, answer: Answer) -> Sample:
     prompt = prompt_of(row)
     return Sample(
-        prompt=[turn["content"] for turn in prompt if turn["role"] == "user"][-1],
+        prompt=last_user(prompt),
         completion=answer.text,
         answer=row.get("answer"),
         truncated=not answer.finished,

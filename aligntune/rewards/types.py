@@ -26,6 +26,11 @@ class Sample:
     """The tokens themselves, in training."""
 
 
+def last_user(prompt: Sequence[Mapping[str, str]]) -> str:
+    """What the user said last, if anything."""
+    return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), "")
+
+
 Scorer = Callable[[Sequence[Sample]], list[float | None]]
 """One score per sample; None where the reward cannot judge it. Deterministic."""
 Function = Callable[..., list[float | None]]

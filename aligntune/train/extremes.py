@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aligntune.config.logging import SampleLogging
-from aligntune.train.judge import last_user
+from aligntune.rewards.types import last_user
 from aligntune.train.samples import forget_after
 
 FILE = "extremes.jsonl"

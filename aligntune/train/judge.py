@@ -11,7 +11,7 @@ from aligntune.data.rows import ANSWER, EXTRA
 from aligntune.rewards import scorer
 from aligntune.rewards.moment import Moment, at
 from aligntune.rewards.probe import ANSWERS, probe
-from aligntune.rewards.types import Sample
+from aligntune.rewards.types import Sample, last_user
 
 Scorer = Callable[[Sequence[Sample]], list[float | None]]
 Judge = Callable[..., list[float | None]]
@@ -32,11 +32,6 @@ def judges(
         names.add(name)
         functions.append(_judge(score, name, ends))
     return functions
-
-
-def last_user(prompt: Sequence[dict[str, str]]) -> str:
-    """What the user said last, if anything."""
-    return next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), "")
 
 
 def tried(rewards: Sequence[Reward], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -7,6 +7,8 @@ import pytest
 from aligntune.config.rewards import Reward
 from aligntune.config.slices import EvaluateSlice
 from aligntune.errors import DataError
+from aligntune.evaluate.generate import Answer
+from aligntune.evaluate.reward import reward_metrics
 from aligntune.evaluate.run import Models, evaluate
 from aligntune.rewards import Sample, scorer
 
@@ -111,3 +113,11 @@ def test_rewards_are_compared_with_models_before(measure, tmp_path):
 def test_a_reward_that_can_judge_nothing_says_what_it_lacks(measure):
     with pytest.raises(DataError, match=r"rewards/math: none of the 6 rows could be judged; give"):
         measure((MATH,))
+
+
+def test_rows_without_a_question_have_rewards_too():
+    """Plain text is a conversation that the assistant alone speaks in."""
+    rows = [{"messages": [{"role": "assistant", "content": "once upon a time"}]}]
+    metric = reward_metrics([Reward(reward_type="length", params={"target": 2})], rows)
+    score = metric["rewards/length"].score
+    assert score(None, rows, [Answer("a b", 2, finished=True)], lambda *_: None) == [1.0]
