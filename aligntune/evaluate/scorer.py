@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from aligntune.config.slices import TrainSlice
 from aligntune.data import tokens
 from aligntune.errors import DataError
 from aligntune.evaluate import scores
-from aligntune.models.load import check_whole, reading
+from aligntune.models.load import check_whole, read_weights, reading
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -80,14 +80,9 @@ def _asked(rows: list[list[Any]], spec: TrainSlice) -> list[list[Any]]:
 
 def _load(path: Path, *, trust_remote_code: bool) -> PreTrainedModel:
     with reading(f"reward model {path}"):
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            path,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
+        model, report = read_weights(
+            AutoModelForSequenceClassification, path, trust_remote_code=trust_remote_code
         )
     check_whole(report, f"reward model {path}")
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return cast(PreTrainedModel, model)
+    return model

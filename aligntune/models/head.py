@@ -9,7 +9,7 @@ from torch.nn import Module, Parameter
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from aligntune.config.slices import TrainSlice
-from aligntune.models.load import check_whole, reading
+from aligntune.models.load import check_whole, read_weights, reading
 from aligntune.models.trainable import check_kernel, check_targets
 
 REMEDY = "use a model of which transformers has a classification form, with all its files"
@@ -28,15 +28,12 @@ def load_scorer(path: Path, spec: TrainSlice) -> PreTrainedModel:
     check_kernel(spec)
     options = {"attn_implementation": spec.attn_implementation} if spec.attn_implementation else {}
     with reading(f"reward model {path}", REMEDY):
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = read_weights(
+            AutoModelForSequenceClassification,
             path,
-            num_labels=1,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
             trust_remote_code=spec.trust_remote_code,
+            num_labels=1,
             ignore_mismatched_sizes=True,
-            output_loading_info=True,
             **options,
         )
     body = f"{model.base_model_prefix}."

@@ -26,17 +26,28 @@ def load_policy(path: Path, *, trust_remote_code: bool, **options: Any) -> PreTr
     kernel = options.get("attn_implementation")
     remedy = f"{REMEDY}, or another model.attn_implementation than {kernel}" if kernel else REMEDY
     with reading(f"model {path}", remedy):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **options,
+        model, report = read_weights(
+            AutoModelForCausalLM, path, trust_remote_code=trust_remote_code, **options
         )
     check_whole(report, f"model {path}")
-    return cast(PreTrainedModel, model)
+    return model
+
+
+def read_weights(
+    kind: Any, path: Path, *, trust_remote_code: bool, **options: Any
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """The model in `path` as transformers' class `kind` reads it, with fp32 weights on the CPU, and
+    what it says of keys that are missing or do not fit. Call it within `reading`."""
+    model, report = kind.from_pretrained(
+        path,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
+        **options,
+    )
+    return model, report
 
 
 def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
