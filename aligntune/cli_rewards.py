@@ -41,7 +41,7 @@ def rewards_test(name: str, texts: tuple[str, ...], **given: Any) -> None:
     reward = Reward(reward_type=name, params=params, model_name=given["model_name"])
     samples = [Sample(given["prompt"], text, given["answer"], columns=columns) for text in texts]
     for text, score in zip(texts, scorer(reward)(samples), strict=True):
-        click.echo(f"{'none' if score is None else f'{score:.4f}':>8}  {text[:80]!r}")
+        click.echo(f"{'none' if score is None else f'{score + 0.0:.4f}':>8}  {text[:80]!r}")
 
 
 def _print_catalogue() -> None:

@@ -18,6 +18,7 @@ from aligntune.data import sources
 from aligntune.errors import ConfigError
 from aligntune.models.precision import has_gpu
 from aligntune.models.source import locate
+from aligntune.registered import parts
 from aligntune.train.loggers import missing
 
 
@@ -87,6 +88,7 @@ def _judge(at: KeyPath, reward: Reward) -> Iterator[Problem]:
 
     name = reward.model_name or ""
     if name.startswith(REGISTRY):
+        yield from _tried(at, partial(parts, name))
         return
     found = list(_tried(at, partial(locate, name)))
     yield from found or _tried(at, partial(check_model, reward))

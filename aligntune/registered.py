@@ -26,6 +26,17 @@ class Registered:
         return hashlib.sha256(self.source.encode()).hexdigest()[:12]
 
 
+def parts(name: str) -> tuple[str, str | None, str | None]:
+    """(model, version, alias), one of the latter None. ConfigError for what is no such name."""
+    found = NAME.fullmatch(name)
+    if found is None:
+        raise ConfigError(
+            f"{name!r} names no registered model; write `models:/name@alias` or "
+            "`models:/name/version`"
+        )
+    return found[1], found[2], found[3]
+
+
 def registered(name: str, uri: str) -> Registered:
     """The version that `name` means now in the registry at `uri`.
 
@@ -35,13 +46,7 @@ def registered(name: str, uri: str) -> Registered:
     """
     from mlflow import MlflowClient
 
-    found = NAME.fullmatch(name)
-    if found is None:
-        raise ConfigError(
-            f"{name!r} names no registered model; write `models:/name@alias` or "
-            "`models:/name/version`"
-        )
-    model, number, alias = found.groups()
+    model, number, alias = parts(name)
     with _asking(name):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         version = (

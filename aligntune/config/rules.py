@@ -72,10 +72,11 @@ def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
         found += _read_as(("sft", "datasets"), config.sft.datasets, "sft")
     if config.algo in ONLINE:
         found += _sampling(config)
-    steps, warmup = config.train.max_steps, config.train.warmup_steps
-    if steps and warmup >= steps:
-        message = f"warm-up takes all {steps} steps; the learning rate never gets to its peak"
-        found.append(Problem(("train", "warmup_steps"), message))
+    found += _warmed(("train",), config.train)
+    if config.sft:
+        found += _warmed(("sft", "train"), config.sft.train)
+    if config.reward_model:
+        found += _warmed(("reward_model", "train"), config.reward_model.train)
     return found
 
 
@@ -344,6 +345,15 @@ def _unused(
         owners = [_OWNERS.get(known, known) for known, preset in PRESETS.items() if name in preset]
         which = f"use `{instead}`" if instead else f"it is for {', '.join(owners)}"
         yield Problem((*at, name), f"{algo} does not use it; {which}")
+
+
+def _warmed(at: KeyPath, train: Train) -> Iterator[Problem]:
+    steps = train.max_steps
+    if steps and train.warmup_steps >= steps:
+        yield Problem(
+            (*at, "warmup_steps"),
+            f"warm-up takes all {steps} steps; the learning rate never gets to its peak",
+        )
 
 
 def _unclipped(rewards: Sequence[Reward]) -> Iterator[Problem]:

@@ -70,8 +70,8 @@ def check_gate(reward: Reward) -> None:
     own_scores = known is not None and (known.embeds or not reward.model_name)
     if reward.gate and known and own_scores and known.range != UNIT:
         raise ConfigError(
-            f"reward {reward.reward_type!r} gives {known.range}, and a gate multiplies by numbers "
-            "from 0 to 1; remove `gate`, or choose another reward"
+            f"reward {reward.reward_type!r} gives {known.range} scores, and a gate multiplies by "
+            "numbers from 0 to 1; remove `gate`, or choose another reward"
         )
 
 

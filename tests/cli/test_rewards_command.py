@@ -20,6 +20,7 @@ def test_one_is_shown_and_tried(run):
         "rewards", "test", "length", "--text", "a b", "--text", "", "--params", '{"target": 4}'
     )
     assert (code, out) == (0, "  0.5000  'a b'\n  0.0000  ''\n")
+    assert run("rewards", "test", "overlong", "--text", "")[1] == "  0.0000  ''\n"
     asked = '{"instruction_id_list": ["punctuation:no_comma"]}'
     assert (
         "1.0000"

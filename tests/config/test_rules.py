@@ -368,3 +368,12 @@ def test_a_divergence_with_kl_beside_it_has_a_weight_for_that():
     for divergence, beta in (("prob_l2", 0), ("prob_l2kl", 0.1)):
         train = Train.model_validate({"gbmpo": {"divergence": divergence}})
         assert resolved(train, "gbmpo", None, 128).beta == beta
+
+
+def test_a_warm_up_that_takes_all_steps_is_named_in_every_section():
+    train = {"max_steps": 10, "warmup_steps": 10}
+    data = [{"name": "owner/data"}]
+    sections = {name: {"datasets": data, "train": train} for name in ("sft", "reward_model")}
+    found = warnings(config("ppo", train=train, **sections), ())
+    paths = [p.path for p in found if "takes all 10 steps" in p.message]
+    assert paths == [("train", "warmup_steps")] + [(n, "train", "warmup_steps") for n in sections]

@@ -134,6 +134,20 @@ def test_a_config_with_an_embedding_model_is_valid(tmp_path):
     assert problems(config) == []
 
 
+def test_a_name_that_no_registry_can_have_is_found_when_a_config_is_checked():
+    config = RunConfig.model_validate(
+        {
+            "algo": "dpo",
+            "model": {"name_or_path": "owner/model", "reward_path": "models:/good@champion"},
+            "datasets": [{"name": "arithmetic:"}],
+            "rewards": [{"reward_type": "model", "model_name": "models:/toy.reward"}],
+        }
+    )
+    (found,) = problems(config)
+    assert found.path == ("rewards", 0, "model_name")
+    assert "write `models:/name@alias`" in found.message
+
+
 def test_similarity_refuses_what_it_cannot_do(tmp_path):
     with pytest.raises(ConfigError, match="needs `model_name`"):
         check("semantic_similarity", {}, None)
