@@ -18,6 +18,7 @@ from aligntune.config.slices import PromoteSlice
 from aligntune.errors import DataError, ServiceError
 from aligntune.registry import (
     AGAINST,
+    ARTIFACT,
     CHAMPION,
     EVALUATED,
     PREVIOUS,
@@ -90,8 +91,9 @@ def _complete(client: Client, name: str) -> str | None:
 
 
 @contextmanager
-def locked(name: str, uri: str, root: Path) -> Iterator[Book]:
-    """The registered model `name`, without an unfinished move.
+def locked(name: str, uri: str, root: Path, missing: str | None = None) -> Iterator[Book]:
+    """The registered model `name`, without an unfinished move; `missing` is what to say where
+    there is none.
 
     Raises:
         ServiceError: the registry failed.
@@ -102,7 +104,9 @@ def locked(name: str, uri: str, root: Path) -> Iterator[Book]:
     with asking(AGAIN):
         client = connect(uri, root)
         if not is_registered(client, name):
-            raise DataError(f"there is no registered model {name!r}; `aligntune models` lists them")
+            raise DataError(
+                missing or f"there is no registered model {name!r}; `aligntune models` lists them"
+            )
     with FileLock(root / f".promotion-{name}.lock"), asking(AGAIN):
         yield Book(client, name, _complete(client, name))
 
@@ -116,13 +120,21 @@ def settle(
     Raises:
         ServiceError: the registry failed.
         Overtaken: another promotion came first.
+        DataError: the registry has lost the version.
     """
     from aligntune.evaluate.decide import read_decision
 
     decision = read_decision(inputs["decision"].path)
     version = str(inputs["register"].manifest.facts["versions"][config.candidate])
     passed = config.policy == "auto" and decision["verdict"] == "promote"
-    with locked(config.name, uri, root) as book:
+    lost = (
+        f"{config.name} v{version} is not in the registry any more; remove "
+        f"{inputs['register'].path} and run the same command again, it registers anew"
+    )
+    with locked(config.name, uri, root, lost) as book:
+        found = version_of(book.client, book.name, version)
+        if found is None or found.tags.get(ARTIFACT) != decision["candidate"]["model"]:
+            raise DataError(lost)
         _record(book, version, decision)
         if passed and book.aliases().get(CHAMPION) != version:
             check(book, version, decision)
@@ -197,10 +209,10 @@ def check(book: Book, version: str, decision: Mapping[str, Any]) -> None:
         DataError: it is about another model or other data, or it does not say `promote`.
     """
     tags, what = book.tags(version), f"{book.name} v{version}"
-    if decision["candidate"]["model"] != tags.get("aligntune.artifact"):
+    if decision["candidate"]["model"] != tags.get(ARTIFACT):
         raise DataError(
             f"the evidence is about {decision['candidate']['model']}, but {what} is "
-            f"{tags.get('aligntune.artifact')}; decide again by running its pipeline"
+            f"{tags.get(ARTIFACT)}; decide again by running its pipeline"
         )
     if decision["data"] != tags.get(EVALUATED):
         raise DataError(

@@ -31,6 +31,8 @@ Client = MlflowClient
 T = TypeVar("T")
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 KEY = "aligntune.key"
+ARTIFACT = "aligntune.artifact"
+"""Name of the artifact that a version was registered from."""
 FILES = "aligntune.sha256"
 """Digest of the model's files."""
 EVALUATED = "aligntune.evaluation.data"
@@ -168,7 +170,7 @@ def _described(version: ModelVersion, aliases: Mapping[str, Any]) -> dict[str, A
         "decision": tags.get("aligntune.decision", ""),
         "why": tags.get("aligntune.decision.why", ""),
         "promoted": tags.get("aligntune.promoted", ""),
-        "artifact": tags.get("aligntune.artifact", ""),
+        "artifact": tags.get(ARTIFACT, ""),
         "created": int(version.creation_timestamp),
     }
 
@@ -189,7 +191,7 @@ def fetch(name: str, version: str, uri: str, root: Path, out: Path) -> dict[str,
     with asking("run the same command again when it answers"):
         client = reader(uri)
         found = client.get_model_version(name, version)
-        kind, _, key = found.tags.get("aligntune.artifact", "").rpartition("-")
+        kind, _, key = found.tags.get(ARTIFACT, "").rpartition("-")
         if kind and (made := find(root / "stages", kind, key)):
             shutil.copytree(made.path / "model", out, copy_function=os.link)
         else:
@@ -266,7 +268,7 @@ def _version(
     }
     tags = {
         KEY: key,
-        "aligntune.artifact": policy.name,
+        ARTIFACT: policy.name,
         "aligntune.algorithm": policy.manifest.kind,
         "aligntune.model_id": str(model.model_id),
         "aligntune.parent_version": parent or "",

@@ -246,6 +246,18 @@ def test_a_move_to_a_version_that_was_deleted_holds_up_nobody(world):
     assert world.aliases == {"candidate": "2", "champion": "2", "previous": "1"}
 
 
+def test_a_version_that_the_registry_lost_says_how_to_register_anew(world):
+    first = world.candidate("one", 0.5)
+    decision = world.decide(first)
+    world.client.delete_registered_model(NAME)
+    with pytest.raises(DataError, match=r"v1 is not in the registry any more; remove .*register-o"):
+        world.settle(first, decision)
+    world.candidate("another", 0.5)
+    with pytest.raises(DataError, match="v1 is not in the registry any more"):
+        world.settle(first, decision)
+    assert "aligntune.decision" not in tags(world, "1"), "no evidence on another's version"
+
+
 @pytest.mark.parametrize("name", ["other", "it's", "a/b"])
 def test_a_model_that_is_not_registered_is_named(world, name):
     with pytest.raises(DataError, match="there is no registered model"):
