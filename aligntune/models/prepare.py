@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
@@ -159,8 +160,11 @@ def _architecture(out: Path, name: str, trust_remote_code: bool) -> tuple[PreTra
                 f"model {name!r} is quantized, and quantized weights cannot be trained; use the "
                 "original it was made from"
             )
+        judges = str((config.architectures or ["?"])[0]).endswith("ForSequenceClassification")
+        # Encoders, of which reward models are made too, have no causal form.
+        kind = AutoModelForSequenceClassification if judges else AutoModelForCausalLM
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            model = kind.from_config(config, trust_remote_code=trust_remote_code)
     return config, sum(parameter.numel() for parameter in model.parameters())
 
 

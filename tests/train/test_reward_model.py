@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from slices import train_slice
+from tiny import build_tokenizer
 from tokens import trained_on, write_split
 
 from aligntune.config.presets import resolved
@@ -17,6 +18,8 @@ from aligntune.evaluate.scorer import check_heldout, measure
 from aligntune.journal import read
 from aligntune.models.head import load_scorer
 from aligntune.models.load import load_tokenizer
+from aligntune.models.prepare import prepare
+from aligntune.models.source import locate
 from aligntune.rewards import scorer
 from aligntune.rewards.learned import NORMALIZATION
 from aligntune.rewards.types import Sample
@@ -259,6 +262,27 @@ def test_a_classifier_keeps_a_head_of_one_output_and_loses_any_other(trained, tm
     assert torch.equal(one.model.norm.weight, kept.model.norm.weight)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "three")
     assert again.config.num_labels == 3
+
+
+def test_an_encoder_that_has_no_causal_form_becomes_a_reward_model(tmp_path):
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    tokenizer = build_tokenizer(vocab_size=400, context=128)
+    config = DebertaV2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=128, num_labels=3,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    DebertaV2ForSequenceClassification(config).save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    base = tmp_path / "base"
+    prepare(locate(str(tmp_path / "encoder")), base, chat_template=None, trust_remote_code=False)
+    folder = data(tmp_path / "data", [*map(pair, WORDS)] * 4, [*map(pair, HELD_OUT)], base)
+    made, wanted = setting(tmp_path / "out"), spec(max_steps=2)
+    train_policy(wanted, base, folder, made)
+    assert measured(made, folder, wanted).metrics["accuracy/count"] == len(HELD_OUT)
+    judge = scorer(Reward(reward_type="model", model_name=str(made.out / "model")))
+    assert len(set(judge([Sample("say a", "b"), Sample("say a", "c d e")]))) == 2
 
 
 def test_a_model_with_holes_in_its_body_is_refused(tiny_model, tmp_path):
