@@ -378,7 +378,7 @@ KINDS: dict[str, Kind] = {
         for algo in ALGOS
     },
     "evaluate": Kind(7, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
-    "reward": Kind(1, TrainSlice, _reward, libraries=_TRAINER, trains=True),
+    "reward": Kind(2, TrainSlice, _reward, libraries=_TRAINER, trains=True),
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),
     "register": Kind(2, RegisterSlice, _with_mlflow(_register), network=True),
     "register-reward": Kind(1, RegisterSlice, _with_mlflow(_register_reward), network=True),

@@ -61,7 +61,7 @@ def measure(
             scorer,
             sequences,
             batch_size=spec.train.per_device_batch_size,
-            precision=spec.precision,
+            precision="fp32",  # as it judges: rounded scores of a pair are often the same
             progress=lambda done, total: progress(done, total, {}),
         )
     )

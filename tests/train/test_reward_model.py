@@ -361,6 +361,12 @@ def test_normalised_scores_have_mean_0_and_deviation_1_on_reference_answers(trai
     assert torch.allclose(found * stored["std"] + stored["mean"], plain, atol=1e-4)
 
 
+def test_it_is_measured_in_the_precision_that_it_judges_in(trained):
+    made, folder, wanted = trained
+    rounded = wanted.model_copy(update={"precision": "bf16"})
+    assert measured(made, folder, rounded) == measured(made, folder, wanted)
+
+
 def test_without_held_out_rows_training_does_not_start(tmp_path):
     with pytest.raises(DataError, match="no row is held out to measure the reward model"):
         check_heldout(tmp_path)
