@@ -131,18 +131,20 @@ def tags(world, version):
     return world.client.get_model_version(NAME, version).tags
 
 
-def test_worse_is_rejected_equal_is_not_promoted_better_is(world):
+def test_worse_and_equal_are_rejected_and_better_is_promoted(world):
     first = world.champion()
     assert world.aliases == {"candidate": "1", "champion": "1"}
     _, _, worse = world.against_champion("worse", 0.3, first)
-    _, _, equal = world.against_champion("equal", 0.5, first)
+    _, _, equal = world.against_champion("equal", 0.5, first, seed=1)
+    _, _, alike = world.against_champion("alike", 0.5, first)
     assert (worse["verdict"], worse["promoted"]) == ("reject", False)
-    assert (equal["verdict"], equal["promoted"]) == ("inconclusive", False)
-    assert world.aliases == {"candidate": "3", "champion": "1"}
+    assert (equal["verdict"], equal["promoted"]) == ("reject", False)
+    assert (alike["verdict"], alike["promoted"]) == ("inconclusive", False)
+    assert world.aliases == {"candidate": "4", "champion": "1"}
     _, _, better = world.against_champion("better", 0.7, first)
     assert (better["verdict"], better["promoted"]) == ("promote", True)
-    assert world.aliases == {"candidate": "4", "champion": "4", "previous": "1"}
-    assert better["aliases"] == {"candidate": "4", "champion": "4"}
+    assert world.aliases == {"candidate": "5", "champion": "5", "previous": "1"}
+    assert better["aliases"] == {"candidate": "5", "champion": "5"}
 
 
 def test_rollback_restores_and_a_second_one_undoes_it(world):

@@ -1,6 +1,7 @@
 """Gates: from the scores of a candidate and of what it is compared with to a decision.
 
-Promote if every gate holds, reject if one is missed beyond doubt, else inconclusive. Gates that ask
+Promote if every gate holds, reject if one is missed beyond doubt or the models do the same on every
+prompt, else inconclusive. Gates that ask
 for an improvement share one error rate by Holm's correction; a guard (a negative `min_delta`, a
 limit of a value) can only stop a promotion and has its own.
 """
@@ -101,6 +102,8 @@ class Judge:
         level = 1 - self.how.confidence
         worse = [t for t in tests if shifts[t.metric].p_below <= level and t.high < 0]
         better = [test for test in tests if test.state == "held"]
+        if all(map(_equal, tests)):
+            return Decision("reject", _sentence("the same on every prompt", tests), tuple(tests))
         if worse:
             return Decision("reject", _sentence("worse", worse), tuple(tests))
         if better:
@@ -177,6 +180,8 @@ def _improvement(
     metric: str, against: str, margin: float, confidence: float, found: Shift, unit: str
 ) -> Test:
     missed = found.p_below <= 1 - confidence and found.high < margin
+    # Equal on every prompt is no improvement, however few prompts say so.
+    missed |= margin >= 0 and not found.wins and not found.losses
     return Test(
         metric=metric,
         want="improvement",
@@ -194,6 +199,10 @@ def _improvement(
         losses=found.losses,
         ties=found.ties,
     )
+
+
+def _equal(test: Test) -> bool:
+    return not test.wins and not test.losses
 
 
 def _corrected(tests: Sequence[Test]) -> list[Test]:

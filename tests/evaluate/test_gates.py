@@ -61,7 +61,7 @@ def test_a_worse_an_equal_and_a_better_candidate(judge, scores):
     alike = judge({"nll": scores["nll"] + wobble()}).decide(gates)
     better = judge({"nll": scores["nll"] - 0.1 + wobble()}).decide(gates)
     found = [decision.verdict for decision in (worse, equal, alike, better)]
-    assert found == ["reject", "inconclusive", "inconclusive", "promote"]
+    assert found == ["reject", "reject", "inconclusive", "promote"]
     assert better.why.startswith("every gate holds: nll 0.")
     assert " better than champion (bounds +0." in better.why, "also of what is better when lower"
     assert " worse than champion (bounds -0." in worse.why
@@ -74,9 +74,16 @@ def test_the_default_rule_is_better_on_one_and_worse_on_none(judge, scores):
     flipped = {"exact_match": scores["exact_match"] & (np.arange(N) % 4 > 0)}
     assert judge(better).decide([]).verdict == "promote"
     assert judge(better | flipped).decide([]).verdict == "reject"
-    assert judge().decide([]).verdict == "inconclusive"
+    same = judge().decide([])
+    assert same.verdict == "reject"
+    assert same.why.startswith("the same on every prompt: ")
+    assert judge({"nll": scores["nll"] + wobble()}).decide([]).verdict == "inconclusive"
     assert judge(better | flipped, quality=("nll",)).decide([]).verdict == "promote"
     assert judge(others={"base": Side({}, list(range(N)))}).decide([]).verdict == "inconclusive"
+
+
+def test_a_guard_holds_for_the_same_scores(judge):
+    assert judge().decide([Gate(metric="safety", min_delta=-0.02)]).verdict == "promote"
 
 
 def test_without_a_champion_the_base_model_takes_its_place(judge, scores):
