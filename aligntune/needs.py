@@ -24,7 +24,13 @@ from aligntune.train.loggers import missing
 
 def problems(config: RunConfig) -> list[Problem]:
     """Whatever would stop a run on this machine and can be seen at once."""
-    return [*_datasets(config), *_models(config), *_rewards(config), *_packages(config)]
+    return [
+        *_datasets(config),
+        *_models(config),
+        *_rewards(config),
+        *_evaluation(config),
+        *_packages(config),
+    ]
 
 
 def _datasets(config: RunConfig) -> Iterator[Problem]:
@@ -80,6 +86,13 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
         yield from _tried(("rewards", index, "gate"), partial(check_gate, reward))
         if reward.model_name:
             yield from _judge(("rewards", index, "model_name"), reward)
+
+
+def _evaluation(config: RunConfig) -> Iterator[Problem]:
+    from aligntune.evaluate.harness import check
+
+    if tasks := config.evaluation.lm_eval:
+        yield from _tried(("evaluation", "lm_eval"), partial(check, tasks))
 
 
 def _judge(at: KeyPath, reward: Reward) -> Iterator[Problem]:

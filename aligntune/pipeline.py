@@ -338,6 +338,7 @@ def _evaluate(config: RunConfig) -> EvaluateSlice:
         max_samples=evaluation.max_samples,
         metrics=evaluation.metrics,
         rewards=rewards(config),
+        lm_eval=evaluation.lm_eval,
         max_new_tokens=evaluation.max_new_tokens,
         batch_size=evaluation.batch_size,
         max_length=config.model.max_seq_length,

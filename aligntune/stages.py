@@ -310,6 +310,13 @@ def _reward_sources(config: TrainSlice | EvaluateSlice, root: Path) -> dict[str,
     return {name: digest for name, digest in found.items() if digest}
 
 
+def _evaluate_sources(config: EvaluateSlice, root: Path) -> dict[str, str]:
+    from aligntune.evaluate.harness import fingerprint
+
+    tasks = {"lm_eval": fingerprint(config.lm_eval)} if config.lm_eval else {}
+    return _reward_sources(config, root) | tasks
+
+
 def _train_sources(config: TrainSlice, root: Path) -> dict[str, str]:
     found = _reward_sources(config, root)
     start = config.train.bolt.warm_start if config.train.bolt else None
@@ -377,7 +384,7 @@ KINDS: dict[str, Kind] = {
         )
         for algo in ALGOS
     },
-    "evaluate": Kind(7, EvaluateSlice, _evaluate, _reward_sources, libraries=_TORCH, trains=True),
+    "evaluate": Kind(7, EvaluateSlice, _evaluate, _evaluate_sources, libraries=_TORCH, trains=True),
     "reward": Kind(2, TrainSlice, _reward, libraries=_TRAINER, trains=True),
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),
     "register": Kind(2, RegisterSlice, _with_mlflow(_register), network=True),

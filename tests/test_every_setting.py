@@ -22,6 +22,7 @@ BASE = {
     "peft": {"r": 16},
     "sft": {"datasets": [{"name": "owner/chats"}]},
     "reward_model": {"datasets": [{"name": "owner/pairs"}]},
+    "evaluation": {"lm_eval": {"tasks": ["hellaswag"]}},
     "sample_logging": {},
 }
 TRAINED = ("ppo", "sft")
@@ -99,6 +100,13 @@ EFFECTS = {
     "evaluation.heldout_fraction": (0.3, PREPARED, "heldout_fraction"),
     "evaluation.max_samples": (3, MEASURED, "max_samples"),
     "evaluation.metrics": (("nll",), MEASURED, "metrics"),
+    **{
+        f"evaluation.lm_eval.{name}": (value, MEASURED, f"lm_eval.{name}")
+        for name, value in {
+            "tasks": ("piqa",), "include_path": "./tasks", "limit": 3, "num_fewshot": 2,
+            "apply_chat_template": False,
+        }.items()
+    },
     "evaluation.max_new_tokens": (3, MEASURED, "max_new_tokens"),
     "evaluation.batch_size": (3, MEASURED, "batch_size"),
     "evaluation.confidence": (0.9, DECIDED, "confidence"),

@@ -22,6 +22,22 @@ Metric = Literal[
 ]
 
 
+class LmEval(Strict):
+    """Tasks of EleutherAI's lm-evaluation-harness, which is the extra `lm-eval`. Their metrics are
+    called `lm_eval/<task>/<metric>`."""
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    """Names of tasks and groups, as the harness has them or as `include_path` adds them."""
+    include_path: str | None = Field(None, min_length=1)
+    """A directory with task files of your own; Python that they name is run."""
+    limit: int | None = Field(None, ge=1)
+    """At most so many documents of each task, from the first."""
+    num_fewshot: int | None = Field(None, ge=0)
+    """Examples before each question. Default: the task's own."""
+    apply_chat_template: bool = True
+    """Ask in the model's chat template, where it has one."""
+
+
 class Evaluation(Strict):
     datasets: tuple[Dataset, ...] = ()
     """Held-out data. Default: `heldout_fraction` of the run's own datasets, kept from training."""
@@ -32,6 +48,8 @@ class Evaluation(Strict):
     metrics: tuple[Metric, ...] = ()
     """What to compute. Default: every metric that the held-out rows allow; those that only
     describe answers then take the ones that are generated anyway."""
+    lm_eval: LmEval | None = None
+    """Tasks of the lm-evaluation-harness to run besides."""
     max_new_tokens: int = Field(64, ge=1)
     """Longest answer in tokens; answers are greedy."""
     batch_size: int = Field(16, ge=1)

@@ -8,7 +8,7 @@ from typing import Literal
 from aligntune.config.algo import Trained
 from aligntune.config.base import NeutralField, Strict
 from aligntune.config.data import Cleaning, Dataset, Mix, TaskType
-from aligntune.config.evaluation import Gate, Metric, Promotion
+from aligntune.config.evaluation import Gate, LmEval, Metric, Promotion
 from aligntune.config.logging import Logger, SampleLogging
 from aligntune.config.model import Attention, Precision, Quantization
 from aligntune.config.reward_model import Objective
@@ -76,6 +76,7 @@ class EvaluateSlice(Strict):
     max_samples: int
     metrics: tuple[Metric, ...]
     rewards: tuple[Reward, ...]
+    lm_eval: LmEval | None = None
     max_new_tokens: int
     batch_size: int
     max_length: int

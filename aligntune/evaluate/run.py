@@ -14,6 +14,7 @@ import torch
 from aligntune.config.slices import EvaluateSlice
 from aligntune.data.rows import read_rows
 from aligntune.errors import ConfigError, DataError, ResourceError, unknown
+from aligntune.evaluate import harness
 from aligntune.evaluate.cache import Cache
 from aligntune.evaluate.compare import (
     Column,
@@ -108,6 +109,9 @@ def evaluate(
         if name in spec.metrics or not metric.diagnostic or any(_there(columns[name]))
     }
     told = {name: columns[name] for name in measured if not metrics[name].geometric}
+    if spec.lm_eval:
+        tasks, scores = harness.measured(spec.lm_eval, subject, out, models.baselines or {}, how)
+        metrics, measured = metrics | tasks, measured | scores
     write(out, rows, found, told, document(conditions, how, metrics, measured))
     return Evaluated(flat(measured) | speed, facts(rows, metrics, measured))
 
