@@ -33,7 +33,8 @@ def complete(model):
             ((inner, listed),) = found
             settings[name] = [complete(inner)] if listed else complete(inner)
         elif field.is_required():
-            settings[name] = next(iter(get_args(field.annotation)), "x")
+            listed = get_origin(field.annotation) is tuple
+            settings[name] = ["x"] if listed else next(iter(get_args(field.annotation)), "x")
     return settings
 
 
