@@ -15,7 +15,7 @@ from aligntune.plan import flat
 
 pytestmark = pytest.mark.slow
 
-OUTAGE = 60.0
+OUTAGE = 20.0
 """Seconds."""
 TOOLS = servers.postgres_tools()
 BUILT = (
