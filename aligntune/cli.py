@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
-from types import MappingProxyType
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from aligntune.cli_config import (
+    WITHOUT_MODEL,
+    checked,
+    command_line,
+    config_options,
+    json_option,
+    print_json,
+    say,
+)
 from aligntune.cli_models import models, promote, rollback
 from aligntune.cli_rewards import print_table, rewards
 from aligntune.cli_runs import compare, runs
@@ -22,67 +30,6 @@ from aligntune.cli_sync import sync
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-Command = Callable[..., None]
-
-FLAGS = {
-    "--model": ("model.name_or_path", "The model to start from."),
-    "--max-samples": ("datasets.*.max_samples", "At most this many rows of each dataset."),
-    "--max-steps": ("train.max_steps", "Optimizer steps."),
-    "--learning-rate": ("train.learning_rate", "Peak learning rate; --lr is the same."),
-    "--batch-size": ("train.per_device_batch_size", "Rows per device and forward pass."),
-    "--output-dir": ("logging.output_dir", "Where the run writes."),
-    "--run-name": ("logging.run_name", "What the run is called."),
-    "--seed": ("seed", "Seed of every stage."),
-}
-"""Everyday overrides, each short for a `--set`."""
-
-
-WITHOUT_MODEL = {flag: setting for flag, setting in FLAGS.items() if flag != "--model"}
-
-
-def _config_options(
-    command: Command, flags: Mapping[str, tuple[str, str]] = MappingProxyType(FLAGS)
-) -> Command:
-    """Give `command` its `paths` and `overrides`; a flag beats a `--set`, wherever it stands."""
-
-    @wraps(command)
-    def with_flags(paths: tuple[str, ...], overrides: tuple[str, ...], **options: Any) -> None:
-        from pathlib import Path
-
-        given = {flag: options.pop(_parameter(flag)) for flag in flags}
-        short = [
-            f"{flag} {FLAGS[flag][0]}={value}" for flag, value in given.items() if value is not None
-        ]
-        command(paths=tuple(map(Path, paths)), overrides=(*overrides, *short), **options)
-
-    for flag, (key, says) in reversed(list(flags.items())):
-        names = (flag, "--lr") if flag == "--learning-rate" else (flag,)
-        option = click.option(*names, _parameter(flag), metavar="VALUE", help=f"{says}  [{key}]")
-        with_flags = option(with_flags)
-    with_flags = click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Override one setting: train.beta=0.2, datasets.0.split=test.",
-    )(with_flags)
-    return click.option(
-        "--config",
-        "-c",
-        "paths",
-        multiple=True,
-        required=True,
-        type=click.Path(),
-        help="Run config, YAML. Several are merged from left to right.",
-    )(with_flags)
-
-
-def _parameter(flag: str) -> str:
-    return flag.removeprefix("--").replace("-", "_")
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and no table.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -97,40 +44,40 @@ for _command_elsewhere in (rewards, runs, compare, sync, models, promote, rollba
 
 
 @app.command()
-@_config_options
-@_json
+@config_options
+@json_option
 def train(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Run every stage in this process. The same command again resumes or reuses."""
     from aligntune.direct import post_train
 
-    command = _command("train", paths, overrides)
-    post_train(_checked(paths, overrides), command, as_json=as_json)
+    command = command_line("train", paths, overrides)
+    post_train(checked(paths, overrides), command, as_json=as_json)
 
 
 @app.command()
-@_config_options
+@config_options
 def flow(paths: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
     """Run every stage as a task of a Prefect flow."""
-    _checked(paths, overrides)
+    checked(paths, overrides)
     from flows.post_train import run
 
-    run(paths, overrides, _command("flow", paths, overrides))
+    run(paths, overrides, command_line("flow", paths, overrides))
 
 
 @app.command()
-@_config_options
+@config_options
 @click.option("--samples", type=click.IntRange(0, 10), default=2, help="Rows shown per source.")
-@_json
+@json_option
 def data(paths: tuple[Path, ...], overrides: tuple[str, ...], samples: int, as_json: bool) -> None:
     """Run the data stages only, and show what they made of each source."""
     from aligntune.direct import prepare_data
 
-    command = _command("data", paths, overrides)
-    prepare_data(_checked(paths, overrides), command, samples=samples, as_json=as_json)
+    command = command_line("data", paths, overrides)
+    prepare_data(checked(paths, overrides), command, samples=samples, as_json=as_json)
 
 
 @app.command("eval")
-@partial(_config_options, flags=WITHOUT_MODEL)
+@partial(config_options, flags=WITHOUT_MODEL)
 @click.option(
     "--model",
     required=True,
@@ -140,36 +87,36 @@ def data(paths: tuple[Path, ...], overrides: tuple[str, ...], samples: int, as_j
 @click.option(
     "--against", multiple=True, default=("base",), show_default=True, help="What to compare with."
 )
-@_json
+@json_option
 def evaluate(
     paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool, **given: Any
 ) -> None:
     """Measure a model on a config's held-out data, and print every metric with its interval."""
     from aligntune.evaluating import evaluate_model
 
-    command = _command("eval", paths, overrides) + f" --model {given['model']}"
-    config, against = _checked(paths, overrides), given["against"]
+    command = command_line("eval", paths, overrides) + f" --model {given['model']}"
+    config, against = checked(paths, overrides), given["against"]
     evaluate_model(config, command, given["model"], against, as_json=as_json)
 
 
 @app.command()
-@_config_options
-@_json
+@config_options
+@json_option
 def plan(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Show what a run would do: which stages, reused or run, and why."""
     from aligntune.plan import plan as make_plan
     from aligntune.show import plan_record, show_plan
 
-    made = make_plan(_checked(paths, overrides))
+    made = make_plan(checked(paths, overrides))
     if as_json:
-        _print_json(plan_record(made))
+        print_json(plan_record(made))
     else:
         show_plan(made)
 
 
 @app.command()
-@_config_options
-@_json
+@config_options
+@json_option
 @click.option("--fix", is_flag=True, help="Write what was repaired back to the files.")
 def validate(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool, fix: bool) -> None:
     """Check a config without running it: every setting, and the files and packages it needs."""
@@ -182,12 +129,12 @@ def validate(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool,
         found = check(paths, overrides)
     except ConfigError as error:
         if as_json:
-            _print_json({"ok": False, "problems": str(error).splitlines()})
+            print_json({"ok": False, "problems": str(error).splitlines()})
         raise
     if as_json:
-        _print_json({"ok": True} | found.record())
+        print_json({"ok": True} | found.record())
         return
-    _say(found.notes)
+    say(found.notes)
     config = found.config
     click.echo(f"{', '.join(map(str, paths))}: ok ({config.algo}, {config.logging.run_name})")
 
@@ -197,7 +144,7 @@ def schema() -> None:
     """Print the JSON Schema of a config, for editors."""
     from aligntune.config.run import json_schema
 
-    _print_json(json_schema())
+    print_json(json_schema())
 
 
 @app.command()
@@ -225,7 +172,7 @@ def init(algo: str, name: str | None, force: bool) -> None:
 @app.command()
 @click.argument("name", required=False)
 @click.option("--rewards", "of_rewards", is_flag=True, help="List the built-in rewards instead.")
-@_json
+@json_option
 def configs(name: str | None, of_rewards: bool, as_json: bool) -> None:
     """List the configs that come with aligntune, or print one."""
     from aligntune import shipped
@@ -233,20 +180,20 @@ def configs(name: str | None, of_rewards: bool, as_json: bool) -> None:
     if name:
         text = shipped.text(name)
         if as_json:
-            _print_json({name: text})
+            print_json({name: text})
         else:
             click.echo(text, nl=False)
         return
     rows = shipped.rewards() if of_rewards else shipped.summaries()
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     print_table(rows)
 
 
 @app.command()
 @click.option("--output-dir", type=click.Path(), help="Where runs would write.")
-@_json
+@json_option
 def doctor(output_dir: str | None, as_json: bool) -> None:
     """Look at this machine: versions, devices, precision, servers, credentials."""
     from pathlib import Path
@@ -255,7 +202,7 @@ def doctor(output_dir: str | None, as_json: bool) -> None:
 
     findings = examine(Path(output_dir) if output_dir else None)
     if as_json:
-        _print_json([finding._asdict() for finding in findings])
+        print_json([finding._asdict() for finding in findings])
         return
     for finding in findings:
         click.echo(f"{finding.state:<8} {finding.what:<16} {finding.says}")
@@ -270,20 +217,6 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(app, {}, "aligntune", "_ALIGNTUNE_COMPLETE").source())
-
-
-def _checked(paths: Sequence[Path], overrides: Sequence[str]) -> Any:
-    """The config, after the same checks as `validate`."""
-    from aligntune.check import check
-
-    found = check(paths, overrides)
-    _say(found.notes)
-    return found.config
-
-
-def _say(notes: Sequence[str]) -> None:
-    for note in notes:
-        click.echo(note, err=True)
 
 
 def _fix(paths: Sequence[Path]) -> None:
@@ -322,28 +255,6 @@ def _write(path: Path, text: str) -> None:
         raise ResourceError(
             f"{path}: cannot be written: {reason}; make room or change its permissions"
         ) from None
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _command(verb: str, paths: tuple[Path, ...], overrides: tuple[str, ...]) -> str:
-    """What was typed, as one line that a shell would read the same way."""
-    import shlex
-
-    parts = ["aligntune", verb]
-    for path in paths:
-        parts += ["--config", str(path)]
-    for override in overrides:
-        flag, _, rest = override.partition(" ")
-        if override.startswith("--"):
-            parts += [flag, rest.partition("=")[2]]
-        else:
-            parts += ["--set", override]
-    return shlex.join(parts)
 
 
 def main() -> None:

@@ -35,7 +35,16 @@ LAYERS = [
     {"pipeline", "plan"},
     {"run", "session", "findings", "summary", "console", "show", "show_data", "launch", "worker"},
     {"compare"},
-    {"versions", "direct", "evaluating", "cli_rewards", "cli_runs", "cli_sync", "cli_models"},
+    {
+        "versions",
+        "direct",
+        "evaluating",
+        "cli_config",
+        "cli_rewards",
+        "cli_runs",
+        "cli_sync",
+        "cli_models",
+    },
     {"cli", "__main__"},
 ]
 HEAVY = {

@@ -7,11 +7,12 @@ from aligntune.config.algo import GROUP, ONLINE, TASK, Trained
 from aligntune.config.data import Dataset
 from aligntune.config.document import KeyPath
 from aligntune.config.gates import gate_problems
-from aligntune.config.presets import LOSS_TYPES, PRESETS, alone, is_dual, resolved, used
+from aligntune.config.presets import PRESETS, resolved, used
 from aligntune.config.reward_rules import contradictions, guesses
 from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
-from aligntune.config.train import Bolt, Peft, Train
+from aligntune.config.train import Train
+from aligntune.config.train_rules import training_problems
 
 _INSTEAD: dict[tuple[str, str], str] = {
     ("beta", "ppo"): "kl_coef",
@@ -43,8 +44,7 @@ def problems(config: RunConfig) -> list[Problem]:
         *_model(config),
         *_heldout(config),
         *(Problem(*found) for found in gate_problems(config)),
-        *_train(("train",), config.algo, config.train, config.peft, config.model.max_seq_length),
-        *(_sft(config) if config.sft else ()),
+        *(Problem(*found) for found in _trainings(config)),
         *(Problem(*found) for found in guesses(config, optimised=True)),
         *(Problem(*found) for found in contradictions(config)),
     ]
@@ -222,116 +222,12 @@ def _model(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def _sft(config: RunConfig) -> Iterator[Problem]:
-    section = config.sft
-    if section is None:
-        return
-    peft = section.peft or config.peft
-    yield from _train(("sft", "train"), "sft", section.train, peft, config.model.max_seq_length)
-
-
-def _train(
-    at: KeyPath, algo: Trained, train: Train, peft: Peft | None, max_seq_length: int
-) -> Iterator[Problem]:
-    known = LOSS_TYPES.get(algo)
-    if known and train.loss_type not in (None, *known):
-        yield Problem(
-            (*at, "loss_type"),
-            f"{algo} has no loss {train.loss_type!r}; choose from {', '.join(known)}",
-        )
-    if algo == "dpo" and train.beta == 0:
-        yield Problem((*at, "beta"), "dpo with beta 0 learns nothing; give a number > 0, as 0.1")
-    if algo == "dpo" and train.loss_type == "exo_pair" and not train.label_smoothing:
-        yield Problem((*at, "loss_type"), "exo_pair needs `label_smoothing` > 0, as 1e-3")
-    if algo in ONLINE:
-        yield from _online(at, algo, resolved(train, algo, peft, max_seq_length))
-
-
-def _online(at: KeyPath, algo: Trained, train: Train) -> Iterator[Problem]:
-    size, passes = train.num_generations or 1, train.steps_per_generation or 1
-    rows = train.per_device_batch_size * passes
-    if size == 1 and algo in GROUP - {"bolt"}:
-        yield Problem(
-            (*at, "num_generations"),
-            f"{algo} compares answers to one prompt, so it needs at least 2 of them; set "
-            "`num_generations`, and a `per_device_batch_size` that it divides",
-        )
-    if rows % size:
-        yield Problem(
-            (*at, "num_generations"),
-            f"{size} answers per prompt do not divide the {rows} of a round of sampling "
-            "(`per_device_batch_size` times `steps_per_generation`)",
-        )
-    if passes % train.gradient_accumulation_steps:
-        yield Problem(
-            (*at, "steps_per_generation"),
-            f"{passes} must be a multiple of `gradient_accumulation_steps` "
-            f"({train.gradient_accumulation_steps})",
-        )
-    prompt, answer = train.max_prompt_length or 0, train.max_completion_length or 0
-    if prompt + answer > (train.max_length or 0):
-        yield Problem(
-            (*at, "max_completion_length"),
-            f"prompt ({prompt}) and answer ({answer}) do not fit into `max_length` "
-            f"({train.max_length}) tokens",
-        )
-    if train.kl_target and not train.kl_coef:
-        yield Problem((*at, "kl_target"), "there is no KL penalty to adapt; set `kl_coef` above 0")
-    if (train.overlong_buffer or 0) > answer:
-        yield Problem(
-            (*at, "overlong_buffer"),
-            f"{train.overlong_buffer} is more than `max_completion_length` ({answer}), so every "
-            "answer would be punished; lower it",
-        )
-    if train.max_resampling and train.scale_rewards == "batch":
-        yield Problem(
-            (*at, "max_resampling"),
-            "a batch that is put together has no spread of its own to scale by; set "
-            "`scale_rewards` to group or none, or `max_resampling` to 0",
-        )
-    yield from _mirror(at, train)
-    if algo == "bolt":
-        yield from _bolt(at, train)
-
-
-def _bolt(at: KeyPath, train: Train) -> Iterator[Problem]:
-    section = train.bolt or Bolt()
-    if section.rho_min > section.rho_max:
-        yield Problem((*at, "bolt", "rho_min"), "must not be more than `rho_max`")
-    if train.scale_rewards == "group":
-        yield Problem(
-            (*at, "scale_rewards"),
-            "bolt compares with a prompt's history and not with its group; use batch or none",
-        )
-    if section.tracker:
-        return
-    for name in ("curriculum", "warm_start"):
-        if getattr(section, name):
-            message = "needs the beliefs that `tracker: false` does not keep; remove one of them"
-            yield Problem((*at, "bolt", name), message)
-    if train.num_generations == 1:
-        yield Problem(
-            (*at, "num_generations"),
-            "without a tracker an answer is compared with others to its prompt; set at least 2",
-        )
-
-
-def _mirror(at: KeyPath, train: Train) -> Iterator[Problem]:
-    section = train.gbmpo
-    if section is None:
-        return
-    if is_dual(section) and not train.beta:
-        yield Problem(
-            (*at, "beta"),
-            f"{section.divergence} has KL beside it, whose weight is 0; raise it, or use "
-            f"{alone(section)}",
-        )
-    if section.full_vocabulary and section.divergence in ("l2", "l2kl"):
-        yield Problem(
-            (*at, "gbmpo", "full_vocabulary"),
-            f"{section.divergence} is no divergence of distributions, and tokens that hardly occur "
-            "would decide its sum; set it to false, or use prob_l2 or kl",
-        )
+def _trainings(config: RunConfig) -> Iterator[tuple[KeyPath, str]]:
+    longest = config.model.max_seq_length
+    yield from training_problems(("train",), config.algo, config.train, config.peft, longest)
+    if section := config.sft:
+        peft = section.peft or config.peft
+        yield from training_problems(("sft", "train"), "sft", section.train, peft, longest)
 
 
 def _unused(

@@ -12,6 +12,7 @@ from aligntune.config.logging import Launch, Logging, SampleLogging
 from aligntune.config.model import Model
 from aligntune.config.reward_model import RewardModelSection
 from aligntune.config.rewards import Reward
+from aligntune.config.schedule import Deployment, Notification, Retrain, Schedule
 from aligntune.config.train import Peft, SftSection, Train
 
 
@@ -41,6 +42,12 @@ class RunConfig(Strict):
     launch: Launch = Field(default_factory=Launch)
     logging: Logging = Field(default_factory=Logging)
     sample_logging: SampleLogging | None = None
+    retrain: Retrain = Field(default_factory=Retrain)
+    deployment: Deployment = Field(default_factory=Deployment)
+    schedules: tuple[Schedule, ...] = ()
+    """When the deployment of this config runs."""
+    notifications: tuple[Notification, ...] = ()
+    """Who is told how a deployed run or `aligntune retrain` ended."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Seeds sampling, shuffling, initialisation and dropout of every stage."""
 

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from aligntune import doctor, shipped
-from aligntune.cli import FLAGS, app
+from aligntune.cli import app
+from aligntune.cli_config import FLAGS
 from aligntune.config.algo import ALGOS
 from aligntune.config.load import load
 from aligntune.config.run import RunConfig

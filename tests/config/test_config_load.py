@@ -168,7 +168,7 @@ sft:
 evaluation: {metrics: [exact_mach], datasets: {}}
 launch:
 logging: {run_name: a b, level: null}
-extra: 1
+zzz: 1
 """
     assert problems([write(text)]) == [
         "run.yaml:1:1: algo: got 'dpx'; must be 'sft', 'dpo', 'ppo', 'grpo', 'gspo', 'dapo', "
@@ -196,9 +196,9 @@ extra: 1
         "'_' or '-', the first a letter or digit, or null",
         "run.yaml:17:26: logging.level: got null; must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'; "
         "without the line it has its default",
-        "run.yaml:18:1: extra: unknown key; choose from algo, model, datasets, cleaning, mix, "
+        "run.yaml:18:1: zzz: unknown key; choose from algo, model, datasets, cleaning, mix, "
         "train, peft, rewards, sft, reward_model, evaluation, registry, launch, logging, "
-        "sample_logging, seed",
+        "sample_logging, retrain, deployment, schedules, notifications, seed",
     ]
 
 
@@ -312,7 +312,7 @@ def test_long_names_are_not_compared_with_every_key(write):
     long = "x" * 300_000
     path = write(BASE.replace("dpo", long) + f"? {long}\n: 1\n? {long}y\n: 1\n")
     began = time.process_time()
-    assert max(map(len, problems([path]))) < 250
+    assert max(map(len, problems([path]))) < 300
     assert time.process_time() - began < 1
 
 

@@ -34,7 +34,7 @@ def complete(model):
             settings[name] = [complete(inner)] if listed else complete(inner)
         elif field.is_required():
             listed = get_origin(field.annotation) is tuple
-            settings[name] = ["x"] if listed else next(iter(get_args(field.annotation)), "x")
+            settings[name] = ["x"] if listed else next(iter(get_args(field.annotation)), "x/x")
     return settings
 
 
