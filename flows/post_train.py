@@ -10,7 +10,7 @@ is off, and a stage that was there already is a task in state `Cached`.
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,16 +63,26 @@ def run(paths: Sequence[Path], overrides: Sequence[str], command: str) -> None:
         AlignTuneError: a stage failed, was asked to stop, or there is no Prefect server.
     """
     config = load(paths, overrides)  # a mistake in it should not cost the start of a server
-    configure(config.logging.level, screen())
+    given = ([str(path) for path in paths], list(overrides), command)
+    served(partial(post_train, *given), config.logging.level)
+
+
+def served(start: Callable[[], Awaitable[object]], level: str) -> None:
+    """Run what `start` calls, a flow, in this process, with a Prefect server to talk to.
+
+    Raises:
+        AlignTuneError: the flow's own, or there is no Prefect server.
+    """
+    configure(level, screen())
     mlflow = partial(import_module, "aligntune.track")  # takes a second; a server, several
     with _quiet(), _terminated_like_interrupted(), available(meanwhile=mlflow):
-        asyncio.run(_run([str(path) for path in paths], list(overrides), command))
+        asyncio.run(_run(start))
 
 
-async def _run(configs: list[str], overrides: list[str], command: str) -> None:
+async def _run(start: Callable[[], Awaitable[object]]) -> None:
     async with _answering():
         try:
-            await post_train(configs, overrides, command)
+            await start()
         finally:
             await _delivered()
 
