@@ -34,7 +34,7 @@ from aligntune.errors import AlignTuneError, Interrupted, ServiceError
 from aligntune.interrupt import stop_on_signals
 from aligntune.launch import execute_in_child
 from aligntune.models.precision import gpus
-from aligntune.plan import Planned, Stage, plan
+from aligntune.plan import Plan, Planned, Stage, plan
 from aligntune.run import Context, Done, execute
 from aligntune.session import Session, opened
 from aligntune.show import done_line, key_metrics, show_result
@@ -122,7 +122,7 @@ async def _answering() -> AsyncIterator[None]:
         ) from error
 
 
-def _run_name() -> str:
+def run_name() -> str:
     """The flow run's name: `logging.run_name`."""
     parameters = runtime.flow_run.parameters
     try:
@@ -133,7 +133,7 @@ def _run_name() -> str:
 
 
 @dataclass
-class _Flow:
+class Running:
     """A flow run that is going on."""
 
     session: Session
@@ -142,7 +142,7 @@ class _Flow:
     """By artifact: the finished tasks, which later tasks name as what they waited for."""
 
 
-@flow(name="post-train", flow_run_name=_run_name, persist_result=False)
+@flow(name="post-train", flow_run_name=run_name, persist_result=False)
 async def post_train(
     configs: list[str], overrides: Sequence[str] = (), command: str = ""
 ) -> State[None] | None:
@@ -156,22 +156,34 @@ async def post_train(
     config = load([Path(path) for path in configs], overrides)
     planned = plan(config)
     try:
-        with (
-            _logged(config.logging.level),
-            _signals() as stopping,
-            opened(planned, command) as session,
-        ):
-            going = _Flow(session, stopping)
-            for together in rounds(planned.stages, config.launch, gpus()):
-                await _as_tasks(together, going)
-            await record_run(session)
+        with running(planned, command) as going:
+            await run_stages(planned.stages, going)
+            await record_run(going.session)
     except Interrupted as error:
         return Cancelled(name="Interrupted", message=str(error), data=error)
-    show_result(screen(), session)
+    show_result(screen(), going.session)
     return None
 
 
-async def _as_tasks(entries: Sequence[tuple[Planned, Mapping[str, str]]], going: _Flow) -> None:
+@contextmanager
+def running(planned: Plan, command: str) -> Iterator[Running]:
+    """A flow run's session, whose log is Prefect's, and which someone may ask to stop."""
+    level = planned.config.logging.level
+    with _logged(level), _signals() as stopping, opened(planned, command) as session:
+        yield Running(session, stopping)
+
+
+async def run_stages(stages: Sequence[Planned], going: Running) -> None:
+    """Stages of the session's plan as tasks, each after its inputs.
+
+    Raises:
+        AlignTuneError: as the first that failed did, after its retries.
+    """
+    for together in rounds(stages, going.session.plan.config.launch, gpus()):
+        await _as_tasks(together, going)
+
+
+async def _as_tasks(entries: Sequence[tuple[Planned, Mapping[str, str]]], going: Running) -> None:
     """Stages at the same time. One that fails stops no other, which would have to start again."""
     if len(entries) == 1:
         return await _as_task(*entries[0], going)
@@ -182,7 +194,7 @@ async def _as_tasks(entries: Sequence[tuple[Planned, Mapping[str, str]]], going:
     return None
 
 
-async def _as_task(entry: Planned, environment: Mapping[str, str], going: _Flow) -> None:
+async def _as_task(entry: Planned, environment: Mapping[str, str], going: Running) -> None:
     """One stage as a task that waits for the tasks of its inputs.
 
     Raises:
@@ -228,7 +240,7 @@ def _may_pass(_: Task[..., object], attempt: TaskRun, state: State[object]) -> b
     return True
 
 
-async def _stage(entry: Planned, environment: Mapping[str, str], going: _Flow) -> State[Done]:
+async def _stage(entry: Planned, environment: Mapping[str, str], going: Running) -> State[Done]:
     """The state of a finished stage: `Cached` if it was there already."""
     stage, session = entry.stage, going.session
     work = partial(_work, stage, session.context, environment)
