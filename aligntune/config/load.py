@@ -17,6 +17,7 @@ from aligntune.config.naming import KeyPath
 from aligntune.config.problems import Place, explain, together
 from aligntune.config.repair import Repair
 from aligntune.config.run import RunConfig
+from aligntune.config.schedule_rules import set_problems
 from aligntune.config.settings import Settings
 from aligntune.errors import ConfigError
 
@@ -57,6 +58,20 @@ def read(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Loaded:
 
 
 def _validated(settings: Settings) -> RunConfig:
+    config = _right(settings)
+
+    def tried(overrides: Sequence[str]) -> None:
+        changed = settings
+        for index, override in enumerate(overrides, start=len(settings.places)):
+            changed = changed.overridden(override, index)
+        _right(changed)
+
+    if found := list(set_problems(config, tried)):
+        raise together([rules.Problem(*problem) for problem in found], settings.places)
+    return config
+
+
+def _right(settings: Settings) -> RunConfig:
     try:
         config = RunConfig.model_validate(settings.values)
     except ValidationError as error:

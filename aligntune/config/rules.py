@@ -11,6 +11,7 @@ from aligntune.config.presets import PRESETS, resolved, used
 from aligntune.config.reward_rules import contradictions, guesses
 from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
+from aligntune.config.schedule_rules import schedule_problems
 from aligntune.config.train import Train
 from aligntune.config.train_rules import training_problems
 
@@ -47,6 +48,7 @@ def problems(config: RunConfig) -> list[Problem]:
         *(Problem(*found) for found in _trainings(config)),
         *(Problem(*found) for found in guesses(config, optimised=True)),
         *(Problem(*found) for found in contradictions(config)),
+        *(Problem(*found) for found in schedule_problems(config)),
     ]
 
 

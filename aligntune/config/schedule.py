@@ -24,19 +24,20 @@ class Schedule(Strict):
     """A time at which a deployment runs: exactly one of `cron`, `interval`, `rrule`."""
 
     cron: str | None = Field(None, min_length=1)
-    """`0 3 * * *` is every night at three."""
+    """Minute, hour, day, month, day of the week: `0 3 * * *` is every night at three."""
     interval: float | None = Field(None, ge=1)
-    """Seconds between runs."""
+    """Seconds between runs, counted from when it was first deployed."""
     rrule: str | None = Field(None, min_length=1)
     """A recurrence rule of RFC 5545: `FREQ=WEEKLY;BYDAY=MO`."""
     timezone: str = Field("UTC", min_length=1)
     """As in the IANA database: `Europe/Berlin`."""
     slug: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
-    """What the schedule is called: it is updated under this name. Default: its position."""
+    """What the schedule is called: it is updated under this name. Default: `schedule-` and its
+    position in the list."""
     active: bool = True
     """Whether it runs at all."""
     set: dict[str, Any] = Field(default_factory=dict)
-    """Settings for the runs of this schedule: `{train.max_steps: 100}`."""
+    """Settings for the runs of this schedule, as `--set` takes them: `{train.max_steps: 100}`."""
 
 
 class Trigger(Strict):
@@ -64,8 +65,16 @@ class Deployment(Strict):
     process, with `aligntune deploy --serve`."""
     queue: str | None = Field(None, min_length=1)
     """The queue of that pool. Default: the pool's own."""
+    job_variables: dict[str, Any] = Field(default_factory=dict)
+    """What the pool's jobs are made of, such as `image`, `env` or resources: each type of pool has
+    its own, which `prefect work-pool inspect` lists."""
+    configs: tuple[str, ...] = ()
+    """Where the workers find the config files, such as on a volume or in an image. Default: the
+    absolute paths that they have where they are deployed from."""
     overlap: Literal["refuse", "queue"] = "refuse"
     """A run that starts while another of this deployment goes on ends at once, or waits for it."""
+    approval_pool: str | None = Field(None, min_length=1)
+    """The work pool of the runs that wait for an approval, which need no GPU. Default: `pool`."""
     triggers: tuple[Trigger, ...] = ()
     """Events that start it, beside its schedules."""
     tags: tuple[str, ...] = ()
