@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint format wheel clean
+.PHONY: demo test test-slow faults lint format wheel clean
 
 demo: $(READY)
 	$(BIN)/aligntune train --config configs/quickstart.yaml
@@ -15,6 +15,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+# An hour and more; a failure prints its seed, and FAULT_SEED=<seed> plays it again.
+faults: $(READY)
+	FAULT_POINTS=200 $(BIN)/pytest tests/faults --timeout 7200
 
 lint: $(READY)
 	$(BIN)/ruff check .

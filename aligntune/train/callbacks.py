@@ -141,6 +141,20 @@ def _any_process(asked: bool) -> bool:
     return any(everyone)
 
 
+class ContinueCount(TrainerCallback):  # type: ignore[misc]
+    """The tokens that were seen before a resume: TRL's offline trainers count from 0 again."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if hasattr(self.trainer, "_total_train_tokens"):  # contract: tests/train/test_trl_contract
+            counts = [log["num_tokens"] for log in state.log_history if "num_tokens" in log]
+            self.trainer._total_train_tokens = counts[-1] if counts else 0
+
+
 class Clock(TrainerCallback):  # type: ignore[misc]
     """Seconds spent in steps, without set-up and saving."""
 

@@ -21,6 +21,10 @@ LOG = logging.getLogger(__name__)
 NEVER_KEPT = "training_args.bin"
 """A pickle that holds the hub token in clear text, and that nothing here reads."""
 
+NEEDED = ("optimizer", "scheduler", "rng_state", "trainer_state")
+"""What the names of a checkpoint's files begin with, weights apart. transformers goes on without
+the first three, to another result."""
+
 
 class CheckpointManifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -124,6 +128,9 @@ def _problem(path: Path, key: str) -> str | None:
         return f"its manifest is unreadable ({type(error).__name__})"
     if manifest.key != key:
         return f"it belongs to stage key {manifest.key}"
+    for needed in NEEDED:
+        if not any(name.startswith(needed) for name in manifest.files):
+            return f"it has no {needed}"
     for name, record in manifest.files.items():
         file = path / name
         if not file.is_file():

@@ -21,6 +21,7 @@ from aligntune.train import checkpoints, loggers
 from aligntune.train.callbacks import (
     Clock,
     CommitCheckpoints,
+    ContinueCount,
     Progress,
     ShowProgress,
     StopWhenAsked,
@@ -63,11 +64,20 @@ class Setting:
 
 class Finite:
     """Mixin for a TRL trainer: stops before the optimizer sees a loss or gradient that is not
-    finite. transformers itself goes on, reports a loss of 0.0, and saves the NaNs."""
+    finite, and after the last step. transformers itself goes on, reports a loss of 0.0, and saves
+    the NaNs."""
 
     def healthy(self) -> bool:
         """Whether the latest step shows no sign of a collapse."""
         return True
+
+    def _run_epoch(self, **given: Any) -> None:
+        # Broken off between the last checkpoint and the artifact: transformers would take a step
+        # more than was planned.
+        if self.state.global_step >= self.state.max_steps:  # type: ignore[attr-defined]
+            self.control.should_training_stop = True  # type: ignore[attr-defined]
+            return
+        super()._run_epoch(**given)  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
@@ -173,6 +183,7 @@ def fit(
         CommitCheckpoints(folder, setting.key, journal, trainer.healthy),
         ShowProgress(setting.progress),
         stop,
+        ContinueCount(trainer),
         clock,
         *log_samples(
             spec,

@@ -6,13 +6,15 @@ import pytest
 
 from aligntune.train.checkpoints import best, commit, newest, steps
 
-FILES = ("model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json")
+FILES = (
+    "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"
+)  # fmt: skip
 
 
-def write(tmp_path, step, keep=5, **facts):
+def write(tmp_path, step, keep=5, files=FILES, **facts):
     written = tmp_path / "trainer" / f"checkpoint-{step}"
     written.mkdir(parents=True)
-    for name in (*FILES, "training_args.bin"):
+    for name in (*files, "training_args.bin"):
         (written / name).write_bytes(f"{name} of step {step}".encode())
     folder = tmp_path / "checkpoints"
     return commit(written, folder, step=step, key="k", keep=keep, **facts)
@@ -51,6 +53,12 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_used(folder, name,
         file.write_bytes(content)
     assert newest(folder, key="k").name == "step-000040"
     assert (folder / "quarantine" / "step-000100").is_dir()
+
+
+@pytest.mark.parametrize("name", FILES[1:])
+def test_one_that_was_written_without_a_state_is_not_continued(folder, tmp_path, name):
+    write(tmp_path, 200, files=[other for other in FILES if other != name])
+    assert newest(folder, key="k").name == "step-000100"
 
 
 def test_a_folder_without_a_manifest_is_not_a_checkpoint(folder):

@@ -4,10 +4,11 @@ A failure here after an update of TRL says which assumption to look at, before a
 """
 
 from dataclasses import fields
-from inspect import signature
+from inspect import getsource, signature
 
 import pytest
 import torch
+import transformers
 import trl
 from rollouts import make, place, spec
 from trl import GRPOConfig, GRPOTrainer
@@ -201,3 +202,16 @@ def test_one_answer_per_prompt_is_refused_last_of_all(tmp_path):
 def test_other_mistakes_are_still_refused(tmp_path):
     with pytest.raises(ValueError, match="must be divisible"):
         OnlineConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, num_generations=3)
+
+
+@pytest.mark.parametrize("trainer", [trl.SFTTrainer, trl.DPOTrainer, trl.RewardTrainer])
+def test_offline_trainers_count_tokens_where_a_resume_goes_on_counting(trainer):
+    source = getsource(trainer)
+    said = changed("tokens are counted elsewhere", "ContinueCount in callbacks.py")
+    assert "self._total_train_tokens += " in source, said
+
+
+def test_an_epoch_is_a_method_that_can_be_left_out():
+    source = getsource(transformers.Trainer)
+    said = changed("there is no _run_epoch(model=...)", "Finite in loop.py")
+    assert "self._run_epoch(\n                model=model," in source, said

@@ -1,0 +1,44 @@
+"""Every trainer, broken off at random points, ends with the bytes of an undisturbed run.
+
+FAULT_POINTS and FAULT_SEED play more points, or the same ones again; `make faults` plays many.
+"""
+
+import os
+import random
+
+import pytest
+from faults import trials
+
+pytestmark = pytest.mark.slow
+
+POINTS = int(os.environ.get("FAULT_POINTS", "4"))
+SEED = int(os.environ.get("FAULT_SEED", str(random.SystemRandom().randrange(10**6))))
+
+
+@pytest.fixture(scope="module", params=trials.CONFIGS)
+def bench(request, tiny_model, tmp_path_factory):
+    with trials.bench(request.param, tiny_model, tmp_path_factory.mktemp(request.param)) as made:
+        yield made
+
+
+@pytest.fixture
+def rng(bench, request):
+    """Replays with FAULT_SEED."""
+    print(f"FAULT_SEED={SEED}")  # noqa: T201  # shown if the test fails
+    return random.Random(f"{SEED} {request.node.name}")
+
+
+def test_kill_9_costs_nothing(bench, rng):
+    assert trials.kills(bench, POINTS, rng) > 0
+
+
+def test_sigterm_ends_as_resumable(bench, rng):
+    trials.terms(bench, max(POINTS // 2, 1), rng)
+
+
+def test_a_full_disk_is_named_and_loses_nothing(bench, rng):
+    trials.full_disks(bench, max(POINTS // 2, 1), rng)
+
+
+def test_a_damaged_checkpoint_is_found_and_the_one_before_used(bench, rng):
+    trials.damages(bench, max(POINTS // 2, 1), rng)
