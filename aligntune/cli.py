@@ -24,6 +24,7 @@ from aligntune.cli_config import (
     say,
 )
 from aligntune.cli_models import models, promote, rollback
+from aligntune.cli_retrain import retrain
 from aligntune.cli_rewards import print_table, rewards
 from aligntune.cli_runs import compare, runs
 from aligntune.cli_sync import sync
@@ -39,7 +40,7 @@ def app() -> None:
     resumed, Prefect and MLflow."""
 
 
-for _command_elsewhere in (rewards, runs, compare, sync, models, promote, rollback):
+for _command_elsewhere in (rewards, runs, compare, sync, models, promote, rollback, retrain):
     app.add_command(_command_elsewhere)
 
 

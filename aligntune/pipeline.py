@@ -31,7 +31,7 @@ from aligntune.config.slices import (
 from aligntune.config.train import Peft, Train
 from aligntune.models.precision import resolve
 
-CHAMPION = "champion"
+CHAMPION, START = "champion", "start"
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Champion:
-    """What a candidate has to be better than."""
+    """A registered version: what a candidate has to be better than, or starts from."""
 
     version: str
     key: str
 
 
 def steps(
-    config: RunConfig, *, tracking_uri: str, hub_endpoint: str, champion: Champion | None = None
+    config: RunConfig,
+    *,
+    tracking_uri: str,
+    hub_endpoint: str,
+    champion: Champion | None = None,
+    start: Champion | None = None,
 ) -> tuple[Step, ...]:
-    """Every stage of the run, each after its inputs."""
-    return tuple(_steps(config, tracking_uri, hub_endpoint, champion))
+    """Every stage of the run, each after its inputs.
+
+    With `start` training goes on from that version; what it is measured against stays the same.
+    """
+    return tuple(_steps(config, tracking_uri, hub_endpoint, champion, start))
 
 
 def final(config: RunConfig) -> str:
@@ -68,7 +76,11 @@ def final(config: RunConfig) -> str:
 
 
 def _steps(
-    config: RunConfig, tracking_uri: str, hub_endpoint: str, champion: Champion | None
+    config: RunConfig,
+    tracking_uri: str,
+    hub_endpoint: str,
+    champion: Champion | None,
+    start: Champion | None,
 ) -> Iterator[Step]:
     yield Step("model", "model", _model(config))
     yield Step("tokenizer", "tokenizer", _model(config))
@@ -76,8 +88,12 @@ def _steps(
     if config.evaluation.datasets:
         yield Step("eval-data", "data", _evaluation_data(config))
         reads["evaluation"] = "eval-data"
-    policy, trained = "model", []
-    yield from _before(config, reads)
+    policy, trained, origin = "model", [], {}
+    if start:
+        policy, origin = START, {START: START}
+        fetched = _fetched(config, start, tracking_uri)
+        yield Step(START, "fetch", fetched, {"base": "model", "tokenizer": "tokenizer"})
+    yield from _before(config, reads, policy)
     if config.sft:
         policy, trained = "sft", ["sft"]
     spec = _train(config, config.algo, config.train, config.peft)
@@ -94,7 +110,9 @@ def _steps(
         "register",
         "register",
         RegisterSlice(name=policy_name(config), tracking_uri=tracking_uri),
-        {role: role for role in trained} | {f"evaluate-{m}": f"evaluate-{m}" for m in trained},
+        {role: role for role in trained}
+        | {f"evaluate-{m}": f"evaluate-{m}" for m in trained}
+        | origin,
     )
     if config.registry.promote != "never":
         yield from _promotion(config, tracking_uri, champion, measured)
@@ -102,19 +120,19 @@ def _steps(
         yield Step(
             "push",
             "push",
-            _push(config, hub_endpoint),
+            push_slice(config, hub_endpoint),
             {"policy": config.algo, "evaluation": f"evaluate-{config.algo}"}
             | ({"decision": "decide"} if config.registry.promote != "never" else {}),
         )
 
 
-def _before(config: RunConfig, reads: Mapping[str, str]) -> Iterator[Step]:
+def _before(config: RunConfig, reads: Mapping[str, str], policy: str) -> Iterator[Step]:
     """What can be trained before the run's own algorithm; neither needs the other."""
     training: list[Step] = []
     if section := config.sft:
         spec = _train(config, "sft", section.train, section.peft or config.peft)
         yield Step("sft-data", "data", _data(config, section.datasets, spec), reads)
-        training.append(Step("sft", "sft", spec, {"model": "model", "data": "sft-data"}))
+        training.append(Step("sft", "sft", spec, {"model": policy, "data": "sft-data"}))
     if judge := config.reward_model:
         base = "model"
         if judge.name_or_path:
@@ -144,14 +162,17 @@ def _evaluation(
         yield evaluation_of(config, name, policy, earlier)
         earlier = {**earlier, name: f"evaluate-{name}"}
         if policy == "model" and champion and config.registry.promote != "never":
-            fetched = FetchSlice(
-                name=policy_name(config),
-                version=champion.version,
-                key=champion.key,
-                tracking_uri=tracking_uri,
-            )
-            yield Step(CHAMPION, "fetch", fetched)
+            yield Step(CHAMPION, "fetch", _fetched(config, champion, tracking_uri))
             yield evaluation_of(config, CHAMPION, CHAMPION, earlier)
+
+
+def _fetched(config: RunConfig, version: Champion, tracking_uri: str) -> FetchSlice:
+    return FetchSlice(
+        name=policy_name(config),
+        version=version.version,
+        key=version.key,
+        tracking_uri=tracking_uri,
+    )
 
 
 def evaluation_of(config: RunConfig, name: str, model: str, earlier: Mapping[str, str]) -> Step:
@@ -350,7 +371,7 @@ def _evaluate(config: RunConfig) -> EvaluateSlice:
     )
 
 
-def _push(config: RunConfig, hub_endpoint: str) -> PushSlice:
+def push_slice(config: RunConfig, hub_endpoint: str) -> PushSlice:
     logging = config.logging
     if logging.hub_model_id is None:
         raise AssertionError("RunConfig requires hub_model_id for a push")

@@ -59,14 +59,20 @@ class Plan:
         return next(planned for planned in self.stages if planned.stage.label == label)
 
 
-def plan(config: RunConfig, only: str | None = None) -> Plan:
+def plan(config: RunConfig, only: str | None = None, start: Champion | None = None) -> Plan:
     """The stages of `config` in order, each with its key and whether it exists; with `only`, those
-    of that kind and what they read.
+    of that kind and what they read; with `start`, of a training that goes on from that version.
 
     Asks the hub for commits where a source is there; imports no torch.
     """
     paths = Paths.of(config)
-    lay_out = partial(steps, config, tracking_uri=tracking_identity(), hub_endpoint=hub_endpoint())
+    lay_out = partial(
+        steps,
+        config,
+        tracking_uri=tracking_identity(),
+        hub_endpoint=hub_endpoint(),
+        start=start,
+    )
     every = lay_out()
     if only:
         return planned(config, paths, needed(every, {s.label for s in every if s.kind == only}))
@@ -105,7 +111,7 @@ def _resolved(
         inputs = {role: done[label].name for role, label in step.inputs.items()}
         before, stage = known.get(step.label, (None, None))
         if before != step or stage is None or stage.inputs != inputs:
-            stage = _resolve(step, inputs, root)
+            stage = resolve(step, inputs, root)
         known[step.label] = step, stage
         done[step.label] = stage
     return list(done.values())
@@ -139,7 +145,8 @@ def needed(every: Sequence[Step], wanted: set[str]) -> list[Step]:
     return [step for step in every if step.label in wanted]
 
 
-def _resolve(step: Step, inputs: Mapping[str, str], root: Path) -> Stage:
+def resolve(step: Step, inputs: Mapping[str, str], root: Path) -> Stage:
+    """A step with what identifies its result; `inputs` are names of artifacts by role."""
     kind = KINDS[step.kind]
     try:
         sources = kind.sources(step.config, root)

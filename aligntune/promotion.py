@@ -21,7 +21,10 @@ from aligntune.registry import (
     ARTIFACT,
     CHAMPION,
     EVALUATED,
+    EVIDENCE,
     PREVIOUS,
+    PROMOTED,
+    REFUSED,
     Client,
     asking,
     holder,
@@ -34,8 +37,6 @@ from aligntune.track import connect
 MOVING = "aligntune.moving"
 """A tag of the registered model: aliases that are being moved, as JSON."""
 VERDICT, WHY = "aligntune.decision", "aligntune.decision.why"
-EVIDENCE = "aligntune.decision.json"
-PROMOTED = "aligntune.promoted"
 LONGEST_TAG = 5_000
 """Characters of a sentence in a tag; MLflow takes more, other registries do not."""
 ROLLBACK = "rollback"
@@ -154,8 +155,17 @@ class Overtaken(DataError):
     """The champion is not the one that the evidence is about."""
 
 
-def promote(name: str, version: str, uri: str, root: Path, *, reason: str | None = None) -> str:
-    """Make `version` the champion, and say so. With a `reason` whatever the evidence says.
+def promote(
+    name: str,
+    version: str,
+    uri: str,
+    root: Path,
+    *,
+    reason: str | None = None,
+    approved: str | None = None,
+) -> str:
+    """Make `version` the champion, and say so. With a `reason` whatever the evidence says;
+    `approved` is by whom and why, to be remembered beside the evidence.
 
     Raises:
         DataError: there is no such version, or the evidence is missing, not about this model,
@@ -176,9 +186,23 @@ def promote(name: str, version: str, uri: str, root: Path, *, reason: str | None
                     "pipeline with `registry.promote: manual`, or give --force and --reason"
                 )
             check(book, version, json.loads(found))
-        _install(book, version, f"forced: {reason}" if reason else "by its evidence")
+        by = f"by its evidence, approved by {approved}" if approved else "by its evidence"
+        _install(book, version, f"forced: {reason}" if reason else by)
     before = f", v{champion} is the previous one" if champion else ""
     return f"{name} v{version} is the champion{before}"
+
+
+def refuse(name: str, version: str, uri: str, root: Path, said: str) -> None:
+    """Record on a version that it was not approved: `said` is by whom and why. No alias moves.
+
+    Raises:
+        DataError: there is no such version.
+        ServiceError: the registry failed.
+    """
+    with locked(name, uri, root) as book:
+        if version_of(book.client, name, version) is None:
+            raise DataError(f"{name} has no version {version!r}; `aligntune models` lists them")
+        book.tag(version, {REFUSED: f"{_now()} {said}"[:LONGEST_TAG]})
 
 
 def rollback(name: str, uri: str, root: Path) -> str:

@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from aligntune.artifacts import Artifact, digest_of, files_digest, find, records
 from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
+from aligntune.lineage import Known, Lineage, lineage_of
 from aligntune.registered import download
 from aligntune.track import client_of, connect, experiment
 
@@ -39,6 +40,15 @@ EVALUATED = "aligntune.evaluation.data"
 """Digest of the rows that a version's metrics are of."""
 AGAINST = "aligntune.decision.against"
 """What a version was decided against, as JSON {version, key}; nothing for the base model."""
+STARTED = "aligntune.started_from"
+"""The version that a training went on from, as JSON {version, key}; nothing for a base model."""
+LINEAGE = "aligntune.lineage"
+"""What a version was made from, as JSON."""
+EVIDENCE = "aligntune.decision.json"
+PROMOTED = "aligntune.promoted"
+REFUSED = "aligntune.refused"
+START = "start"
+"""The input of `register` that is the version which the training went on from."""
 
 
 def register(name: str, inputs: Mapping[str, Artifact], uri: str, root: Path) -> dict[str, Any]:
@@ -49,20 +59,33 @@ def register(name: str, inputs: Mapping[str, Artifact], uri: str, root: Path) ->
     Raises:
         ServiceError: the registry failed.
     """
-    policies = {role: made for role, made in inputs.items() if not role.startswith("evaluate-")}
+    policies = {
+        role: made
+        for role, made in inputs.items()
+        if role != START and not role.startswith("evaluate-")
+    }
+    start = _fetched(inputs[START]) if START in inputs else None
     with asking("the trained models are safe, run the same command again"):
         client = connect(uri, root)
         _ensure_registered_model(client, name)
         versions: dict[str, str] = {}
-        parent = None
+        parent = start["version"] if start else None
         for label, policy in policies.items():
             version = _version(client, name, policy, parent, uri, root)
+            made_from = {STARTED: json.dumps(start) if start else ""}
+            made_from[LINEAGE] = lineage_of(policy).to_json()
+            _tag(client, name, version, made_from)
             versions[label] = parent = str(version.version)
             if evaluation := inputs.get(f"evaluate-{label}"):
                 _tag(client, name, version, _measured(evaluation))
         last = versions[list(policies)[-1]]
         client.set_registered_model_alias(name, CANDIDATE, last)
     return {"registered_model": name, "versions": versions, "aliases": {CANDIDATE: last}}
+
+
+def _fetched(start: Artifact) -> dict[str, str]:
+    config = start.manifest.identity["config"]
+    return {"version": str(config["version"]), "key": str(config["key"])}
 
 
 @contextmanager
@@ -144,6 +167,53 @@ def all_versions(uri: str) -> dict[str, list[dict[str, Any]]]:
         return found
 
 
+def known_versions(uri: str, name: str) -> list[Known]:
+    """The versions of one registered model that we registered, from first to last.
+
+    Raises:
+        ServiceError: the registry failed.
+    """
+    with asking("look at MLFLOW_TRACKING_URI"):
+        client = reader(uri)
+        if not is_registered(client, name):
+            return []
+        aliases = client.get_registered_model(name).aliases
+        found = _every(partial(client.search_model_versions, f"name = '{name}'"))
+        known = [_known(version, aliases) for version in found if KEY in version.tags]
+    return sorted(known, key=lambda version: int(version.version))
+
+
+def _known(found: ModelVersion, aliases: Mapping[str, Any]) -> Known:
+    tags, number = found.tags, str(found.version)
+    start = json.loads(tags.get(STARTED) or "null")
+    lineage, evidence = tags.get(LINEAGE), tags.get(EVIDENCE)
+    return Known(
+        version=number,
+        key=tags[KEY],
+        artifact=tags.get(ARTIFACT, ""),
+        aliases=_held(aliases, number),
+        started_from=(start["version"], start["key"]) if start else None,
+        evidence=json.loads(evidence) if evidence else None,
+        lineage=Lineage.from_json(lineage) if lineage else None,
+        metrics=_metrics(tags),
+        promoted=tags.get(PROMOTED, ""),
+        refused=tags.get(REFUSED, ""),
+        run_id=found.run_id or None,
+    )
+
+
+def _held(aliases: Mapping[str, Any], version: str) -> tuple[str, ...]:
+    return tuple(sorted(alias for alias, held in aliases.items() if str(held) == version))
+
+
+def _metrics(tags: Mapping[str, str]) -> dict[str, float]:
+    return {
+        name.removeprefix("metric."): float(value)
+        for name, value in tags.items()
+        if name.startswith("metric.")
+    }
+
+
 def _every(search: Callable[..., Any]) -> Iterator[Any]:
     """What a search finds, page by page."""
     token = None
@@ -156,20 +226,15 @@ def _every(search: Callable[..., Any]) -> Iterator[Any]:
 
 def _described(version: ModelVersion, aliases: Mapping[str, Any]) -> dict[str, Any]:
     tags, number = version.tags, str(version.version)
-    metrics = {
-        name.removeprefix("metric."): float(value)
-        for name, value in tags.items()
-        if name.startswith("metric.")
-    }
     return {
         "version": number,
-        "aliases": tuple(sorted(alias for alias, held in aliases.items() if str(held) == number)),
+        "aliases": _held(aliases, number),
         "algorithm": tags.get("aligntune.algorithm", ""),
         "parent": tags.get("aligntune.parent_version") or None,
-        "metrics": metrics,
+        "metrics": _metrics(tags),
         "decision": tags.get("aligntune.decision", ""),
         "why": tags.get("aligntune.decision.why", ""),
-        "promoted": tags.get("aligntune.promoted", ""),
+        "promoted": tags.get(PROMOTED, ""),
         "artifact": tags.get(ARTIFACT, ""),
         "created": int(version.creation_timestamp),
     }
@@ -180,10 +245,13 @@ def key_of(version: ModelVersion) -> str:
     return str(version.tags.get(KEY) or version.source)
 
 
-def fetch(name: str, version: str, uri: str, root: Path, out: Path) -> dict[str, Any]:
+def fetch(
+    name: str, version: str, uri: str, root: Path, out: Path, tokenizer: Artifact | None = None
+) -> dict[str, Any]:
     """Put the model of a registered version in the new directory `out`; returns what it is.
 
     The artifact it was registered from is linked where it is below `root`, else it is downloaded.
+    With `tokenizer` it gets that one, and its chat template, instead of its own.
 
     Raises:
         ServiceError: the registry failed, or what it gave is not what was registered.
@@ -202,6 +270,9 @@ def fetch(name: str, version: str, uri: str, root: Path, out: Path) -> dict[str,
             f"version {version} of {name} has not the files that were registered; its artifacts "
             "were changed or are incomplete"
         )
+    for file in sorted((tokenizer.path / "tokenizer").iterdir()) if tokenizer else ():
+        (out / file.name).unlink(missing_ok=True)  # the link, and not what it is a link to
+        shutil.copyfile(file, out / file.name)
     facts = {"source": f"models:/{name}/{version}", "fingerprint": f"sha256:{got_digest}"}
     return facts | {"key": key_of(found)}
 

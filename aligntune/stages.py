@@ -241,8 +241,8 @@ def _fetch(work: Work) -> Outcome:
 
     config = work.config
     assert isinstance(config, FetchSlice)
-    out = _emptied(work.out / "model")
-    return Outcome(facts=fetch(config.name, config.version, work.tracking_uri, work.root, out))
+    place = work.tracking_uri, work.root, _emptied(work.out / "model")
+    return Outcome(facts=fetch(config.name, config.version, *place, work.inputs.get("tokenizer")))
 
 
 def _decide(work: Work) -> Outcome:
@@ -387,7 +387,7 @@ KINDS: dict[str, Kind] = {
     "evaluate": Kind(7, EvaluateSlice, _evaluate, _evaluate_sources, libraries=_TORCH, trains=True),
     "reward": Kind(2, TrainSlice, _reward, libraries=_TRAINER, trains=True),
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),
-    "register": Kind(2, RegisterSlice, _with_mlflow(_register), network=True),
+    "register": Kind(3, RegisterSlice, _with_mlflow(_register), network=True),
     "register-reward": Kind(1, RegisterSlice, _with_mlflow(_register_reward), network=True),
     "decide": Kind(3, DecideSlice, _decide),
     "promote": Kind(1, PromoteSlice, _promote, network=True),

@@ -66,6 +66,11 @@ async def record_run(session: Session) -> None:
         )
 
 
+async def record_page(text: str, *, key: str, description: str) -> None:
+    """A Markdown artifact that is about the whole run."""
+    await _kept(acreate_markdown_artifact(text, key=key, description=description))
+
+
 async def _kept(creation: Awaitable[object]) -> None:
     """A failure to show something neither fails nor holds up a stage that is done."""
     try:
@@ -77,7 +82,11 @@ async def _kept(creation: Awaitable[object]) -> None:
 
 def key(session: Session, label: str) -> str:
     """An artifact key: its versions over time are one page in Prefect."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{session.folder.name}-{label}".lower()).strip("-")
+    return page_key(session.folder.name, label)
+
+
+def page_key(run: str, label: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{run}-{label}".lower()).strip("-")
 
 
 def stage_markdown(done: Done, artifact: Artifact, url: str | None, *, samples: int) -> str:

@@ -169,7 +169,7 @@ async def post_train(
 def running(planned: Plan, command: str) -> Iterator[Running]:
     """A flow run's session, whose log is Prefect's, and which someone may ask to stop."""
     level = planned.config.logging.level
-    with _logged(level), _signals() as stopping, opened(planned, command) as session:
+    with logged(level), _signals() as stopping, opened(planned, command) as session:
         yield Running(session, stopping)
 
 
@@ -215,11 +215,11 @@ async def _as_task(entry: Planned, environment: Mapping[str, str], going: Runnin
         task_run_name=stage_run_name(stage),
         retries=len(RETRY_DELAYS) if KINDS[stage.kind].network else 0,
         retry_delay_seconds=list(RETRY_DELAYS),
-        retry_condition_fn=_may_pass,
+        retry_condition_fn=may_pass,
         cache_policy=NO_CACHE,
         persist_result=False,
     )
-    inputs = [going.states[name] for name in stage.inputs.values()]
+    inputs = [going.states[name] for name in stage.inputs.values() if name in going.states]
     state = await named(body)(wait_for=inputs)
     if failed:
         raise failed[0]
@@ -231,7 +231,7 @@ def stage_run_name(stage: Stage) -> str:
     return f"{stage.label} [{stage.key}]"
 
 
-def _may_pass(_: Task[..., object], attempt: TaskRun, state: State[object]) -> bool:
+def may_pass(_: Task[..., object], attempt: TaskRun, state: State[object]) -> bool:
     """Whether a failure may pass by itself: only a server's does."""
     error = state.data
     if not isinstance(error, ServiceError):
@@ -281,7 +281,7 @@ def _never() -> bool:
 
 
 @contextmanager
-def _logged(level: str) -> Iterator[None]:
+def logged(level: str) -> Iterator[None]:
     """Our log lines, and with them a child's, are the flow's and its tasks' logs in Prefect."""
     ours, handler = logging.getLogger("aligntune"), APILogHandler()
     ours.setLevel(level)
