@@ -97,12 +97,12 @@ class _Counts(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         if not task.total:
-            return Text(_clock(task.elapsed or 0), style="dim")
+            return Text(clock(task.elapsed or 0), style="dim")
         text = f"{task.completed:.0f}/{task.total:.0f}"
         if task.completed and task.elapsed:
             each = task.elapsed / task.completed
             left = each * (task.total - task.completed)
-            text += f"  {each:.2f} s each  {_clock(left)} left"
+            text += f"  {each:.2f} s each  {clock(left)} left"
         return Text(text, style="green")
 
 
@@ -119,14 +119,15 @@ class _Quiet:
             self._last = now
             left = (now - self._began) / done * (total - done)
             shown = _values(values)
-            LOG.info("%s %d/%d  %s  %s left", self._label, done, total, shown, _clock(left))
+            LOG.info("%s %d/%d  %s  %s left", self._label, done, total, shown, clock(left))
 
 
 def _values(values: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`2:05`."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 

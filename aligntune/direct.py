@@ -11,12 +11,13 @@ from rich.console import Console
 from aligntune.config.run import RunConfig
 from aligntune.console import configure, screen, stage_progress
 from aligntune.interrupt import stop_on_signals
-from aligntune.launch import execute_in_child
+from aligntune.launch import execute_in_child, kill_children
 from aligntune.plan import Stage, plan
 from aligntune.run import Done, execute
 from aligntune.session import Session, opened, preparing
 from aligntune.show import done_line, result_record, show_result
 from aligntune.stages import KINDS
+from aligntune.supervise import Limits
 
 LOG = logging.getLogger("aligntune.direct")
 
@@ -31,9 +32,10 @@ def post_train(config: RunConfig, command: str, *, as_json: bool = False) -> Non
     """
     console = screen(stderr=as_json)
     configure(config.logging.level, console)
-    planned = plan(config)
-    with stop_on_signals() as stopping, opened(planned, command) as session:
-        run_stages(config, console, session, stopping)
+    with stop_on_signals(at_once=kill_children) as stopping:
+        planned = plan(config)
+        with opened(planned, command) as session:
+            run_stages(config, console, session, stopping)
     if as_json:
         sys.stdout.write(json.dumps(result_record(session), indent=2) + "\n")
     else:
@@ -47,7 +49,14 @@ def run_stages(
     for entry in session.plan.stages:
         with stage_progress(console, entry.stage.label) as show:
             if _separate(config, entry.stage):
-                done = execute_in_child(entry.stage, session.context, LOG.info, stopping)
+                done = execute_in_child(
+                    entry.stage,
+                    session.context,
+                    LOG.info,
+                    stopping,
+                    limits=Limits.of(config.launch),
+                    progress=show if console.is_terminal else None,  # else its lines say it
+                )
             else:
                 done = execute(entry.stage, session.context, show, stopping)
         session.add(done)
@@ -85,8 +94,15 @@ def prepare_data(
 
 
 def _separate(config: RunConfig, stage: Stage) -> bool:
-    apart = config.launch.mode == "process" or config.launch.processes > 1
-    return apart and KINDS[stage.kind].trains
+    launch = config.launch
+    apart = launch.mode == "process" or launch.processes > 1 or launch.timeout is not None
+    return (apart or _runs_own_code(stage)) and KINDS[stage.kind].trains
+
+
+def _runs_own_code(stage: Stage) -> bool:
+    """Whether it calls rewards of the user's own, which may end their process."""
+    rewards = (*getattr(stage.config, "rewards", ()), *getattr(stage.config, "shown_rewards", ()))
+    return any(":" in reward.reward_type for reward in rewards)
 
 
 def _say(console: Console, session: Session, done: Done) -> None:

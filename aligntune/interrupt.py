@@ -13,11 +13,18 @@ from types import FrameType
 _PR_SET_PDEATHSIG = 1
 
 
+def _nothing() -> None: ...
+
+
 @contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
+def stop_on_signals(
+    at_each: Callable[[], None] = _nothing, at_once: Callable[[], None] = _nothing
+) -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether someone asked to stop. A second Ctrl-C stops at once.
 
-    Signals can only be handled in the main thread; elsewhere nobody asks.
+    Signals can only be handled in the main thread; elsewhere nobody asks. `at_each` is called at
+    every signal, and `at_once` at the Ctrl-C that stops at once: both inside of the handler, so
+    they may not wait for anything.
     """
     # A list and no Event: signals come several at once, a handler may interrupt itself, and an
     # Event that is set inside of its own `set` waits for ever. Of handlers that interrupt each
@@ -33,7 +40,9 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        at_each()
         if asked and number == signal.SIGINT:
+            at_once()
             raise KeyboardInterrupt
         asked.append(number)
         if next(draw) == 0:

@@ -29,6 +29,7 @@ from aligntune.artifacts import (
     write_atomic,
 )
 from aligntune.errors import AlignTuneError, Interrupted, ResourceError
+from aligntune.heartbeat import beat
 from aligntune.outbox import PIPELINE, RUN, Outbox, Record, continued, new_record, now
 from aligntune.paths import tracking_identity
 from aligntune.plan import Stage, flat
@@ -54,6 +55,10 @@ class Context:
     @property
     def stages(self) -> Path:
         return Path(self.root) / "stages"
+
+    def log(self, label: str) -> Path:
+        """What a stage's own process says goes there."""
+        return Path(self.root) / "runs" / self.run / "logs" / f"{label}.txt"
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class _Waiting:
         self._said = False
 
     def __call__(self) -> None:
+        beat()
         if self._stopping():
             raise Interrupted(f"{self._stage.label}: stopped while another process builds it")
         if not self._said:

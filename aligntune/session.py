@@ -6,6 +6,7 @@
     status.json     running, finished, failed or stopped, since when, and what stopped it
     environment.txt every package that was installed
     stages/<label>  links to the artifacts
+    logs/<label>.txt  what a stage's own process said
     model           link to the final model: from_pretrained(".../model") works
     report.html     the report
 """
@@ -15,11 +16,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from aligntune.artifacts import Artifact, find, write_atomic
 from aligntune.config.dump import dump
@@ -32,6 +34,7 @@ from aligntune.provenance import installed, tags
 from aligntune.run import PATIENCE, Context, Done
 
 LOG = logging.getLogger(__name__)
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass
@@ -103,8 +106,9 @@ class Session:
 
 
 @contextmanager
-def opened(plan: Plan, command: str) -> Iterator[Session]:
+def opened(plan: Plan, command: str, named: Mapping[str, str] = NOTHING) -> Iterator[Session]:
     """A session whose MLflow run ends as FINISHED, FAILED or KILLED, and whose report is written.
+    `named` are tags of that run.
 
     If the same run is going on in another process, this one reports as an MLflow run of its own.
     """
@@ -126,7 +130,7 @@ def opened(plan: Plan, command: str) -> Iterator[Session]:
             write_atomic(folder / "plan.json", _plan_json(plan))
             write_atomic(folder / "environment.txt", installed())
         own = folder if owned else None
-        with _status(own), _tracked(plan, command, own) as (session, ending):
+        with _status(own), _tracked(plan, command, own, named=named) as (session, ending):
             with _reported(session):
                 yield session
             session.ask_mlflow()
@@ -189,7 +193,11 @@ def _now() -> str:
 
 @contextmanager
 def _tracked(
-    plan: Plan, command: str, folder: Path | None, role: str = "pipeline"
+    plan: Plan,
+    command: str,
+    folder: Path | None,
+    role: str = "pipeline",
+    named: Mapping[str, str] = NOTHING,
 ) -> Iterator[tuple[Session, Ending]]:
     """A session and its record in the outbox, which MLflow gets while the block runs.
 
@@ -198,14 +206,14 @@ def _tracked(
     from aligntune.courier import delivering
 
     root = plan.paths.root
-    record = continued(Outbox(root), folder, _record(plan, command, role))
+    record = continued(Outbox(root), folder, _record(plan, command, role, named))
     uri = tracking_uri(root)
     context = Context(str(root), uri, plan.paths.run.name, record.id)
     with delivering(uri, root, record.store), Outbox(root).owned(record) as ending:
         yield Session(plan, context, command), ending
 
 
-def _record(plan: Plan, command: str, role: str) -> Record:
+def _record(plan: Plan, command: str, role: str, named: Mapping[str, str]) -> Record:
     stages = [f"- {planned.stage.label}: `{planned.stage.name}`" for planned in plan.stages]
     places = [f"`{command}`", "", f"Its directory: `{plan.paths.run}`", "", "Stages:", ""]
     note = "\n".join(places + stages)
@@ -219,7 +227,8 @@ def _record(plan: Plan, command: str, role: str) -> Record:
             "aligntune.run": plan.paths.run.name,
             "aligntune.command": command,
             "mlflow.note.content": note,
-        },
+        }
+        | dict(named),
     )
 
 

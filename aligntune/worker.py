@@ -1,36 +1,53 @@
-"""One stage in a process of its own: `python -m aligntune.worker SPEC RESULT`.
+"""One stage in a process of its own: `python -m aligntune.worker SPEC RESULT PARENT`.
 
 SPEC is what `run.to_json` wrote. RESULT gets the finished stage, or the error, as JSON; the exit
-code is the error's.
+code is the error's. Signs of life go to `alive` beside SPEC, and SIGUSR1 prints all stacks.
 """
 
+import faulthandler
 import json
 import logging
 import os
+import shutil
+import signal
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
+from aligntune import heartbeat
 from aligntune.artifacts import write_atomic
 from aligntune.console import configure, stage_progress
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.interrupt import stop_on_signals, stop_with
-from aligntune.launch import LOG_LEVEL
+from aligntune.launch import GRACE, LOG_LEVEL
 from aligntune.run import execute, from_json
+
+ALONE = int(GRACE) + 15
+"""Seconds that a process which was asked to stop lives at most: nobody may be left to kill it."""
 
 
 def main(spec: Path, result: Path, parent: int) -> int:
     stop_with(parent)
+    faulthandler.enable(sys.stdout)
+    faulthandler.register(signal.SIGUSR1, sys.stdout)
     console = Console(file=sys.stdout, force_terminal=False, width=200)
     configure(os.environ.get(LOG_LEVEL, "INFO"), console)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(None)  # who reads our lines adds the time
     stage, context = from_json(spec.read_text(encoding="utf-8"))
+    heartbeat.watched(spec.with_name("alive"))
+    alone = _left_alone(parent, context.log(stage.label))
     try:
-        with stop_on_signals() as stopping, stage_progress(console, stage.label) as show:
-            done = execute(stage, context, show, stopping)
+        with stop_on_signals(alone) as stopping, stage_progress(console, stage.label) as show:
+
+            def told(done: int, total: int, shown: Mapping[str, float]) -> None:
+                heartbeat.tell(done, total, shown)
+                show(done, total, shown)
+
+            done = execute(stage, context, told, stopping)
     except AlignTuneError as error:
         return _failed(result, error)
     except KeyboardInterrupt:
@@ -40,6 +57,25 @@ def main(spec: Path, result: Path, parent: int) -> int:
     return 0
 
 
+def _left_alone(parent: int, log: Path) -> Callable[[], None]:
+    """What a signal to stop does besides: the kernel ends this process after a while whatever
+    happens, and if `parent` is dead, what is said still reaches the log."""
+
+    def act() -> None:
+        signal.alarm(ALONE)
+        if os.getppid() == parent:
+            return
+        try:
+            found = os.open(log, os.O_WRONLY | os.O_APPEND)
+        except OSError:
+            found = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):  # a pipe that nobody reads would break whoever prints
+            os.dup2(found, stream)
+        os.close(found)
+
+    return act
+
+
 def _failed(result: Path, error: AlignTuneError) -> int:
     record = {"error": type(error).__name__, "message": str(error)}
     write_atomic(result, json.dumps(record))
@@ -47,4 +83,9 @@ def _failed(result: Path, error: AlignTuneError) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    _parent = int(sys.argv[3])
+    try:
+        raise SystemExit(main(Path(sys.argv[1]), Path(sys.argv[2]), _parent))
+    finally:
+        if os.getppid() != _parent:  # nobody else will
+            shutil.rmtree(Path(sys.argv[1]).parent, ignore_errors=True)

@@ -7,11 +7,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any
 
 import httpx
-from prefect.artifacts import (
-    acreate_link_artifact,
-    acreate_markdown_artifact,
-    acreate_table_artifact,
-)
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.exceptions import PrefectException
 
 from aligntune.artifacts import Artifact
@@ -37,13 +33,13 @@ async def record_stage(session: Session, done: Done) -> None:
         session.run_url(done.mlflow_run),
         samples=min(session.plan.config.evaluation.sample_count, SAMPLES),
     )
-    await _kept(
+    await kept(
         acreate_markdown_artifact(text, key=key(session, done.label), description=done.artifact)
     )
 
 
 async def record_run(session: Session) -> None:
-    """A table of all stages, and a link to the pipeline's MLflow run where that has an address."""
+    """A table of all stages."""
     rows = [
         {
             "stage": label,
@@ -55,23 +51,17 @@ async def record_run(session: Session) -> None:
         }
         for label, done in session.done.items()
     ]
-    await _kept(
+    await kept(
         acreate_table_artifact(rows, key=key(session, "stages"), description=str(session.report))
     )
-    if url := session.run_url(session.mlflow_run):
-        await _kept(
-            acreate_link_artifact(
-                url, link_text=f"MLflow run {session.folder.name}", key=key(session, "mlflow")
-            )
-        )
 
 
 async def record_page(text: str, *, key: str, description: str) -> None:
     """A Markdown artifact that is about the whole run."""
-    await _kept(acreate_markdown_artifact(text, key=key, description=description))
+    await kept(acreate_markdown_artifact(text, key=key, description=description))
 
 
-async def _kept(creation: Awaitable[object]) -> None:
+async def kept(creation: Awaitable[object]) -> None:
     """A failure to show something neither fails nor holds up a stage that is done."""
     try:
         async with asyncio.timeout(PATIENCE):

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -32,14 +32,17 @@ from aligntune.config.load import load
 from aligntune.console import configure, screen, stage_progress
 from aligntune.errors import AlignTuneError, Interrupted, ServiceError
 from aligntune.interrupt import stop_on_signals
-from aligntune.launch import execute_in_child
+from aligntune.launch import execute_in_child, kill_children
 from aligntune.models.precision import gpus
+from aligntune.output import Calm
 from aligntune.plan import Plan, Planned, Stage, plan
-from aligntune.run import Context, Done, execute
+from aligntune.run import Done, execute
 from aligntune.session import Session, opened
 from aligntune.show import done_line, key_metrics, show_result
 from aligntune.stages import KINDS
+from aligntune.supervise import Limits
 from flows.artifacts import record_run, record_stage
+from flows.progress import Shown, linked, showing
 from flows.server import available
 from flows.thread import in_thread
 from flows.together import rounds
@@ -169,8 +172,20 @@ async def post_train(
 def running(planned: Plan, command: str) -> Iterator[Running]:
     """A flow run's session, whose log is Prefect's, and which someone may ask to stop."""
     level = planned.config.logging.level
-    with logged(level), _signals() as stopping, opened(planned, command) as session:
+    with (
+        logged(level),
+        # Also where a deployment's runner cancels: what Prefect's own handler raises may come out
+        # inside of a callback of the event loop, which loses it.
+        stop_on_signals(at_once=kill_children) as stopping,
+        opened(planned, command, _flow_run()) as session,
+    ):
         yield Running(session, stopping)
+
+
+def _flow_run() -> dict[str, str]:
+    """What leads from MLflow's run to Prefect's."""
+    found = {"id": runtime.flow_run.id, "url": runtime.flow_run.ui_url}
+    return {f"aligntune.flow_run_{name}": value for name, value in found.items() if value}
 
 
 async def run_stages(stages: Sequence[Planned], going: Running) -> None:
@@ -179,8 +194,9 @@ async def run_stages(stages: Sequence[Planned], going: Running) -> None:
     Raises:
         AlignTuneError: as the first that failed did, after its retries.
     """
-    for together in rounds(stages, going.session.plan.config.launch, gpus()):
-        await _as_tasks(together, going)
+    async with linked(going.session):
+        for together in rounds(stages, going.session.plan.config.launch, gpus()):
+            await _as_tasks(together, going)
 
 
 async def _as_tasks(entries: Sequence[tuple[Planned, Mapping[str, str]]], going: Running) -> None:
@@ -243,8 +259,9 @@ def may_pass(_: Task[..., object], attempt: TaskRun, state: State[object]) -> bo
 async def _stage(entry: Planned, environment: Mapping[str, str], going: Running) -> State[Done]:
     """The state of a finished stage: `Cached` if it was there already."""
     stage, session = entry.stage, going.session
-    work = partial(_work, stage, session.context, environment)
-    done = await in_thread(work, going.stopping)
+    async with showing(session, stage.label) as shown:
+        work = partial(_work, stage, session, environment, shown)
+        done = await in_thread(work, going.stopping)
     session.add(done)
     artifact = session.artifact(done.label)
     LOG.info("%s", done_line(done, artifact).plain)
@@ -254,30 +271,30 @@ async def _stage(entry: Planned, environment: Mapping[str, str], going: Running)
 
 
 def _work(
-    stage: Stage, context: Context, environment: Mapping[str, str], stopping: Callable[[], bool]
+    stage: Stage,
+    session: Session,
+    environment: Mapping[str, str],
+    shown: Shown,
+    stopping: Callable[[], bool],
 ) -> Done:
-    if KINDS[stage.kind].trains:
-        return execute_in_child(stage, context, _say, stopping, environment)
-    with stage_progress(Console(force_terminal=False), stage.label) as show:
-        return execute(stage, context, show, stopping)
+    context, launch = session.context, session.plan.config.launch
+    if not KINDS[stage.kind].trains:
+        with stage_progress(Console(force_terminal=False), stage.label) as show:
+
+            def told(done: int, total: int, values: Mapping[str, float]) -> None:
+                shown(done, total, values)
+                show(done, total, values)
+
+            return execute(stage, context, told, stopping)
+    say, limits = Calm(_say, context.log(stage.label)), Limits.of(launch)
+    try:
+        return execute_in_child(stage, context, say, stopping, environment, limits, shown)
+    finally:
+        say.close()
 
 
 def _say(line: str) -> None:
-    if line:
-        LOG.info("%s", line[:LONGEST_LINE])
-
-
-def _signals() -> AbstractContextManager[Callable[[], bool]]:
-    """Someone's request to stop, as in a run without Prefect.
-
-    A deployment's runner cancels through the handler that Prefect has installed; that one stays,
-    and ends the flow by an exception.
-    """
-    return nullcontext(_never) if runtime.deployment.id else stop_on_signals()
-
-
-def _never() -> bool:
-    return False
+    LOG.info("%s", line[:LONGEST_LINE])
 
 
 @contextmanager

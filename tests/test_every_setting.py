@@ -153,6 +153,8 @@ ELSEWHERE = {
     "logging.load_best",  # train/test_policy.py; not for online algorithms
     "launch.mode",  # integration/test_cli.py
     "launch.concurrent",  # flows/test_together.py
+    "launch.timeout",  # test_launch.py
+    "launch.hang_timeout",
     "evaluation.sample_count",  # the report: test_report.py
     *(f"train.{name}" for name in Train.model_fields),
 }

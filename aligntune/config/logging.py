@@ -89,10 +89,18 @@ class Launch(Strict):
 
     mode: Literal["inline", "process"] = "inline"
     """`inline` trains in this process; `process` in a child process per training stage, as flows
-    always do."""
+    always do, and runs with rewards of your own: code that ends its process must not end the run
+    as if it was finished."""
     processes: int = Field(1, ge=1)
     """Processes that train together on this machine, one per GPU; each takes its own
     `train.per_device_batch_size` rows. More than one always run apart from this process."""
+    timeout: float | None = Field(None, gt=0)
+    """Seconds that each stage with a model may take, which then runs in a process of its own: it
+    saves and ends with 75, and the same command goes on. Default: no limit."""
+    hang_timeout: float | None = Field(1800, gt=0)
+    """Seconds without a step, a batch or a forward pass after which a process of its own is taken
+    to hang, four times as long while it computes: its stacks go to its log, and it ends as with
+    `timeout`. null: never."""
     concurrent: bool | None = None
     """Flows: train `sft` and the reward model at the same time, in a process each. Default: where
     there are GPUs for both."""

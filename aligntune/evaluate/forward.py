@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.config.model import Precision
 from aligntune.errors import Diverged
+from aligntune.heartbeat import beat
 
 Tick = Callable[[int, int], None]
 """(done, in all)."""
@@ -29,10 +30,12 @@ def inference(model: PreTrainedModel, precision: Precision) -> Iterator[None]:
     arithmetic = torch.autocast(model.device.type, dtype=half) if half else nullcontext()
     training = model.training
     model.eval()
+    signs = model.register_forward_pre_hook(beat)
     try:
         with torch.inference_mode(), arithmetic:
             yield
     finally:
+        signs.remove()
         model.train(training)
 
 

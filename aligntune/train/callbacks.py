@@ -9,6 +9,7 @@ from typing import Any
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from aligntune.heartbeat import beat
 from aligntune.journal import Journal
 from aligntune.train import checkpoints
 
@@ -115,7 +116,8 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
     """On a request to stop: finish the step, save, and leave the loop.
 
     Only the end of a step is a point from which a run continues exactly: inside one, random state
-    has moved on and gradients are half accumulated.
+    has moved on and gradients are half accumulated. Its evaluation belongs to it, and comes before
+    it is saved.
     """
 
     def __init__(self, stopping: Callable[[], bool]) -> None:
@@ -125,11 +127,26 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
+        return self._leave(state, control)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        return self._leave(state, control)
+
+    def _leave(self, state: TrainerState, control: TrainerControl) -> TrainerControl:
         if _any_process(self.stopping()) and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
         return control
+
+
+class Beat(TrainerCallback):  # type: ignore[misc]
+    """The points at which a training gets on, as signs of life."""
+
+    on_train_begin = on_step_begin = on_substep_end = on_step_end = staticmethod(beat)
+    on_prediction_step = on_evaluate = on_save = on_log = on_train_end = staticmethod(beat)
 
 
 def _any_process(asked: bool) -> bool:

@@ -16,9 +16,11 @@ from aligntune.config.algo import ONLINE
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import ConfigError, DataError, Diverged, Interrupted
 from aligntune.evaluate.forward import longest_sequence
+from aligntune.heartbeat import beat
 from aligntune.journal import FILE, Journal, read
 from aligntune.train import checkpoints, loggers
 from aligntune.train.callbacks import (
+    Beat,
     Clock,
     CommitCheckpoints,
     ContinueCount,
@@ -185,6 +187,7 @@ def fit(
         stop,
         ContinueCount(trainer),
         clock,
+        Beat(),
         *log_samples(
             spec,
             prompts,
@@ -199,6 +202,7 @@ def fit(
     if resume:
         LOG.info("continuing from checkpoint %s", resume.name)
     try:
+        trainer.model.register_forward_pre_hook(beat)
         with loggers.open_for(trainer, spec, setting, resume), _memory():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:

@@ -6,6 +6,7 @@ What the others write besides checkpoints goes to a scratch folder, so each stag
 process's, and they end with it.
 """
 
+import faulthandler
 import json
 import logging
 import os
@@ -182,6 +183,7 @@ def _free_port() -> str:
 
 
 def main(path: Path, rank: int, parent: int) -> None:
+    faulthandler.register(signal.SIGUSR1)
     # The first process decides when to stop, and tells the others at the end of a step.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

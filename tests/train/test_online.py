@@ -91,7 +91,7 @@ def test_stopped_inside_a_rollout_it_goes_on_exactly(tiny_model, setting, algo, 
 
     def stopping():
         seen.append(1)
-        return len(seen) == 6
+        return len(seen) == 7  # with the evaluation after step 3
 
     with pytest.raises(Interrupted, match="after step 6 of 11"):
         train(tiny_model, wanted, setting("halved", stopping=stopping), heldout=ROWS[:5])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,7 +72,12 @@ def setting(tmp_path):
 
 
 def losses(setting):
-    return [row.metrics["train/loss"] for row in read(setting.out / "metrics.jsonl")]
+    return curve(setting, "train/loss")
+
+
+def curve(setting, name):
+    rows = [row.metrics for row in read(setting.out / "metrics.jsonl")]
+    return [row[name] for row in rows if name in row]
 
 
 @pytest.mark.parametrize("peft", [None, Peft(r=8, alpha=32)], ids=["full", "lora"])
@@ -208,6 +214,35 @@ def test_being_asked_to_stop_saves_and_the_next_start_ends_with_the_same_weights
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     assert losses(resumed) == losses(whole)
     assert metrics["train_loss"] == sum(losses(whole)) / 6
+
+
+def test_a_stop_in_an_evaluation_takes_no_further_step(tiny_model, data, setting, tmp_path):
+    measured = spec().model_copy(update={"eval_steps": 4, "save_steps": 100})
+    both = data(ROWS)
+    for file in list(both.glob("train.*")):
+        shutil.copyfile(file, both / file.name.replace("train", "heldout", 1))
+    whole = setting()
+    train_policy(measured, tiny_model, both, whole)
+    expected = load_file(whole.out / "model" / "model.safetensors")
+    out = tmp_path / "again"
+    (out / "work").mkdir(parents=True)
+    seen = []
+
+    def stopping():
+        seen.append(1)
+        return len(seen) == 5  # after four steps
+
+    halved = Setting(out, out / "work", "key", lambda *shown: None, stopping)
+    with pytest.raises(Interrupted, match="after step 4 of 6"):
+        train_policy(measured, tiny_model, both, halved)
+    assert steps(out / "work" / "checkpoints") == [4]
+    resumed = Setting(out, out / "work", "key", lambda *shown: None, lambda: False)
+    train_policy(measured, tiny_model, both, resumed)
+    got = load_file(out / "model" / "model.safetensors")
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert losses(resumed) == losses(whole)
+    assert curve(whole, "eval/loss")
+    assert curve(resumed, "eval/loss") == curve(whole, "eval/loss")
 
 
 def test_no_checkpoint_holds_a_pickle_of_arguments(tiny_model, data, setting):
