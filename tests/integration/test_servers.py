@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import servers
+from local import PORTS
 from mlflow import MlflowClient
 
 from aligntune.artifacts import find
@@ -17,7 +18,6 @@ pytestmark = pytest.mark.slow
 
 OUTAGE = 20.0
 """Seconds."""
-TOOLS = servers.postgres_tools()
 BUILT = (
     "model", "tokenizer", "eval-data", "sft-data", "sft", "data", "dpo",
     "evaluate-base", "evaluate-sft", "evaluate-dpo", "register",
@@ -26,20 +26,19 @@ BUILT = (
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    if TOOLS is None:
-        pytest.skip("needs PostgreSQL's initdb and pg_ctl: apt-get install postgresql")
-    folder = tmp_path_factory.mktemp("servers")
-    with servers.postgres(TOOLS) as database, servers.s3(folder / "s3") as store:
-        server = servers.Mlflow(database, store, folder / "mlflow")
-        server.start()
-        yield server
-        server.kill()
+def server():
+    """A stack whose MLflow runs, and whose credentials are in the environment."""
+    with servers.stack() as stack, pytest.MonkeyPatch.context() as patch:
+        stack.up("postgres", "s3", "mlflow")
+        for name, value in stack.env().items():
+            if name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+                patch.setenv(name, value)
+        yield stack
 
 
 @pytest.fixture(scope="module")
 def line(server):
-    line = servers.Line(server.port)
+    line = servers.Line(server.port + PORTS["mlflow"])
     yield line
     line.close()
 
@@ -78,10 +77,10 @@ def survived(train, output, server, line):
     line.set("deaf")
     servers.until(lambda: line.swallowed > 0 or process.poll() is not None, "a lost answer")
     line.set("refuse")
-    server.kill()
+    server.kill("mlflow")
     assert process.poll() is None, process.communicate()[0]
     time.sleep(OUTAGE)
-    server.start()
+    server.up("mlflow")
     line.set("pass")
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
