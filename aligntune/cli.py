@@ -27,6 +27,7 @@ from aligntune.cli_models import models, promote, rollback
 from aligntune.cli_retrain import retrain
 from aligntune.cli_rewards import print_table, rewards
 from aligntune.cli_runs import compare, runs
+from aligntune.cli_sweep import sweep
 from aligntune.cli_sync import sync
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def app() -> None:
     resumed, Prefect and MLflow."""
 
 
-for _command_elsewhere in (rewards, runs, compare, sync, models, promote, rollback, retrain):
+_ELSEWHERE = (rewards, runs, compare, sweep, sync, models, promote, rollback, retrain)
+for _command_elsewhere in _ELSEWHERE:
     app.add_command(_command_elsewhere)
 
 

@@ -7,7 +7,7 @@ Whoever runs it (the CLI directly, a flow as tasks) goes through this list from 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aligntune.config.algo import ONLINE, TASK, Trained
@@ -103,18 +103,10 @@ def _steps(
     trained.append(config.algo)
     measured = list(_evaluation(config, trained, champion, tracking_uri))
     yield from measured
-    if config.reward_model:
-        named = RegisterSlice(name=f"{registry_name(config)}.reward", tracking_uri=tracking_uri)
-        yield Step("register-reward", "register-reward", named, _judge(config))
-    yield Step(
-        "register",
-        "register",
-        RegisterSlice(name=policy_name(config), tracking_uri=tracking_uri),
-        {role: role for role in trained}
-        | {f"evaluate-{m}": f"evaluate-{m}" for m in trained}
-        | origin,
-    )
-    if config.registry.promote != "never":
+    if config.registry.enabled:
+        registers = (*trained, *(f"evaluate-{model}" for model in trained), *origin)
+        yield from _registration(config, registers, tracking_uri)
+    if config.registry.promotes:
         yield from _promotion(config, tracking_uri, champion, measured)
     if config.logging.push_to_hub:
         yield Step(
@@ -122,8 +114,16 @@ def _steps(
             "push",
             push_slice(config, hub_endpoint),
             {"policy": config.algo, "evaluation": f"evaluate-{config.algo}"}
-            | ({"decision": "decide"} if config.registry.promote != "never" else {}),
+            | ({"decision": "decide"} if config.registry.promotes else {}),
         )
+
+
+def _registration(config: RunConfig, reads: Sequence[str], tracking_uri: str) -> Iterator[Step]:
+    if config.reward_model:
+        named = RegisterSlice(name=f"{registry_name(config)}.reward", tracking_uri=tracking_uri)
+        yield Step("register-reward", "register-reward", named, _judge(config))
+    named = RegisterSlice(name=policy_name(config), tracking_uri=tracking_uri)
+    yield Step("register", "register", named, {label: label for label in reads})
 
 
 def _before(config: RunConfig, reads: Mapping[str, str], policy: str) -> Iterator[Step]:
@@ -161,7 +161,7 @@ def _evaluation(
         name = "base" if policy == "model" else policy
         yield evaluation_of(config, name, policy, earlier)
         earlier = {**earlier, name: f"evaluate-{name}"}
-        if policy == "model" and champion and config.registry.promote != "never":
+        if policy == "model" and champion and config.registry.promotes:
             yield Step(CHAMPION, "fetch", _fetched(config, champion, tracking_uri))
             yield evaluation_of(config, CHAMPION, CHAMPION, earlier)
 

@@ -41,6 +41,10 @@ class Stage:
         return f"{self.kind}-{self.key}"
 
 
+Known = dict[str, tuple[Step, Stage]]
+"""Label -> the step and what became of it."""
+
+
 @dataclass(frozen=True)
 class Planned:
     stage: Stage
@@ -59,9 +63,16 @@ class Plan:
         return next(planned for planned in self.stages if planned.stage.label == label)
 
 
-def plan(config: RunConfig, only: str | None = None, start: Champion | None = None) -> Plan:
+def plan(
+    config: RunConfig,
+    only: str | None = None,
+    start: Champion | None = None,
+    known: Known | None = None,
+) -> Plan:
     """The stages of `config` in order, each with its key and whether it exists; with `only`, those
     of that kind and what they read; with `start`, of a training that goes on from that version.
+    `known` are the stages of the plan before, whose sources are not read again where they are the
+    same, and is changed to those of this one.
 
     Asks the hub for commits where a source is there; imports no torch.
     """
@@ -76,8 +87,8 @@ def plan(config: RunConfig, only: str | None = None, start: Champion | None = No
     every = lay_out()
     if only:
         return planned(config, paths, needed(every, {s.label for s in every if s.kind == only}))
-    resolved: dict[str, tuple[Step, Stage]] = {}
-    if config.registry.promote != "never":
+    resolved: Known = {} if known is None else known
+    if config.registry.promotes:
         candidate = _resolved(every, resolved, paths.root)[
             [s.label for s in every].index(final(config))
         ]
@@ -90,7 +101,7 @@ def planned(
     config: RunConfig,
     paths: Paths,
     every: Sequence[Step],
-    resolved: dict[str, tuple[Step, Stage]] | None = None,
+    resolved: Known | None = None,
 ) -> Plan:
     """The stages of these steps, each with its key and whether it exists."""
     known = _manifests(paths.stages)
@@ -101,9 +112,7 @@ def planned(
     return Plan(config, paths, tuple(found))
 
 
-def _resolved(
-    every: Sequence[Step], known: dict[str, tuple[Step, Stage]], root: Path
-) -> list[Stage]:
+def _resolved(every: Sequence[Step], known: Known, root: Path) -> list[Stage]:
     """The stages of steps in order. What `known` has of the same step is taken from there, since
     sources are read and servers asked for a key; the rest is added to it."""
     done: dict[str, Stage] = {}

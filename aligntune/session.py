@@ -217,6 +217,7 @@ def _record(plan: Plan, command: str, role: str, named: Mapping[str, str]) -> Re
     stages = [f"- {planned.stage.label}: `{planned.stage.name}`" for planned in plan.stages]
     places = [f"`{command}`", "", f"Its directory: `{plan.paths.run}`", "", "Stages:", ""]
     note = "\n".join(places + stages)
+    sweep = plan.config.logging.sweep
     return new_record(
         role=role,
         name=plan.paths.run.name,
@@ -228,7 +229,8 @@ def _record(plan: Plan, command: str, role: str, named: Mapping[str, str]) -> Re
             "aligntune.command": command,
             "mlflow.note.content": note,
         }
-        | dict(named),
+        | dict(named)
+        | ({"aligntune.sweep": sweep} if sweep else {}),
     )
 
 

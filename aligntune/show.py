@@ -132,7 +132,7 @@ def result_record(session: Session) -> dict[str, Any]:
         "stages": stages,
         "model": str(session.folder / "model"),
         "report": str(session.report),
-        "versions": session.artifact("register").manifest.facts["versions"],
+        "versions": _versions(session),
         "decision": settled(session),
     }
 
@@ -161,6 +161,13 @@ def from_here(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def _versions(session: Session) -> Mapping[str, str]:
+    if "register" not in session.done:
+        return {}
+    versions: Mapping[str, str] = session.artifact("register").manifest.facts["versions"]
+    return versions
+
+
 def _store(uri: str) -> str:
     path = uri.removeprefix("sqlite:///")
     return tracking_identity() if path == uri else f"sqlite:///{from_here(Path(path))}"
@@ -169,6 +176,8 @@ def _store(uri: str) -> str:
 def _version(facts: Mapping[str, object], label: str, session: Session) -> str:
     """`name v3` for a stage whose model was registered."""
     stage = "register-reward" if label == "reward" else "register"
+    if stage not in session.done:
+        return "-"
     register = session.artifact(stage).manifest.facts
     version = register["versions"].get(label)
     if version is None:

@@ -106,10 +106,10 @@ def prepared(config: RunConfig) -> RunConfig:
     Raises:
         ConfigError: nothing would ever be promoted.
     """
-    if config.registry.promote == "never":
+    if not config.registry.promotes:
         raise ConfigError(
-            "registry.promote: a retraining is compared with the champion; make it `auto` or "
-            "`manual` instead of `never`"
+            "registry: a retraining is compared with the champion; set `enabled: true` and "
+            "`promote: auto` or `manual`"
         )
     if config.retrain.approval == "none":
         return config

@@ -59,6 +59,7 @@ LAYERS = [
         "cli_sync",
         "cli_models",
     },
+    {"sweep", "cli_sweep"},
     {"cli", "__main__"},
 ]
 HEAVY = {
@@ -145,7 +146,14 @@ def test_light_modules_load_nothing_heavy(module):
     assert not HEAVY & set(loaded.stdout.split())
 
 
-def test_planning_a_whole_run_loads_nothing_heavy(tmp_path):
+PLANNING = [
+    ["plan"],
+    ["sweep", "--dry-run", "--set", "train.beta=0.1,0.2", "--optuna", "2", "--metric", "nll"],
+]
+
+
+@pytest.mark.parametrize("verb", PLANNING, ids=lambda verb: verb[0])
+def test_planning_a_whole_run_loads_nothing_heavy(verb, tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text(
         f"algo: dpo\nmodel: {{name_or_path: {tmp_path}/model}}\n"
@@ -155,12 +163,11 @@ def test_planning_a_whole_run_loads_nothing_heavy(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     code = (
-        "import sys; sys.argv = ['aligntune', 'plan', '--config', sys.argv[1]]\n"
+        "import sys; sys.argv[0] = 'aligntune'\n"
         "from aligntune.cli import main; main(); print(*sys.modules, file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(config)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code, *verb, "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not HEAVY & set(done.stderr.split())
 

@@ -149,6 +149,8 @@ SEEN = {
 ELSEWHERE = {
     "logging.output_dir",  # paths: test_paths.py
     "logging.run_name",
+    "logging.sweep",  # integration/test_sweep.py
+    "registry.enabled",  # test_pipeline.py
     "logging.level",  # integration/test_cli.py
     "logging.load_best",  # train/test_policy.py; not for online algorithms
     "launch.mode",  # integration/test_cli.py

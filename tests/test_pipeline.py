@@ -74,6 +74,12 @@ def test_where_nothing_is_promoted_nothing_is_decided():
     assert "evaluate-champion" not in never
 
 
+def test_where_nothing_is_registered_a_run_ends_with_its_evaluation():
+    section = {"datasets": [{"name": "owner/pairs"}]}
+    apart = config(registry={"enabled": False}, reward_model=section)
+    assert list(graph(apart, champion=Champion("3", "abc")))[-1] == "evaluate-dpo"
+
+
 def test_without_evaluation_data_rows_are_held_out_of_training():
     assert graph(config())["data"].config.heldout_fraction == 0.05
     with_data = config(evaluation={"datasets": [{"name": "owner/held-out"}]})

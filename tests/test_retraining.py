@@ -241,7 +241,9 @@ class TestFromTheChampion:
         world.write("worked.jsonl", [TURN, {**TURN, "prompt": "5 + 5?"}])
         world.ran("promote", self.SETTING)
         assert world.look(self.SETTING).nothing_new
-        assert says(world.look(self.SETTING)).endswith("champion v2 was trained with and decided by")
+        assert says(world.look(self.SETTING)).endswith(
+            "champion v2 was trained with and decided by"
+        )
 
     def test_new_data_is_trained_on_from_the_champion(self, world):
         world.ran("promote", self.SETTING)

@@ -85,6 +85,9 @@ Promotion = Literal["auto", "manual", "never"]
 
 
 class Registry(Strict):
+    enabled: bool = True
+    """Register the trained models, which keeps a copy of them in MLflow, and decide which is the
+    champion. Without it a run ends with its evaluation."""
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Registered models are called `<name>.policy`. Default: the name of the model that training
     starts from."""
@@ -94,3 +97,8 @@ class Registry(Strict):
     gates: tuple[Gate, ...] = ()
     """All must hold. Default: better than the champion on at least one quality metric (Holm's
     correction over all of them), worse on none."""
+
+    @property
+    def promotes(self) -> bool:
+        """Whether it is decided if the candidate replaces the champion."""
+        return self.enabled and self.promote != "never"

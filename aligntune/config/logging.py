@@ -25,6 +25,8 @@ class Logging(Strict):
     run_name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Name of the MLflow run and of the directory with links and report. Default: the config
     file's name."""
+    sweep: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """The sweep that the run is a part of, a tag of its MLflow run; `aligntune sweep` sets it."""
     loggers: Loggers | None = None
     """Where the training curves also go. MLflow always has them. Default: tensorboard."""
     report_to: Loggers | None = None

@@ -1,0 +1,85 @@
+"""The configs of a sweep's runs, and what is said of all that are wrong."""
+
+import pytest
+
+from aligntune.errors import ConfigError
+from aligntune.sweep.choose import Choice, chosen
+from aligntune.sweep.runs import plans, sharing
+
+CONFIG = """
+algo: dpo
+model: {{name_or_path: {model}}}
+datasets: [{{name: "arithmetic:"}}]
+sft: {{datasets: [{{name: "arithmetic:"}}]}}
+logging: {{output_dir: {out}, run_name: first, push_to_hub: true, hub_model_id: me/it}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG.format(model=tmp_path / "model", out=tmp_path / "out"))
+    return path
+
+
+def test_runs_end_with_their_evaluation_and_are_named_for_their_sweep(config):
+    made = chosen([config], ["train.beta=0.1,0.2"], Choice())
+    assert (made.name, [run.name for run in made.runs]) == (
+        "first", ["first-beta-0.1", "first-beta-0.2"],
+    )  # fmt: skip
+    for run, plan in zip(made.runs, plans(made), strict=True):
+        assert plan.stages[-1].stage.label == "evaluate-dpo"
+        assert run.config.logging.sweep == "first"
+        assert plan.paths.run.name == run.name
+
+
+def test_the_best_is_registered_and_promotes_nothing_by_itself(config):
+    made = chosen([config], ["train.beta=0.1,0.2"], Choice())
+    assert "registry.promote=manual" in made.runs[0].registered
+    assert "registry.enabled=false" not in made.runs[0].registered
+    never = chosen([config], ["train.beta=0.1,0.2", "registry.promote=never"], Choice())
+    assert "registry.promote=manual" not in never.runs[0].registered
+
+
+def test_a_sweep_over_beta_trains_sft_once(config):
+    made = chosen([config], ["train.beta=0.1,0.2,0.3"], Choice())
+    first, *others = sharing(plans(made))
+    assert {"sft", "dpo", "evaluate-sft"} <= set(first["run"])
+    for other in others:
+        assert other["run"] == ["dpo", "evaluate-dpo"]
+        assert "sft" in other["shared"]
+
+
+def test_all_problems_are_told_at_once_with_the_combinations_that_have_them(config):
+    with pytest.raises(ConfigError) as caught:
+        chosen([config], ["train.beta=0.1,-1,x", "train.fooo=1"], Choice())
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("--set train.fooo=1: train.fooo: unknown key")
+    assert lines[1].startswith("with train.beta=-1: --set train.beta=-1: train.beta: got -1")
+    assert lines[2].startswith("with train.beta=x: --set train.beta=x: train.beta: got 'x'")
+
+
+def test_the_metric_is_one_that_can_be_measured(config):
+    with pytest.raises(ConfigError, match="did you mean 'exact_match'"):
+        chosen([config], ["train.beta=0.1,0.2"], Choice(metric="exact_mach"))
+    with pytest.raises(ConfigError, match=r"not among `evaluation\.metrics`"):
+        chosen([config], ["train.beta=0.1,0.2", "evaluation.metrics=[nll]"],
+               Choice(metric="exact_match"))  # fmt: skip
+    gated = ["train.beta=0.1,0.2", "registry.gates=[{metric: nll}]"]
+    assert chosen([config], gated, Choice()).metric == "nll"
+
+
+def test_optuna_needs_a_metric_with_a_known_direction_and_to_be_installed(config, monkeypatch):
+    varied = ["train.beta=0.1,0.2"]
+    with pytest.raises(ConfigError, match="give --metric"):
+        chosen([config], varied, Choice(trials=3))
+    with pytest.raises(ConfigError, match="use --random"):
+        chosen([config], varied, Choice(trials=3, metric="lm_eval/piqa/acc"))
+    with pytest.raises(ConfigError, match="give one of them"):
+        chosen([config], varied, Choice(drawn=2, trials=3))
+    monkeypatch.setattr("aligntune.sweep.study.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'aligntune-pipeline\[optuna\]'"):
+        chosen([config], varied, Choice(trials=3, metric="nll"))
