@@ -2,20 +2,25 @@
 
     python forks.py            reads jobs as JSON lines, answers with JSON lines
 
-A job is {"spec": path, "log": path, "fault": name or null, "event": n, "root": path}. The answers
-are {"pid": ...} when the child has started, and {"code": ..., "events": ..., "error": ...} when it
-has ended. `code` is negative for a signal, `events` counts what the stage did to the files below
-`root`: opening one to write, renaming, making a directory, deleting. The fault happens just before
-event number `event`, so a run with a seed can be played again exactly.
+A job is {"spec": path, "log": path, "root": path, "copies": n, "fault": name or null, "event": n,
+"sabotage": name or null}. The answers are the children's process ids when they have started, and
+for each of them {"code": ..., "events": ..., "error": ..., "reused": ...} when all have ended.
+`code` is negative for a signal. `events` counts what the stage did to the files below `root`:
+opening one to write, renaming, making a directory, deleting. The fault happens just before event
+number `event`, so a run with a seed can be played again exactly.
 """
 
 import errno
 import json
+import logging
 import os
 import signal
 import sys
 import threading
+import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
@@ -45,6 +50,11 @@ class Injector:
             os.kill(os.getpid(), signal.SIGKILL)
         if due and self.fault == "term":
             os.kill(os.getpid(), signal.SIGTERM)
+        if due and self.fault in ("tomorrow", "yesterday"):
+            day = 86_400 if self.fault == "tomorrow" else -86_400
+            now, now_ns = time.time, time.time_ns
+            time.time = lambda: now() + day
+            time.time_ns = lambda: now_ns() + day * 10**9
 
     def _changes(self, name: str, arguments: tuple[object, ...]) -> bool:
         if name == "open":
@@ -55,21 +65,75 @@ class Injector:
         return bool(writes) and str(arguments[0]).startswith(self.root)
 
 
+def poison(step: int) -> None:
+    """A weight that is not a number, from micro-step number `step` on."""
+    from aligntune.train.loop import Finite
+
+    healthy, seen = Finite.training_step, 0
+
+    def training_step(self: Any, model: Any, *arguments: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == step:
+            weight = next(p for p in model.parameters() if p.requires_grad)
+            weight.data.view(-1)[0] = float("nan")
+        return healthy(self, model, *arguments)
+
+    Finite.training_step = training_step  # type: ignore[method-assign]
+
+
+def sabotage(name: str) -> None:
+    """Take one of our precautions away; the trial that is about it has to notice."""
+    from aligntune import run
+    from aligntune.train import callbacks, checkpoints, loop
+
+    def by_time(folder: Path) -> list[Path]:
+        return sorted(folder.glob("step-*"), key=lambda path: path.stat().st_mtime)
+
+    def unguarded(self: Any, *arguments: Any) -> Any:
+        return super(loop.Finite, self).training_step(*arguments)  # type: ignore[misc]
+
+    def counted(*_: Any, **__: Any) -> None:
+        """From 0."""
+
+    place, attribute, worse = {
+        "unverified": (checkpoints, "_problem", lambda path, key: None),
+        "by time": (checkpoints, "_by_step", by_time),
+        "from 0": (callbacks.ContinueCount, "on_train_begin", counted),
+        "one more step": (loop.Finite, "_run_epoch", super_method("_run_epoch", loop.Finite)),
+        "unguarded": (loop.Finite, "training_step", unguarded),
+        "unlocked": (run, "lock", lambda *_: nullcontext()),
+        "unnamed": (run, "_named", lambda *_: nullcontext()),
+        "deaf": (callbacks.StopWhenAsked, "on_step_end", counted),
+    }[name]
+    setattr(place, attribute, worse)
+
+
+def super_method(name: str, kind: type) -> Any:
+    """What `kind` overrides."""
+    return lambda self, *given, **named: getattr(super(kind, self), name)(*given, **named)
+
+
 def child(job: dict[str, object], answer: int) -> int:
     """Run the stage; returns the exit code that the command line would have."""
     log = os.open(str(job["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    logging.basicConfig(level=logging.INFO)
     from aligntune.errors import AlignTuneError
     from aligntune.interrupt import stop_on_signals
     from aligntune.run import execute, from_json
 
     stage, context = from_json(Path(str(job["spec"])).read_text(encoding="utf-8"))
     injector = Injector(str(job["root"]), job["fault"], int(str(job["event"])))  # type: ignore[arg-type]
-    code, said = 0, ""
+    if job["sabotage"]:
+        sabotage(str(job["sabotage"]))
+    if job["fault"] == "nan":
+        poison(int(str(job["event"])))
+    code, said, reused = 0, "", None
     try:
         with stop_on_signals() as stopping:
-            execute(stage, context, lambda *shown: None, stopping)
+            reused = execute(stage, context, lambda *shown: None, stopping).reused
     except AlignTuneError as error:
         code, said = error.exit_code, str(error)
     except BaseException as error:  # noqa: BLE001  # whatever it is, the test has to hear of it
@@ -77,7 +141,8 @@ def child(job: dict[str, object], answer: int) -> int:
 
         traceback.print_exc()
         code, said = 70, repr(error)
-    os.write(answer, json.dumps({"events": injector.seen, "error": said}).encode())
+    record = {"events": injector.seen, "error": said, "reused": reused}
+    os.write(answer, json.dumps(record).encode())
     return code
 
 
@@ -98,19 +163,27 @@ def main() -> None:
 
     for line in sys.stdin:
         job = json.loads(line)
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(reading)
-            code = child(job, writing)
-            os._exit(code)
-        os.close(writing)
-        print(json.dumps({"pid": pid}), flush=True)  # noqa: T201
-        _, status = os.waitpid(pid, 0)
-        with os.fdopen(reading, "rb") as pipe:
-            said = json.loads(pipe.read() or b'{"events": 0, "error": ""}')
-        code = os.waitstatus_to_exitcode(status)
-        print(json.dumps({"code": code, **said}), flush=True)  # noqa: T201
+        children = [start(job) for _ in range(job["copies"])]
+        print(json.dumps([pid for pid, _ in children]), flush=True)  # noqa: T201
+        print(json.dumps([ended(*found) for found in children]), flush=True)  # noqa: T201
+
+
+def start(job: dict[str, object]) -> tuple[int, int]:
+    """A child's process id, and the pipe that it will answer through."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        os._exit(child(job, writing))
+    os.close(writing)
+    return pid, reading
+
+
+def ended(pid: int, answer: int) -> dict[str, object]:
+    _, status = os.waitpid(pid, 0)
+    with os.fdopen(answer, "rb") as pipe:
+        said = json.loads(pipe.read() or b'{"events": 0, "error": "", "reused": null}')
+    return {"code": os.waitstatus_to_exitcode(status), **said}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from faults import trials
 
 pytestmark = pytest.mark.slow
 
-POINTS = int(os.environ.get("FAULT_POINTS", "4"))
+POINTS = int(os.environ.get("FAULT_POINTS", "2"))
 SEED = int(os.environ.get("FAULT_SEED", str(random.SystemRandom().randrange(10**6))))
 
 
@@ -42,3 +42,15 @@ def test_a_full_disk_is_named_and_loses_nothing(bench, rng):
 
 def test_a_damaged_checkpoint_is_found_and_the_one_before_used(bench, rng):
     trials.damages(bench, max(POINTS // 2, 1), rng)
+
+
+def test_not_a_number_stops_before_the_update(bench, rng):
+    trials.nans(bench, max(POINTS // 4, 1), rng)
+
+
+def test_a_clock_that_jumps_changes_nothing(bench, rng):
+    trials.clocks(bench, max(POINTS // 4, 1), rng)
+
+
+def test_of_several_processes_one_trains(bench, rng):
+    trials.races(bench, max(POINTS // 4, 1), rng)

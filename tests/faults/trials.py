@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from safetensors.torch import load_file
 
 from aligntune.artifacts import find
 from aligntune.config.load import load
@@ -21,7 +23,10 @@ from aligntune.plan import Stage, plan
 from aligntune.run import Context, to_json
 
 HERE = Path(__file__).parent
-RESUMABLE, NO_SPACE = 75, 74
+STEPS = 5
+"""Micro-steps that every one of these trainings has."""
+RACERS = 4
+RESUMABLE, NO_SPACE, DIVERGED = 75, 74, 79
 """Exit codes that these faults should end with."""
 
 BASE = """
@@ -56,6 +61,8 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.sabotage: str | None = None
+        """A precaution that the children go without."""
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "forks.py")],
             stdin=subprocess.PIPE,
@@ -73,35 +80,46 @@ class Server:
         self._process.stdin.close()
         self._process.wait(60)
 
-    def run(
-        self, stage: Stage, context: Context, fault: str | None = None, event: int = 0,
-        after: float | None = None,
-    ) -> "Ended":  # fmt: skip
-        """The stage in a child; `after` that many seconds it is killed, whatever it does."""
+    def log(self, stage: Stage) -> Path:
+        """What the stage's children said."""
+        return self.folder / f"{stage.label}.log"
+
+    def run(self, stage: Stage, context: Context, **fault: Any) -> "Ended":
+        """The stage in a child."""
+        (ended,) = self.together(1, stage, context, **fault)
+        return ended
+
+    def together(
+        self, copies: int, stage: Stage, context: Context, fault: str | None = None,
+        event: int = 0, after: float | None = None,
+    ) -> "list[Ended]":  # fmt: skip
+        """The same stage in several children at once; `after` that many seconds one of those that
+        are still there is killed, whatever it does."""
         spec = self.folder / "spec.json"
         spec.write_text(to_json(stage, context), encoding="utf-8")
-        log = self.folder / f"{stage.label}.log"
+        log = self.log(stage)
         job = {"spec": str(spec), "log": str(log), "fault": fault, "event": event}
         began = time.monotonic()
-        self._send(job | {"root": context.root})
-        pid = int(self._answer()["pid"])
+        self._send(job | {"root": context.root, "copies": copies, "sabotage": self.sabotage})
+        (victim, *_) = self._answer()
         if after is not None:
             time.sleep(after)
             with suppress(ProcessLookupError):  # it was faster
-                os.kill(pid, signal.SIGKILL)
-        answer = self._answer()
-        return Ended(seconds=time.monotonic() - began, log=log, **answer)
+                os.kill(victim, signal.SIGKILL)
+        answers = self._answer()
+        seconds = time.monotonic() - began
+        return [Ended(seconds=seconds, **answer) for answer in answers]
 
     def _send(self, job: Mapping[str, object]) -> None:
         assert self._process.stdin
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self) -> list[Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         assert line, (self.folder / "forks.log").read_text()[-3000:]
-        answer: dict[str, Any] = json.loads(line)
+        answer: list[Any] = json.loads(line)
         return answer
 
 
@@ -113,8 +131,8 @@ class Ended:
     """Exit code, or minus the signal."""
     events: int
     error: str
+    reused: bool | None
     seconds: float
-    log: Path
 
 
 @dataclass
@@ -126,7 +144,6 @@ class Bench:
     context: Context
     expected: Mapping[str, Any]
     whole: Ended
-    tally: dict[str, int] = field(default_factory=dict)
 
     @property
     def artifact(self) -> Path:
@@ -135,6 +152,10 @@ class Bench:
     @property
     def partial(self) -> Path:
         return self.artifact.with_name(f"{self.stage.name}.partial")
+
+    @property
+    def log(self) -> Path:
+        return self.server.log(self.stage)
 
     def clear(self) -> None:
         for path in (self.artifact, self.partial):
@@ -146,7 +167,7 @@ class Bench:
     def finish(self, why: str) -> None:
         """Run again without a fault: what is made then must be what was expected."""
         ended = self.attempt()
-        text = ended.log.read_text()[-3000:]
+        text = self.log.read_text()[-3000:]
         assert ended.code == 0, (
             f"{why}: the next run ended with {ended.code}: {ended.error}\n{text}"
         )
@@ -183,7 +204,7 @@ def bench(trainer: str, model: Path, folder: Path) -> Iterator[Bench]:
             assert ended.code == 0, f"{entry.stage.label}: {ended.error}"
         stage = planned[trainer].stage
         whole = server.run(stage, context)
-        assert whole.code == 0, whole.error + whole.log.read_text()[-3000:]
+        assert whole.code == 0, whole.error + server.log(stage).read_text()[-3000:]
         made = Bench(server, stage, context, result(context.stages, stage), whole)
         made.clear()
         yield made
@@ -276,6 +297,58 @@ def full_disks(bench: Bench, points: int, rng: random.Random) -> int:
     return hit
 
 
+def nans(bench: Bench, points: int, rng: random.Random) -> int:
+    """A weight that is not a number, from a random step on: the run stops before the update, and
+    no file has the number in it. Returns how many runs stopped."""
+    for _ in range(points):
+        step = rng.randint(1, STEPS)
+        ended = bench.attempt(fault="nan", event=step)
+        why = f"NaN at micro-step {step}"
+        assert ended.code == DIVERGED, f"{why}: {ended.code} {ended.error}"
+        assert "not finite" in ended.error, ended.error
+        for file in bench.context.stages.rglob("*.safetensors"):
+            for name, tensor in load_file(file).items():
+                assert bool(tensor.isfinite().all()), f"{why}: {name} in {file}"
+        bench.finish(why)
+        bench.clear()
+    return points
+
+
+def clocks(bench: Bench, points: int, rng: random.Random) -> int:
+    """A clock that jumps by a day, and a kill after that: the newest checkpoint is by step, and the
+    result the same."""
+    for _ in range(points):
+        jump = rng.choice(("tomorrow", "yesterday"))
+        event = rng.randint(1, bench.whole.events)
+        bench.attempt(fault=jump, event=event, after=rng.uniform(0, bench.whole.seconds))
+        for path in bench.partial.rglob("*"):
+            os.utime(path, (4e9, 4e9) if rng.random() < 0.5 else (0, 0), follow_symlinks=False)
+        there = sorted(path.name for path in bench.partial.glob("work/checkpoints/step-*"))
+        bench.log.unlink(missing_ok=True)
+        bench.finish(f"{jump} from {event}")
+        if there:
+            assert f"continuing from checkpoint {there[-1]}" in bench.log.read_text(), there
+        bench.clear()
+    return points
+
+
+def races(bench: Bench, points: int, rng: random.Random) -> int:
+    """Several processes with one stage: one builds it, the others wait and reuse; where the first
+    is killed, the next goes on."""
+    for _ in range(points):
+        after = rng.choice((None, rng.uniform(0, bench.whole.seconds)))
+        ends = bench.server.together(RACERS, bench.stage, bench.context, after=after)
+        alive = [ended for ended in ends if ended.code == 0]
+        assert len(alive) >= RACERS - (after is not None), ends
+        assert all(ended.code in (0, -signal.SIGKILL) for ended in ends), ends
+        built = [ended for ended in alive if not ended.reused]
+        assert len(built) <= 1, ends
+        assert built or after is not None, ends
+        bench.compare(f"{RACERS} at once, one killed after {after}")
+        bench.clear()
+    return points
+
+
 def damages(bench: Bench, points: int, rng: random.Random) -> int:
     """Files of the newest checkpoint that are missing, empty, cut in half or have one bit flipped:
     each is found, the one before is used, the result is the same. Returns how many were found."""
@@ -293,10 +366,10 @@ def damages(bench: Bench, points: int, rng: random.Random) -> int:
         why = f"{file.name} of {checkpoints[-1].name} {how}"
         _damage(file, how, rng)
         bench.finish(why)
-        said = ended.log.read_text()
+        said = bench.log.read_text()
         assert f"checkpoint {checkpoints[-1].name} is not used" in said, why
         found += 1
-        ended.log.unlink()
+        bench.log.unlink()
         bench.clear()
     return found
 

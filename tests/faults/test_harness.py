@@ -1,0 +1,36 @@
+"""Each trial notices when the precaution that it is about is taken away."""
+
+import random
+
+import pytest
+from faults import trials
+
+pytestmark = pytest.mark.slow
+
+SABOTAGE = {
+    "unverified": trials.damages,
+    "by time": trials.clocks,
+    "from 0": trials.terms,
+    "one more step": trials.kills,
+    "unguarded": trials.nans,
+    "unlocked": trials.races,
+    "unnamed": trials.full_disks,
+    "deaf": trials.terms,
+}
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_model, tmp_path_factory):
+    with trials.bench("sft", tiny_model, tmp_path_factory.mktemp("sabotage")) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", SABOTAGE)
+def test_a_trial_fails_without_the_precaution_that_it_is_about(bench, name):
+    bench.server.sabotage = name
+    try:
+        with pytest.raises(AssertionError):
+            SABOTAGE[name](bench, 25, random.Random(name))
+    finally:
+        bench.server.sabotage = None
+        bench.clear()
