@@ -33,6 +33,7 @@ from aligntune.retraining import is_champion, known
 from aligntune.session import preparing
 from flows.artifacts import page_key, record_page
 from flows.ending import STATES, Ending
+from flows.events import tell_promoted
 from flows.notify import check_blocks, tell, tell_failure
 from flows.post_train import Running, logged, run_stages
 
@@ -102,6 +103,7 @@ async def promotion(
         )
         await _expire_never()
         ending = await _answered(answer, config, name, version, decision)
+        tell_promoted(ending)
         await tell(config.notifications, ending)
         state = ending.state or STATES[ending.outcome]
         LOG.info("%s: %s", state, ending.why)

@@ -42,6 +42,7 @@ from aligntune.show import done_line, key_metrics, show_result
 from aligntune.stages import KINDS
 from aligntune.supervise import Limits
 from flows.artifacts import record_run, record_stage
+from flows.overlap import alone
 from flows.progress import Shown, linked, showing
 from flows.server import available
 from flows.thread import in_thread
@@ -146,6 +147,7 @@ class Running:
 
 
 @flow(name="post-train", flow_run_name=run_name, persist_result=False)
+@alone
 async def post_train(
     configs: list[str], overrides: Sequence[str] = (), command: str = ""
 ) -> State[None] | None:

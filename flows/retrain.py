@@ -31,7 +31,9 @@ from aligntune.session import Session
 from aligntune.show import show_result
 from flows.artifacts import page_key, record_page, record_run
 from flows.ending import STATES, VERDICTS, Ending, markdown, measured
+from flows.events import tell_promoted
 from flows.notify import check_blocks, page_of, tell, tell_failure
+from flows.overlap import alone
 from flows.post_train import (
     RETRY_DELAYS,
     logged,
@@ -68,6 +70,7 @@ def run(paths: Sequence[Path], overrides: Sequence[str], command: str) -> None:
     on_crashed=[tell_failure],
     on_cancellation=[tell_failure],
 )
+@alone
 async def retrain(
     configs: list[str], overrides: Sequence[str] = (), command: str = ""
 ) -> State[Ending] | State[None]:
@@ -94,6 +97,7 @@ async def retrain(
         await record_page(
             markdown(ending), key=page_key(ending.run, "retrain"), description=ending.title
         )
+        tell_promoted(ending)
         await tell(config.notifications, ending)
         name = ending.state or STATES[ending.outcome]
         LOG.info("%s: %s", name, ending.why)

@@ -1,0 +1,57 @@
+"""Prefect's API for commands that only talk to it: a server that stays, never a temporary one."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.exceptions import PrefectException
+from prefect.settings import get_current_settings
+
+from aligntune.errors import AlignTuneError, ConfigError, ServiceError
+
+
+@asynccontextmanager
+async def server() -> AsyncIterator[PrefectClient]:
+    """A client of the configured server; its failures come out as ours.
+
+    Raises:
+        ConfigError: none is configured, or it refuses what was sent.
+        ServiceError: it does not answer.
+    """
+    if not get_current_settings().api.url:
+        raise ConfigError(
+            "there is no Prefect server to keep deployments: start one with `prefect server "
+            "start`, and set PREFECT_API_URL to its API, such as http://127.0.0.1:4200/api"
+        )
+    async with get_client() as client:
+        if error := await client.api_healthcheck():
+            url = str(client.api_url.copy_with(userinfo=b"")).rstrip("/")
+            raise ServiceError(
+                f"the Prefect server at {url} does not answer ({error}); start it, or set "
+                "PREFECT_API_URL to another one"
+            ) from error
+        try:
+            yield client
+        except AlignTuneError:
+            raise
+        except httpx.HTTPStatusError as error:
+            raise _refusal(error) from error
+        except (httpx.HTTPError, PrefectException) as error:
+            raise ServiceError(
+                f"the Prefect server failed: {type(error).__name__}: {error}; try again"
+            ) from error
+
+
+def _refusal(error: httpx.HTTPStatusError) -> AlignTuneError:
+    reply = error.response
+    try:
+        says = reply.json()
+        detail = says.get("detail") or says.get("exception_detail") or says
+    except ValueError:
+        detail = reply.text
+    text = f"the Prefect server answered {reply.status_code}: {str(detail)[:500]}"
+    if reply.is_client_error:
+        return ConfigError(f"{text}; change what it names")
+    return ServiceError(f"{text}; try again, and see the server's log")

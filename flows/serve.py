@@ -1,0 +1,71 @@
+"""`aligntune deploy --serve`: this process runs what its deployments are scheduled for."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from prefect import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments.runner import RunnerDeployment
+from prefect.runner import Runner
+from prefect.states import Cancelled
+
+from flows.deploy import Deployed
+
+LOG = logging.getLogger("aligntune.flow")
+
+
+class _Existing(RunnerDeployment):
+    """A deployment that is there already: a runner would create it anew, schedules and all."""
+
+    known: UUID
+
+    async def aapply(self, *_: object, **__: object) -> UUID:
+        return self.known
+
+
+def serve(deployments: Sequence[Deployed]) -> None:
+    """Run what is scheduled or triggered, until somebody stops this process."""
+    asyncio.run(_serve(deployments))
+
+
+async def _serve(deployments: Sequence[Deployed]) -> None:
+    # Paused is what a person has paused: not what nobody serves for a while.
+    runner = Runner(name=deployments[0].name.partition("/")[2], pause_on_shutdown=False)
+    for each in deployments:
+        await _skip_missed(each)
+        name = each.name.partition("/")[2]
+        await runner.aadd_deployment(_Existing(name=name, known=each.id))
+    await runner.start()
+
+
+async def _skip_missed(deployment: Deployed) -> None:
+    """Of the scheduled times that passed while nobody served, only the latest is made up for."""
+    waiting = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    async with get_client() as client:
+        runs = await client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+            flow_run_filter=FlowRunFilter(state=waiting),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        )
+        now = datetime.now(UTC)
+        missed = [
+            run for run in runs if run.auto_scheduled and (run.expected_start_time or now) < now
+        ]
+        for run in missed[1:]:
+            message = "nobody served the deployment at its time; the latest time is made up for"
+            await client.set_flow_run_state(run.id, Cancelled(name="Missed", message=message))
+    if missed:
+        LOG.info(
+            "%s: %d scheduled times were missed, one is made up for", deployment.name, len(missed)
+        )

@@ -1,0 +1,132 @@
+"""Schedules, events and people start runs of a deployment on a real Prefect server, one at a time,
+whatever happens to their processes."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from deployments.deployed import (
+    DEPLOYED,
+    PATIENCE,
+    ask,
+    command,
+    held,
+    kill,
+    runs_of,
+    state_of,
+    states_of,
+    trigger,
+    wait_for,
+)
+from servers import until
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_schedule_starts_a_real_run_and_an_event_another(written):
+    text = DEPLOYED.partition("schedules:")[0]
+    path = written("real", text + "schedules: [{interval: 15, slug: often, set: {seed: 4}}]\n")
+    log = path.with_suffix(".log")
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "aligntune", "deploy", "-c", str(path), "--serve"],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: "serving" in log.read_text(), "deploy --serve", PATIENCE)
+        deployment = ask(lambda client: client.read_deployment_by_name("post-train/real")).id
+        until(lambda: "Completed" in states_of(deployment), "a scheduled run", PATIENCE)
+        runs = runs_of(deployment)
+        done = next(run for run in runs if run.state.name == "Completed")
+        assert done.auto_scheduled
+        assert done.parameters["overrides"] == ["seed=4"]
+        assert (path.parent / "out" / "runs" / "real" / "model").is_dir()
+        assert command("pause", "real")[0] == 0
+        payload = ("--payload", "seed=4")
+        assert command("emit", "data.published", "--resource", "other", *payload)[0] == 0
+        assert command("emit", "data.published", "--resource", "dataset.pairs", *payload)[0] == 0
+        until(lambda: bool(by_event(deployment)), "the event", PATIENCE)
+        (run,) = by_event(deployment)
+        assert run.parameters["overrides"] == ["seed=4"]
+    finally:
+        kill(process)
+
+
+def by_event(deployment):
+    return [run for run in runs_of(deployment) if not run.auto_scheduled]
+
+
+def test_a_run_is_refused_while_another_goes_on(nap, served):
+    done = nap("refusing", 25)
+    served(done)
+    first = trigger(done)
+    wait_for(first, "Running")
+    code, said = command("trigger", "refusing", "--watch")
+    assert code == 75
+    assert f"Overlapping  {ask(lambda c: c.read_flow_run(first.id)).name} ({first.id}) goes" in said
+    assert wait_for(first, "Completed", "Failed").name == "Completed"
+    code, said = command("trigger", "refusing", "--set", "train.max_steps=1", "--watch")
+    assert code == 0, said
+
+
+def test_a_run_waits_for_another_and_can_be_cancelled_meanwhile(nap, served):
+    from prefect.states import Cancelling
+
+    done = nap("queueing", 30)
+    served(done)
+    first = trigger(done)
+    wait_for(first, "Running")
+    second = trigger(done, "deployment.overlap=queue", "train.max_steps=1")
+    third = trigger(done, "deployment.overlap=queue", "train.max_steps=1")
+    assert str(first.id) in wait_for(second, "Waiting", "Completed").message
+    wait_for(third, "Waiting")
+    ask(lambda client: client.set_flow_run_state(third.id, Cancelling()))
+    assert wait_for(third, "Cancelled", "Completed").name == "Cancelled"
+    assert wait_for(second, "Completed", "Failed", "Crashed").name == "Completed"
+    began = ask(lambda client: client.read_flow_run(second.id)).state.timestamp
+    assert began > ask(lambda client: client.read_flow_run(first.id)).end_time
+
+
+def test_after_kill_9_the_next_run_takes_over_and_says_what_happened(nap, served):
+    done = nap("killed", 300)
+    process = served(done)
+    first = trigger(done)
+    wait_for(first, "Running")
+    lock = held(done)
+    kill(process)
+    assert state_of(first).name == "Running"  # for all that Prefect knows
+    served(done)
+    second = trigger(done, "train.max_steps=1")
+    assert wait_for(second, "Completed", "Overlapping").name == "Completed"
+    dead = state_of(first)
+    assert (dead.name, dead.message) == (
+        "Crashed", "its process was killed: it holds its lock no more",
+    )  # fmt: skip
+    assert json.loads(lock.read_text())["ended"] is True
+
+
+def test_a_run_that_is_lost_is_crashed_although_nobody_comes_back(nap, served, environment):
+    import flows.automations
+
+    environment.setattr(flows.automations, "LOST_AFTER", 20)
+    done = nap("lost", 300)
+    process = served(done)
+    first = trigger(done)
+    wait_for(first, "Running")
+    held(done)
+    kill(process)
+    assert wait_for(first, "Crashed").message.startswith("no heartbeat for 20 s")
+
+
+def test_of_missed_times_only_the_latest_is_made_up_for(nap, served):
+    start = datetime.now(UTC) + timedelta(seconds=20)
+    rule = f"DTSTART:{start:%Y%m%dT%H%M%S}\\nRRULE:FREQ=SECONDLY;INTERVAL=2;COUNT=3"
+    done = nap("missed", 1, f'schedules: [{{rrule: "{rule}"}}]\n')
+    until(lambda: len(runs_of(done.id)) == 3, "the scheduler")
+    until(lambda: datetime.now(UTC) > start + timedelta(seconds=10), "the last of the times")
+    served(done)
+    until(lambda: states_of(done.id) == ["Missed", "Missed", "Completed"], "it", PATIENCE)
