@@ -104,7 +104,7 @@ def sabotage(name: str) -> None:
         "unguarded": (loop.Finite, "training_step", unguarded),
         "unlocked": (run, "lock", lambda *_: nullcontext()),
         "unnamed": (run, "_named", lambda *_: nullcontext()),
-        "deaf": (callbacks.StopWhenAsked, "on_step_end", counted),
+        "deaf": (callbacks, "_any_process", lambda asked: False),
     }[name]
     setattr(place, attribute, worse)
 

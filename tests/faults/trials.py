@@ -267,7 +267,8 @@ def terms(bench: Bench, points: int, rng: random.Random) -> int:
         event = rng.randint(1, bench.whole.events)
         ended = bench.attempt(fault="term", event=event)
         why = f"SIGTERM at {event} of {bench.whole.events}"
-        assert ended.code in (0, RESUMABLE), f"{why}: {ended.code} {ended.error}"
+        late = event > bench.whole.events // 2  # the last step may have begun
+        assert ended.code in ((0, RESUMABLE) if late else (RESUMABLE,)), f"{why}: {ended}"
         if ended.code == RESUMABLE:
             early += 1
             assert not bench.artifact.exists(), why
