@@ -26,8 +26,9 @@ LOG = logging.getLogger("aligntune.flow")
 
 PATIENCE = 60.0
 """Seconds that a message may take to be sent."""
-TALKATIVE = ("httpx", "httpcore", "apprise")
+TALKATIVE = ("httpx", "httpcore", "urllib3", "apprise")
 """Loggers that write addresses, which of a webhook are a secret."""
+SILENT = logging.CRITICAL + 1
 
 
 async def check_blocks(notifications: Sequence[Notification]) -> None:
@@ -46,7 +47,8 @@ async def check_blocks(notifications: Sequence[Notification]) -> None:
 async def tell(notifications: Sequence[Notification], ending: Ending) -> None:
     """Send the ending to those whom it is for. What cannot be sent is a warning."""
     wanted = [entry.block for entry in notifications if ending.outcome in entry.on]
-    await asyncio.gather(*(_sent(block, ending) for block in wanted))
+    with _discreet():
+        await asyncio.gather(*(_sent(block, ending) for block in wanted))
 
 
 async def tell_failure(flow: Flow[..., object], flow_run: FlowRun, state: State[object]) -> None:
@@ -77,10 +79,9 @@ def page_of(flow_run: FlowRun) -> str | None:
 
 async def _sent(name: str, ending: Ending) -> None:
     try:
-        with _discreet():
-            block = await _loaded(name)
-            async with asyncio.timeout(PATIENCE):
-                await _notify(block, plain(ending), ending.title)
+        block = await _loaded(name)
+        async with asyncio.timeout(PATIENCE):
+            await _notify(block, plain(ending), ending.title)
     except ConfigError as error:
         LOG.warning("nobody was told by %s: %s", name, error)
     except httpx.HTTPStatusError as error:
@@ -115,11 +116,11 @@ async def _loaded(name: str) -> NotificationBlock:
 def _discreet() -> Iterator[None]:
     """Addresses are not logged while the block runs."""
     loggers = [logging.getLogger(name) for name in TALKATIVE]
-    before = [logger.disabled for logger in loggers]
+    before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.disabled = True
+        logger.setLevel(SILENT)
     try:
         yield
     finally:
-        for logger, was in zip(loggers, before, strict=True):
-            logger.disabled = was
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

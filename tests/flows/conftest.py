@@ -1,12 +1,15 @@
 """One Prefect server for all tests here, and one pipeline run: interrupted, then finished."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,8 @@ STAGES = (
     "decide", "promote", "push",
 )  # fmt: skip
 BEFORE_SFT = ("model", "tokenizer", "eval-data", "data")
+SECRET = "s3cr3t-token"
+"""What no log may say."""
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +103,59 @@ def hub(environment, tmp_path_factory):
     with LoopbackHub() as hub:
         hub.connect(environment, tmp_path_factory.mktemp("hub"))
         yield hub
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps what is posted to it; answers with `status`."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.got, self.status = [], 200
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.server_port}/{SECRET}"
+
+    def messages(self):
+        return [json.loads(body) for _, body in self.got]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        length = int(self.headers["Content-Length"])
+        self.server.got.append((self.path, self.rfile.read(length).decode()))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def receiver():
+    with Receiver() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def blocks(prefect, receiver):
+    """A webhook, and Slack's block with an address that its library posts JSON to."""
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
+    from prefect.blocks.system import Secret
+
+    CustomWebhookNotificationBlock(
+        name="ops",
+        url=f"http://{receiver.address}",
+        json_data={"title": "{{subject}}", "message": "{{body}}", "token": "{{token}}"},
+        secrets={"token": SECRET},
+    ).save("ops", overwrite=True)
+    SlackWebhook(url=f"json://{receiver.address}").save("team", overwrite=True)
+    Secret(value=SECRET).save("mute", overwrite=True)
+    from aligntune.config.schedule import Notification
+
+    return Notification(block="custom-webhook/ops"), Notification(block="slack-webhook/team")
 
 
 @pytest.fixture(scope="module")
