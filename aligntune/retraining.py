@@ -148,6 +148,8 @@ def settings_changed(looked: Looked) -> list[str]:
         if old in (None, name) or name not in stages:
             continue
         kind, _, key = str(old).rpartition("-")
+        if stages[name].kind == "fetch":  # another champion to go on from is no setting
+            continue
         made = find(looked.plan.paths.stages, kind, key)
         if made is None:
             found[f"{label}: changed"] = None

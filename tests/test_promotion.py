@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from aligntune import courier, promotion, registry
-from aligntune.artifacts import Manifest, commit, partial
+from aligntune.artifacts import Artifact, Manifest, commit, partial
 from aligntune.config.slices import DecideSlice, FetchSlice, PromoteSlice
 from aligntune.errors import ConfigError, DataError, ServiceError
 from aligntune.evaluate.compare import Resampling, measure, write
@@ -450,3 +450,48 @@ def test_a_champion_is_waited_for_where_the_registry_is_away(tmp_path, monkeypat
     with pytest.raises(ServiceError, match="the model registry failed"):
         KINDS["fetch"].run(work)
     assert "trying again" in caplog.text
+
+
+def test_a_version_says_what_it_was_made_from_and_what_it_went_on_from(world):
+    first = world.candidate("one", 0.5)
+    second, measured = world.model("two"), world.evaluation("etwo", BASE, model="sft-two")
+    fetched = {"config": {"name": NAME, "version": "1", "key": first["name"]}}
+    start = world.commit("fetch", "start")
+    start = Artifact(start.path, start.manifest.model_copy(update={"identity": fetched}))
+    inputs = {"sft": second, "evaluate-sft": measured, "start": start}
+    made = registry.register(NAME, inputs, world.uri, world.root)
+    assert made["versions"] == {"sft": "2"}
+    one, two = registry.known_versions(world.uri, NAME)
+    assert (one.started_from, two.started_from) == (None, ("1", "one"))
+    assert two.lineage.stages == {"sft": "sft-two"}
+    assert world.client.get_model_version(NAME, "2").tags["aligntune.parent_version"] == "1"
+
+
+def test_a_refusal_is_kept_on_the_version_and_an_approval_with_the_promotion(world):
+    first = world.champion()
+    world.against_champion("two", 0.7, first, policy="manual")
+    promotion.refuse(NAME, "2", world.uri, world.root, "Ada: too terse")
+    assert world.aliases["champion"] == "1"
+    assert registry.known_versions(world.uri, NAME)[1].refused.endswith("UTC Ada: too terse")
+    promotion.promote(NAME, "2", world.uri, world.root, approved="Ada: after all")
+    assert world.aliases["champion"] == "2"
+    promoted = registry.known_versions(world.uri, NAME)[1].promoted
+    assert promoted.endswith("by its evidence, approved by Ada: after all")
+    with pytest.raises(DataError, match="no version '9'"):
+        promotion.refuse(NAME, "9", world.uri, world.root, "Ada")
+
+
+def test_a_fetched_start_gets_the_tokenizer_of_the_run_and_leaves_its_own_alone(world, tmp_path):
+    made = world.candidate("one", 0.5)
+    folder = partial(world.stages, "tokenizer", "t") / "tokenizer"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"template": "new"}')
+    (folder / "chat_template.jinja").write_text("new")
+    tokenizer = world.commit("tokenizer", "t")
+    out = tmp_path / "start"
+    registry.fetch(NAME, "1", world.uri, world.root, out, tokenizer)
+    assert (out / "config.json").read_text() == '{"template": "new"}'
+    assert (out / "chat_template.jinja").read_text() == "new"
+    assert (out / "model.safetensors").read_text() == "weights of one"
+    source = world.stages / f"sft-{made['name']}" / "model"
+    assert (source / "config.json").read_text() == "{}"

@@ -8,6 +8,7 @@ from aligntune.config.data import Dataset
 from aligntune.config.document import KeyPath
 from aligntune.config.gates import gate_problems
 from aligntune.config.presets import PRESETS, resolved, used
+from aligntune.config.retrain_rules import retrain_problems, retrain_warnings
 from aligntune.config.reward_rules import contradictions, guesses
 from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
@@ -49,12 +50,14 @@ def problems(config: RunConfig) -> list[Problem]:
         *(Problem(*found) for found in guesses(config, optimised=True)),
         *(Problem(*found) for found in contradictions(config)),
         *(Problem(*found) for found in schedule_problems(config)),
+        *(Problem(*found) for found in retrain_problems(config)),
     ]
 
 
 def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
     """The settings among `given` that have no effect or a surprising one."""
     found = list(_unused(("train",), config.algo, config.train, given))
+    found += [Problem(*entry) for entry in retrain_warnings(config, given)]
     if config.sft:
         found += _unused(("sft", "train"), "sft", config.sft.train, given)
     if config.reward_model:

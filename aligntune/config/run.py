@@ -47,7 +47,7 @@ class RunConfig(Strict):
     schedules: tuple[Schedule, ...] = ()
     """When the deployment of this config runs."""
     notifications: tuple[Notification, ...] = ()
-    """Who is told how a deployed run or `aligntune retrain` ended."""
+    """Who is told how a retraining ended."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Seeds sampling, shuffling, initialisation and dropout of every stage."""
 

@@ -12,10 +12,11 @@ class Retrain(Strict):
     """`aligntune retrain`: a run that ends early where nothing that matters has changed."""
 
     start_from: Literal["base", "champion"] = "base"
-    """`base` trains from `model` each time; `champion` goes on from the model that is in use."""
+    """`base` trains from `model` each time; `champion` goes on from the version that is in use, with
+    this run's tokenizer and chat template. Without a champion both start from `model`."""
     approval: Literal["none", "required"] = "none"
     """`required`: a candidate that passes its gates waits, without a GPU, until somebody approves
-    or refuses it in Prefect."""
+    or refuses it in Prefect; `aligntune promote` does too. Only then it is pushed to the hub."""
     approval_timeout: float = Field(86_400, gt=0)
     """Seconds until a candidate that nobody answered for is not promoted."""
 
@@ -90,14 +91,10 @@ class Notification(Strict):
     """Who is told of the end of a run."""
 
     block: str = Field(pattern=r"^[a-z0-9-]+/[A-Za-z0-9_-]+$")
-    """A notification block of Prefect, `<type>/<name>`: `slack-webhook/team`. Its secret stays
-    there."""
-    on: tuple[Outcome, ...] = (
-        "promoted",
-        "rejected",
-        "inconclusive",
-        "waiting",
-        "refused",
-        "failed",
+    """A notification block of Prefect, `<type>/<name>`: `slack-webhook/team`, `custom-webhook/ops`,
+    `sendgrid-email/us`; `prefect block ls` lists them. Its secret stays there."""
+    on: tuple[Outcome, ...] = Field(
+        ("promoted", "rejected", "inconclusive", "waiting", "refused", "failed"), min_length=1
     )
-    """The outcomes it is for."""
+    """The outcomes it is for. `waiting`: for an approval; `refused`: by a person, or nobody answered
+    in time; `stopped`: cancelled or interrupted."""
