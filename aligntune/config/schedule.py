@@ -12,8 +12,8 @@ class Retrain(Strict):
     """`aligntune retrain`: a run that ends early where nothing that matters has changed."""
 
     start_from: Literal["base", "champion"] = "base"
-    """`base` trains from `model` each time; `champion` goes on from the version that is in use, with
-    this run's tokenizer and chat template. Without a champion both start from `model`."""
+    """`base` trains from `model` each time; `champion` goes on from the version that is in use,
+    with this run's tokenizer and chat template. Without a champion both start from `model`."""
     approval: Literal["none", "required"] = "none"
     """`required`: a candidate that passes its gates waits, without a GPU, until somebody approves
     or refuses it in Prefect; `aligntune promote` does too. Only then it is pushed to the hub."""
@@ -96,5 +96,5 @@ class Notification(Strict):
     on: tuple[Outcome, ...] = Field(
         ("promoted", "rejected", "inconclusive", "waiting", "refused", "failed"), min_length=1
     )
-    """The outcomes it is for. `waiting`: for an approval; `refused`: by a person, or nobody answered
-    in time; `stopped`: cancelled or interrupted."""
+    """The outcomes it is for. `waiting`: for an approval; `refused`: by a person, or nobody
+    answered in time; `stopped`: cancelled or interrupted."""
