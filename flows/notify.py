@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import prefect.blocks.notifications  # noqa: F401  # makes the built-in blocks known
-from prefect import Flow
+from prefect import Flow, get_client
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.client.schemas.objects import FlowRun, State
@@ -20,7 +20,7 @@ from prefect.utilities.urls import url_for
 from aligntune.config.load import load
 from aligntune.config.schedule import Notification
 from aligntune.errors import AlignTuneError, ConfigError
-from flows.ending import Ending, plain
+from flows.ending import STATES, Ending, plain
 
 LOG = logging.getLogger("aligntune.flow")
 
@@ -59,6 +59,8 @@ async def tell_failure(flow: Flow[..., object], flow_run: FlowRun, state: State[
         config = load(paths, parameters.get("overrides") or ())
     except (AlignTuneError, KeyError):
         return  # then nobody is known whom to tell
+    if await _said_itself(flow_run):
+        return
     stopped = state.is_cancelled() or state.is_cancelling()
     message = (state.message or state.type.value).removeprefix(
         "Flow run encountered an exception: "
@@ -70,6 +72,13 @@ async def tell_failure(flow: Flow[..., object], flow_run: FlowRun, state: State[
         links={"Prefect": url} if (url := page_of(flow_run)) else {},
     )
     await tell(config.notifications, ending)
+
+
+async def _said_itself(flow_run: FlowRun) -> bool:
+    """Whether the flow had time to end as interrupted, and has told so."""
+    async with get_client() as client:
+        state = (await client.read_flow_run(flow_run.id)).state
+    return state is not None and state.name == STATES["stopped"]
 
 
 def page_of(flow_run: FlowRun) -> str | None:

@@ -115,3 +115,29 @@ def test_a_block_that_is_not_there_is_found_before_anything_runs(blocks, block, 
     asyncio.run(check_blocks(blocks))
     with pytest.raises(ConfigError, match=said):
         asyncio.run(check_blocks([blocks[0], Notification(block=block)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("Cancelled", ["nightly: stopped"]), ("Interrupted", [])]
+)
+def test_who_cancels_is_told_once(blocks, received, prefect, tmp_path, name, told):
+    """A flow that had time to end by itself has told already."""
+    from prefect.states import Cancelled
+
+    from flows.notify import tell_failure
+    from flows.retrain import retrain
+
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "algo: sft\nmodel: {name_or_path: owner/model}\ndatasets: [{name: owner/rows}]\n"
+        "logging: {run_name: nightly}\n"
+        "notifications: [{block: custom-webhook/ops, on: [stopped]}]\n"
+    )
+    state = Cancelled(name=name, message="by somebody")
+    cancelled = prefect.ask(
+        lambda client: client.create_flow_run(
+            retrain, parameters={"configs": [str(config)]}, state=state
+        )
+    )
+    asyncio.run(tell_failure(retrain, cancelled, state))
+    assert [message["title"] for message in received.messages()] == told

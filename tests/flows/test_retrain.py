@@ -29,13 +29,14 @@ logging: {{output_dir: {folder}/output, run_name: nightly}}
 TRAINING = {"sft", "evaluate-base", "evaluate-champion", "evaluate-sft"}
 NEVER = "registry.gates.0.min_delta=100"
 APPROVAL = "retrain.approval=required"
+PUSH = ("logging.push_to_hub=true", "logging.hub_model_id=me/tiny")
 
 
 class World:
     """A config, its data and what became of its runs."""
 
-    def __init__(self, folder, model, prefect, receiver):
-        self.folder, self.prefect, self.receiver = folder, prefect, receiver
+    def __init__(self, folder, model, prefect, receiver, hub):
+        self.folder, self.prefect, self.receiver, self.hub = folder, prefect, receiver, hub
         self.config = folder / "run.yaml"
         self.config.write_text(CONFIG.format(model=model, folder=folder))
         self.rows(12)
@@ -66,7 +67,7 @@ class World:
         from prefect.client.schemas.filters import FlowFilter
 
         only = FlowFilter(name={"any_": ["retrain"]})
-        found = self.prefect._ask(
+        found = self.prefect.ask(
             lambda client: client.read_flow_runs(flow_filter=only, sort="START_TIME_DESC")
         )
         return max(found, key=lambda run: run.created)
@@ -84,6 +85,10 @@ class World:
     def tags(self, version):
         return self.client.get_model_version("tiny.policy", version).tags
 
+    @property
+    def pushes(self):
+        return self.hub.count("POST", "/commit/")
+
     def counts(self):
         """Registered versions, MLflow runs, artifacts."""
         every = [e.experiment_id for e in self.client.search_experiments()]
@@ -95,8 +100,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, tiny_model, prefect, blocks, receiver):
-    return World(tmp_path_factory.mktemp("retrain"), tiny_model, prefect, receiver)
+def world(tmp_path_factory, tiny_model, prefect, blocks, receiver, hub):
+    return World(tmp_path_factory.mktemp("retrain"), tiny_model, prefect, receiver, hub)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +167,17 @@ def test_the_same_rows_are_not_trained_on_again_from_the_new_champion(changed, w
     assert world.counts() == changed[3]
 
 
+def test_a_champion_that_is_not_on_the_hub_yet_is_pushed_and_nothing_else_is_done(changed, world):
+    assert world.pushes == 0
+    state, tasks = world.retrain(*PUSH)
+    assert state.name == "Promoted"
+    assert tasks.pop("push") == "Completed"
+    assert tasks.pop("anything") == "Completed"
+    assert set(tasks.values()) == {"Cached"}
+    assert world.pushes == 1
+    assert world.retrain(*PUSH)[0].name == "NothingNew"
+
+
 def test_a_missing_block_and_a_policy_that_promotes_nothing_are_found_first(changed, world):
     from flows.retrain import run
 
@@ -177,13 +193,15 @@ def test_a_missing_block_and_a_policy_that_promotes_nothing_are_found_first(chan
 @pytest.fixture(scope="module")
 def rejected(changed, world):
     world.rows(20)
-    found = world.retrain(NEVER)
+    found = world.retrain(NEVER, *PUSH)
     return *found, world.receiver.messages(), world.retrain(NEVER)
 
 
 def test_a_rejected_candidate_is_said_to_be_and_not_tried_again(rejected, world):
-    state, _, (message,), (again, tasks) = rejected
+    state, ran, (message,), (again, tasks) = rejected
     assert state.name == "Rejected"
+    assert "push" not in ran
+    assert world.pushes == 1
     assert "nll" in state.message
     assert message["title"] == "nightly: tiny.policy v3 rejected"
     assert again.name == "NothingNew"
@@ -235,7 +253,7 @@ def served(rejected, world, environment):
     process.wait(60)
 
 
-def deployed(world, name, settings, **parameters):
+def deployed(world, deployment, settings, **parameters):
     """A flow run of a deployment."""
     from prefect.deployments import run_deployment
 
@@ -244,7 +262,7 @@ def deployed(world, name, settings, **parameters):
 
     def there():
         try:
-            found.append(run_deployment(name, parameters=given, timeout=0, as_subflow=False))
+            found.append(run_deployment(deployment, parameters=given, timeout=0, as_subflow=False))
         except Exception:  # noqa: BLE001  # not served yet
             return False
         return True
@@ -258,7 +276,7 @@ def ended(world, flow_run_id, names, timeout=600):
     found = []
 
     def there():
-        found.append(world.prefect._ask(lambda client: client.read_flow_run(flow_run_id)))
+        found.append(world.prefect.ask(lambda client: client.read_flow_run(flow_run_id)))
         return found[-1].state.name in names or found[-1].state.type.value in ("FAILED", "CRASHED")
 
     eventually(there, timeout)
@@ -271,7 +289,7 @@ def asked(world):
     from prefect.client.schemas.filters import FlowRunFilter
 
     only = FlowRunFilter(state={"name": {"any_": ["Suspended"]}})
-    return world.prefect._ask(lambda client: client.read_flow_runs(flow_run_filter=only))
+    return world.prefect.ask(lambda client: client.read_flow_runs(flow_run_filter=only))
 
 
 def answer(flow_run_id, **said):
@@ -284,7 +302,9 @@ def answer(flow_run_id, **said):
 def waiting(served, world):
     """The flow run of a retraining that leaves its candidate to a person, and the run that asks."""
     world.receiver.got.clear()
-    training = ended(world, deployed(world, "retrain/nightly", [APPROVAL]), ["AwaitingApproval"])
+    training = ended(
+        world, deployed(world, "retrain/nightly", [APPROVAL, *PUSH]), ["AwaitingApproval"]
+    )
     eventually(lambda: len(asked(world)) == 1, 120)
     return training, asked(world)[0], world.receiver.messages()
 
@@ -294,6 +314,7 @@ def test_a_candidate_that_passed_waits_in_a_suspended_flow_run(waiting, world):
     assert "waits for a person" in training.state.message
     assert asking.name == "tiny.policy-v3"
     assert world.aliases["champion"] == "2"
+    assert world.pushes == 1
     assert [message["title"] for message in messages] == [
         "nightly: tiny.policy v3 waits for approval"
     ]
@@ -332,7 +353,7 @@ def test_a_refusal_is_recorded_and_moves_no_alias(refused, world):
 
 
 def test_the_question_that_was_answered_leaves_no_planned_run(refused, world):
-    runs = world.prefect._ask(lambda client: client.read_flow_runs())
+    runs = world.prefect.ask(lambda client: client.read_flow_runs())
     assert not [run for run in runs if run.name.endswith("unanswered")]
 
 
@@ -357,9 +378,15 @@ def test_nobody_answering_in_time_is_an_end_with_a_name(unanswered, world):
 
 
 @pytest.fixture(scope="module")
-def approved(unanswered, world):
+def approved(unanswered, waiting, world):
+    assert world.pushes == 1
     asking = deployed(
-        world, "promotion/nightly-approval", [APPROVAL], name="tiny.policy", version="3"
+        world,
+        "promotion/nightly-approval",
+        [APPROVAL, *PUSH],
+        name="tiny.policy",
+        version="3",
+        decision=waiting[1].parameters["decision"],
     )
     ended(world, asking, ["Suspended"])
     answer(asking, approve=True, by="Ada", reason="")
@@ -367,7 +394,8 @@ def approved(unanswered, world):
 
 
 def test_an_approval_moves_the_aliases_and_says_by_whom(approved, world):
-    assert "approved by Ada" in approved.state.message
+    assert "approved by Ada; pushed to http" in approved.state.message
+    assert world.pushes == 2
     assert world.aliases["champion"] == "3"
     assert world.tags("3")["aligntune.promoted"].endswith("by its evidence, approved by Ada")
 
