@@ -67,27 +67,27 @@ class Prefect:
     """What Prefect's API says about flow runs."""
 
     def latest(self):
-        return self.ask(lambda client: client.read_flow_runs(sort="START_TIME_DESC", limit=1))[0]
+        return self._ask(lambda client: client.read_flow_runs(sort="START_TIME_DESC", limit=1))[0]
 
     def tasks(self, flow_run):
         """Task runs of a flow run by the first word of their names."""
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
         only = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
-        found = self.ask(lambda client: client.read_task_runs(flow_run_filter=only))
+        found = self._ask(lambda client: client.read_task_runs(flow_run_filter=only))
         return {task.name.split()[0]: task for task in found}
 
     def logs(self, task):
         from prefect.client.schemas.filters import LogFilter, LogFilterTaskRunId
 
         only = LogFilter(task_run_id=LogFilterTaskRunId(any_=[task.id]))
-        return [log.message for log in self.ask(lambda client: client.read_logs(only, limit=200))]
+        return [log.message for log in self._ask(lambda client: client.read_logs(only, limit=200))]
 
     def artifacts(self):
         """Of all flow runs, newest first."""
-        return self.ask(lambda client: client.read_artifacts(sort="CREATED_DESC", limit=200))
+        return self._ask(lambda client: client.read_artifacts(sort="CREATED_DESC", limit=200))
 
-    def ask(self, question):
+    def _ask(self, question):
         from prefect import get_client
 
         async def answer():

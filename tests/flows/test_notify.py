@@ -134,7 +134,7 @@ def test_who_cancels_is_told_once(blocks, received, prefect, tmp_path, name, tol
         "notifications: [{block: custom-webhook/ops, on: [stopped]}]\n"
     )
     state = Cancelled(name=name, message="by somebody")
-    cancelled = prefect.ask(
+    cancelled = prefect._ask(
         lambda client: client.create_flow_run(
             retrain, parameters={"configs": [str(config)]}, state=state
         )

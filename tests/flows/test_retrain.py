@@ -67,7 +67,7 @@ class World:
         from prefect.client.schemas.filters import FlowFilter
 
         only = FlowFilter(name={"any_": ["retrain"]})
-        found = self.prefect.ask(
+        found = self.prefect._ask(
             lambda client: client.read_flow_runs(flow_filter=only, sort="START_TIME_DESC")
         )
         return max(found, key=lambda run: run.created)
@@ -276,7 +276,7 @@ def ended(world, flow_run_id, names, timeout=600):
     found = []
 
     def there():
-        found.append(world.prefect.ask(lambda client: client.read_flow_run(flow_run_id)))
+        found.append(world.prefect._ask(lambda client: client.read_flow_run(flow_run_id)))
         return found[-1].state.name in names or found[-1].state.type.value in ("FAILED", "CRASHED")
 
     eventually(there, timeout)
@@ -289,7 +289,7 @@ def asked(world):
     from prefect.client.schemas.filters import FlowRunFilter
 
     only = FlowRunFilter(state={"name": {"any_": ["Suspended"]}})
-    return world.prefect.ask(lambda client: client.read_flow_runs(flow_run_filter=only))
+    return world.prefect._ask(lambda client: client.read_flow_runs(flow_run_filter=only))
 
 
 def answer(flow_run_id, **said):
@@ -353,7 +353,7 @@ def test_a_refusal_is_recorded_and_moves_no_alias(refused, world):
 
 
 def test_the_question_that_was_answered_leaves_no_planned_run(refused, world):
-    runs = world.prefect.ask(lambda client: client.read_flow_runs())
+    runs = world.prefect._ask(lambda client: client.read_flow_runs())
     assert not [run for run in runs if run.name.endswith("unanswered")]
 
 
