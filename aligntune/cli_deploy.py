@@ -34,19 +34,18 @@ def deploy(
     a process pool its workers run in the directory that this command is typed in
     other pools    the config has to be where `deployment.configs` says, on a volume or in
                    the image, which needs aligntune installed; paths in it are relative to
-                   the working directory of the image
+                   the working directory of the image, and what is on this machine is not
+                   looked at
     """
     from asyncio import run
 
-    from aligntune.check import check
-
     chosen = (f"--pool deployment.pool={pool}",) if pool else ()
-    found = check(paths, (*overrides, *chosen))
-    say(found.notes)
-    _can_serve(found.config.deployment.pool, serve)
+    loaded = _loaded(paths, (*overrides, *chosen))
+    deployment = loaded.config.deployment
+    _can_serve(deployment.pool, serve)
     from flows.deploy import deploy as apply
 
-    done, warnings = run(apply(found.loaded, paths, overrides))
+    done, warnings = run(apply(loaded, paths, overrides))
     say([f"WARNING {warning}" for warning in warnings])
     if as_json:
         print_json([{"name": each.name, "id": str(each.id), "did": each.did} for each in done])
@@ -55,9 +54,20 @@ def deploy(
             for line in each.did or ["nothing changed"]:
                 click.echo(f"{each.name}: {line}")
     if serve:
-        _serve(done, found.config.logging.level)
-    elif found.config.deployment.pool is None:
+        _serve(done, loaded.config.logging.level)
+    elif deployment.pool is None:
         click.echo("its runs wait for `aligntune deploy --serve`, or for a pool: --pool", err=True)
+
+
+def _loaded(paths: tuple[Path, ...], overrides: tuple[str, ...]) -> Any:
+    """The config; where it is for other machines, what this one has says nothing about it."""
+    from aligntune.check import check
+    from aligntune.config.load import read
+
+    loaded = read(paths, overrides)
+    if not loaded.config.deployment.configs:
+        say(check(paths, overrides).notes)
+    return loaded
 
 
 def _can_serve(pool: str | None, serve: bool) -> None:
@@ -117,8 +127,10 @@ def trigger(name: str, overrides: tuple[str, ...], watched: bool) -> None:
 
     from flows.deployments import trigger as start
 
-    run = asyncio.run(start(name, overrides))
+    run, waits = asyncio.run(start(name, overrides))
     click.echo(f"{name}: started {run.name} ({run.id})")
+    if waits:
+        click.echo(waits, err=True)
     if watched:
         code = asyncio.run(_watch(run))
         raise SystemExit(code)

@@ -14,11 +14,14 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.settings import get_current_settings
 
 from aligntune.config.schedule import Trigger
 
 LOST_AFTER = 600
-"""Seconds without a heartbeat, of which there are three in that time, until a run is lost."""
+"""Seconds without a heartbeat until a run is lost: three times Prefect's default, and a minute."""
+MISSED = 3
+"""Heartbeats that a run may miss where they are rarer than that."""
 HEARTBEAT = "prefect.flow-run.heartbeat"
 
 
@@ -75,9 +78,14 @@ def on_event(
     )
 
 
-def on_silence(deployment: UUID, name: str) -> AutomationCore:
-    """Marks a run as crashed that has sent no heartbeat for a while and has not ended."""
-    return AutomationCore(
+def on_silence(deployment: UUID, name: str) -> list[AutomationCore]:
+    """Marks a run as crashed that has sent no heartbeat for a while and has not ended; nothing
+    where `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` turns heartbeats off."""
+    every = get_current_settings().flows.heartbeat_frequency
+    if every is None:
+        return []
+    patience = max(LOST_AFTER, MISSED * every)
+    found = AutomationCore(
         name=f"{name}: lost",
         description="Marks a run as Crashed whose process was killed.",
         trigger=EventTrigger(
@@ -92,17 +100,18 @@ def on_silence(deployment: UUID, name: str) -> AutomationCore:
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(seconds=LOST_AFTER),
+            within=timedelta(seconds=patience),
         ),
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
                 name="Crashed",
-                message=f"no heartbeat for {LOST_AFTER} s: its process or host was killed",
+                message=f"no heartbeat for {patience} s: its process or host was killed",
             )
         ],
         owner_resource=_resource(deployment),
     )
+    return [found]
 
 
 def _resource(deployment: UUID) -> str:

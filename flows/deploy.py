@@ -31,6 +31,7 @@ from flows.api import server
 from flows.automations import keep, mine, on_event, on_silence
 from flows.pools import about_pool
 
+# Each under the name of its flow.
 ENTRYPOINTS = {"retrain": "flows.retrain.retrain", "post-train": "flows.post_train.post_train"}
 PROMOTION = "flows.approval.promotion"
 LARGEST = 524_288
@@ -73,10 +74,15 @@ async def deploy(
     """Create or update the deployments of a config; what became of each, and warnings.
 
     Raises:
-        ConfigError: there is no server, no such pool, or the parameters are too large.
+        ConfigError: there is no server, no such pool, the parameters are too large, or nothing
+            would ever be promoted.
         ServiceError: the server does not answer.
     """
     chosen = loaded.config.deployment
+    if chosen.flow == "retrain":
+        from flows.retrain import prepared
+
+        prepared(loaded.config)
     async with server() as client:
         variables, warnings = await about_pool(client, chosen)
         everything = _wanted(loaded, paths, overrides, variables)
@@ -190,7 +196,7 @@ async def _apply(client: PrefectClient, wanted: Wanted) -> Deployed:
         made, did = there.id, await _update(client, there, fields)
         did += await _reschedule(client, there, wanted.schedules)
     automations = [on_event(made, name, *each) for each in wanted.triggers]
-    automations.append(on_silence(made, name))
+    automations += on_silence(made, name)
     changed = await keep(client, made, name, automations)
     return Deployed(made, name, did if there is None else [*did, *changed], wanted.pool)
 
@@ -272,11 +278,9 @@ async def _reschedule(
 async def _leave(client: PrefectClient, name: str, kept: set[str]) -> list[str]:
     """Remove what the config made of the same name before: for another flow, or to approve."""
     did = []
-    for entrypoint, own in [
-        *((entrypoint, name) for entrypoint in ENTRYPOINTS.values()),
-        (PROMOTION, f"{name}-approval"),
-    ]:
-        full = f"{_FLOW_NAMES[entrypoint]}/{own}"
+    made = [(flow, entrypoint, name) for flow, entrypoint in ENTRYPOINTS.items()]
+    for flow, entrypoint, own in [*made, ("promotion", PROMOTION, f"{name}-approval")]:
+        full = f"{flow}/{own}"
         if full in kept:
             continue
         try:
@@ -290,7 +294,3 @@ async def _leave(client: PrefectClient, name: str, kept: set[str]) -> list[str]:
         await client.delete_deployment(there.id)
         did.append(f"{full}: removed, the config has it no more")
     return did
-
-
-_FLOW_NAMES = {**{entry: name for name, entry in ENTRYPOINTS.items()}, PROMOTION: "promotion"}
-"""Known without importing the flows."""

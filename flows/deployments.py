@@ -88,7 +88,7 @@ async def _listed(client: PrefectClient, deployment: DeploymentResponse) -> List
         next_run=due.astimezone(UTC).isoformat(timespec="seconds") if due else None,
         pool=deployment.work_pool_name,
         paused=deployment.paused,
-        served=str(getattr(deployment.status, "value", deployment.status)) == "READY",
+        served=_served(deployment),
         last_run=last[0].name if last else None,
         last_state=state.name if state else None,
         last_reason=_reason(state) if state else None,
@@ -113,8 +113,8 @@ def _reason(state: State[Any]) -> str | None:
     return re.sub(r"^Flow run encountered an exception: \w+: ", "", state.message or "") or None
 
 
-async def trigger(name: str, overrides: Sequence[str]) -> FlowRun:
-    """Start a run of a deployment now.
+async def trigger(name: str, overrides: Sequence[str]) -> tuple[FlowRun, str | None]:
+    """Start a run of a deployment now; with it comes what has to run first, where nothing does.
 
     Raises:
         ConfigError: there is no such deployment.
@@ -122,9 +122,18 @@ async def trigger(name: str, overrides: Sequence[str]) -> FlowRun:
     async with server() as client:
         deployment = await _named(client, name)
         own = {"overrides": [*deployment.parameters.get("overrides", ()), *overrides]}
-        return await client.create_flow_run_from_deployment(
+        run = await client.create_flow_run_from_deployment(
             deployment.id, parameters=own if overrides else {}
         )
+    if _served(deployment):
+        return run, None
+    pool = deployment.work_pool_name
+    missing = f"prefect worker start --pool {pool}" if pool else "aligntune deploy --serve"
+    return run, f"it waits for `{missing}`, which was not seen lately"
+
+
+def _served(deployment: DeploymentResponse) -> bool:
+    return str(getattr(deployment.status, "value", deployment.status)) == "READY"
 
 
 async def _named(client: PrefectClient, name: str) -> DeploymentResponse:

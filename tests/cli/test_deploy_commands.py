@@ -53,3 +53,20 @@ def test_a_payload_is_keys_and_values(run):
     code, _, said = run("emit", "e", "--resource", "r", "--payload", "revision")
     assert code == 78
     assert "'revision' is no KEY=VALUE" in said
+
+
+def test_what_is_only_on_the_workers_is_not_looked_for_here(run, config, monkeypatch, tmp_path):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    config.write_text(config.read_text().replace('"arithmetic:"', "/data/pairs.jsonl"))
+    where = "deployment.configs=[/data/run.yaml]"
+    assert "/data/pairs.jsonl" in run("deploy", "-c", config, "--set", "deployment.pool=k8s")[2]
+    said = run("deploy", "-c", config, "--set", "deployment.pool=k8s", "--set", where)[2]
+    assert "PREFECT_API_URL" in said
+    assert "/data/pairs.jsonl" not in said
+
+
+def test_a_retraining_that_could_promote_nothing_is_not_deployed(run, config):
+    code, _, said = run("deploy", "-c", config, "--set", "registry.promote=never")
+    assert code == 78
+    assert "`promote: auto` or `manual`" in said

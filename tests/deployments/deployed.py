@@ -64,10 +64,17 @@ def automations_of(deployment):
     return {each.name: each.id for each in found}
 
 
+COMMAND = (
+    "from flows.deploy import ENTRYPOINTS; ENTRYPOINTS['nap'] = 'napping.nap'\n"
+    "from aligntune.cli import main; main()"
+)
+"""The command line, for which the flow of tests is one of ours."""
+
+
 def command(*arguments):
     """(exit code, output) of a command of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "aligntune", *map(str, arguments)],
+        [sys.executable, "-c", COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -86,7 +93,7 @@ def kill(process):
 def trigger(done, *overrides):
     from flows.deployments import trigger
 
-    return asyncio.run(trigger(done.name.partition("/")[2], overrides))
+    return asyncio.run(trigger(done.name.partition("/")[2], overrides))[0]
 
 
 def state_of(run):

@@ -121,7 +121,7 @@ def test_approvals_have_a_deployment_of_their_own_as_long_as_they_are_asked_for(
     (again, still), _ = deployed(path)
     assert (again.did, still.did) == ([], [])
     (main,), removed = deployed(path, "retrain.approval=none")
-    assert main.did == []
+    assert main.did == ["updated: parameters"]
     assert removed == ["promotion/asking-approval: removed, the config has it no more"]
 
 
@@ -164,6 +164,9 @@ def test_pause_and_resume_are_for_people_and_kept_by_deploy(written):
     ]  # fmt: skip
     assert command("resume", "paused") == (0, "paused: active\n")
     until(lambda: bool(runs_of(first.id)), "the scheduler")
+    code, said = command("trigger", "paused")
+    assert code == 0
+    assert "it waits for `aligntune deploy --serve`" in said
     code, said = command("pause", "pawsed")
     assert code == 78
     assert "did you mean 'paused'?" in said

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_schedule_starts_a_real_run_and_an_event_another(written):
     text = DEPLOYED.partition("schedules:")[0]
-    path = written("real", text + "schedules: [{interval: 15, slug: often, set: {seed: 4}}]\n")
+    path = written("real", text + "schedules: [{interval: 40, slug: often, set: {seed: 4}}]\n")
     log = path.with_suffix(".log")
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -113,6 +113,7 @@ def test_a_run_that_is_lost_is_crashed_although_nobody_comes_back(nap, served, e
     import flows.automations
 
     environment.setattr(flows.automations, "LOST_AFTER", 20)
+    environment.setattr(flows.automations, "MISSED", 0)
     done = nap("lost", 300)
     process = served(done)
     first = trigger(done)
