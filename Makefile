@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+TIMED  := tests/benchmarks tests/cli/test_front_door.py
 
 .PHONY: demo test test-slow faults lint format wheel clean
 
@@ -11,10 +13,12 @@ demo: $(READY)
 	$(BIN)/aligntune train --config configs/quickstart.yaml
 
 test: $(READY)
-	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -m "not slow" $(BESIDE)
 
+# What measures runs alone, the rest side by side.
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow $(BESIDE) $(addprefix --ignore ,$(TIMED))
+	$(BIN)/pytest -m slow $(TIMED)
 
 # An hour and more; a failure prints its seed, and FAULT_SEED=<seed> plays it again.
 faults: $(READY)
