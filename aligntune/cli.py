@@ -24,6 +24,7 @@ from aligntune.cli_config import (
     say,
 )
 from aligntune.cli_deploy import commands as deployment_commands
+from aligntune.cli_mirror import mirror
 from aligntune.cli_models import models, promote, rollback
 from aligntune.cli_retrain import retrain
 from aligntune.cli_rewards import print_table, rewards
@@ -42,7 +43,7 @@ def app() -> None:
     resumed, Prefect and MLflow."""
 
 
-_ELSEWHERE = (rewards, runs, compare, sweep, sync, models, promote, rollback, retrain)
+_ELSEWHERE = (rewards, runs, compare, sweep, mirror, sync, models, promote, rollback, retrain)
 for _command_elsewhere in (*_ELSEWHERE, *deployment_commands):
     app.add_command(_command_elsewhere)
 

@@ -26,8 +26,9 @@ from aligntune.config.slices import (
     RegisterSlice,
     TrainSlice,
 )
-from aligntune.errors import ConfigError, Interrupted, ServiceError
-from aligntune.paths import tracking_identity, tracking_uri
+from aligntune.errors import Interrupted, ServiceError
+from aligntune.paths import tracking_identity
+from aligntune.stage_sources import data_sources, evaluate_sources, model_sources, train_sources
 
 if TYPE_CHECKING:
     from aligntune.models.source import ModelSource
@@ -278,58 +279,6 @@ def _push(work: Work) -> Outcome:
     return Outcome(facts=publish(work.config, work.inputs, work.out, run))
 
 
-def _model_sources(config: ModelSlice, _: Path, *, weights: bool = True) -> dict[str, str]:
-    from aligntune.digest import sha256
-    from aligntune.models.source import fingerprint, locate
-
-    source = locate(config.name_or_path, config.revision)
-    sources = {"model": fingerprint(source, weights=weights)}
-    if config.chat_template and "{" not in config.chat_template:
-        file = Path(config.chat_template).expanduser()
-        if not file.is_file():
-            raise ConfigError(
-                f"model.chat_template {config.chat_template!r} is neither a Jinja template (it has "
-                "no '{') nor an existing file"
-            )
-        sources["chat_template"] = f"sha256:{sha256(file)}"
-    return sources
-
-
-def _data_sources(config: DataSlice, _: Path) -> dict[str, str]:
-    from aligntune.data.sources import fingerprint
-
-    return {f"datasets[{i}]": fingerprint(dataset) for i, dataset in enumerate(config.datasets)}
-
-
-def _reward_sources(config: TrainSlice | EvaluateSlice, root: Path) -> dict[str, str]:
-    """What the rewards read besides their settings: models, and code that is not ours."""
-    from aligntune.rewards.sources import fingerprint
-
-    uri = tracking_uri(root)
-    found = {f"rewards[{i}]": fingerprint(reward, uri) for i, reward in enumerate(config.rewards)}
-    return {name: digest for name, digest in found.items() if digest}
-
-
-def _evaluate_sources(config: EvaluateSlice, root: Path) -> dict[str, str]:
-    from aligntune.evaluate.harness import fingerprint
-
-    tasks = {"lm_eval": fingerprint(config.lm_eval)} if config.lm_eval else {}
-    return _reward_sources(config, root) | tasks
-
-
-def _train_sources(config: TrainSlice, root: Path) -> dict[str, str]:
-    found = _reward_sources(config, root)
-    start = config.train.bolt.warm_start if config.train.bolt else None
-    if start:
-        from aligntune.digest import sha256
-
-        file = Path(start).expanduser()
-        if not file.is_file():
-            raise ConfigError(f"train.bolt.warm_start: there is no file {start!r}")
-        found["bolt.warm_start"] = f"sha256:{sha256(file)}"
-    return found
-
-
 def _pinned(work: Work) -> tuple[Reward, ...]:
     """The rewards, with the models of hub and registry replaced by the directories they are loaded
     to, and the run's own by its artifact.
@@ -363,28 +312,28 @@ _TORCH = ("torch", "transformers")
 _TRAINER = ("torch", "transformers", "trl", "peft", "accelerate")
 
 KINDS: dict[str, Kind] = {
-    "model": Kind(1, ModelSlice, _model, _model_sources, ("transformers",), network=True),
+    "model": Kind(1, ModelSlice, _model, model_sources, ("transformers",), network=True),
     "tokenizer": Kind(
         1,
         ModelSlice,
         _tokenizer,
-        partial(_model_sources, weights=False),
+        partial(model_sources, weights=False),
         ("transformers",),
         network=True,
     ),
-    "data": Kind(5, DataSlice, _data, _data_sources, ("transformers",), network=True),
+    "data": Kind(5, DataSlice, _data, data_sources, ("transformers",), network=True),
     **{
         algo: Kind(
             6 if algo in ONLINE else 2,
             TrainSlice,
             _train,
-            _train_sources,
+            train_sources,
             libraries=_TRAINER,
             trains=True,
         )
         for algo in ALGOS
     },
-    "evaluate": Kind(7, EvaluateSlice, _evaluate, _evaluate_sources, libraries=_TORCH, trains=True),
+    "evaluate": Kind(7, EvaluateSlice, _evaluate, evaluate_sources, libraries=_TORCH, trains=True),
     "reward": Kind(2, TrainSlice, _reward, libraries=_TRAINER, trains=True),
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),
     "register": Kind(3, RegisterSlice, _with_mlflow(_register), network=True),

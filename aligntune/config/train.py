@@ -40,6 +40,8 @@ class Gbmpo(Strict):
     reference. `estimator` is not used then."""
     mirror_seed: int = Field(42, ge=0, lt=2**63)
     """neural: draws the 380 parameters of that function."""
+    mirror_path: NeutralField[str | None] = Field(None, min_length=1)
+    """neural: a file with learned parameters instead, as `aligntune mirror` writes it."""
 
 
 class Counterfactual(Strict):

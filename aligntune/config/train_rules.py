@@ -111,3 +111,9 @@ def _mirror(at: KeyPath, train: Train) -> Iterator[tuple[KeyPath, str]]:
             f"{section.divergence} is no divergence of distributions, and tokens that hardly occur "
             "would decide its sum; set it to false, or use prob_l2 or kl",
         )
+    if section.mirror_path and section.divergence != "neural":
+        yield (
+            (*at, "gbmpo", "mirror_path"),
+            f"{section.divergence} has no parameters to read; set `divergence` to neural, or "
+            "remove it",
+        )

@@ -33,16 +33,17 @@ class Divergence:
     is_kl: bool = False
 
 
-def divergence(kind: str, seed: int = 42) -> Divergence:
-    """`prob_l2` is (p - q)^2 and `kl` is p ln(p/q) - p + q, coordinates of Bregman divergences, as
-    is `neural`, that of the mirror map which `seed` draws; `l2` is (ln p - ln q)^2, which is none.
-    """
-    if kind != "neural":
-        return _KNOWN[kind]
-    drawn = mirror.mirror(seed)
+def divergence(kind: str) -> Divergence:
+    """`prob_l2` is (p - q)^2 and `kl` is p ln(p/q) - p + q, coordinates of Bregman divergences;
+    `l2` is (ln p - ln q)^2, which is none."""
+    return _KNOWN[kind]
+
+
+def neural(f: mirror.Mirror) -> Divergence:
+    """The Bregman divergence of a mirror map."""
     return Divergence(
-        lambda logps, reference: mirror.distance(drawn, logps, reference).to(logps.dtype),
-        lambda logps, reference: (mirror.slope(drawn, logps) - mirror.slope(drawn, reference)).to(
+        lambda logps, reference: mirror.distance(f, logps, reference).to(logps.dtype),
+        lambda logps, reference: (mirror.slope(f, logps) - mirror.slope(f, reference)).to(
             logps.dtype
         ),
     )

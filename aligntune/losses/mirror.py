@@ -1,4 +1,5 @@
-"""The neural mirror map of arXiv:2602.04380: a convex function with 380 random parameters.
+"""The neural mirror map of arXiv:2602.04380: a convex function with 380 parameters, random ones or
+learned ones.
 
     f'(y) = sum_j v_j act_j(w_j y + b_j) + a y + c ln y        for a probability y in (0, 1]
 
@@ -18,6 +19,10 @@ import torch
 from torch import Tensor
 
 BLOCKS, UNITS = 6, 21
+SIZE = 3 * BLOCKS * UNITS + 2
+"""Parameters of a map."""
+LEAST = 1e-8
+"""Of a parameter that is not drawn: a unit with neither weight nor bias has no slope at 0."""
 SCALE = 0.01
 """Parameters are drawn from U(0, SCALE)."""
 EPSILON = 1e-3
@@ -45,6 +50,20 @@ def mirror(seed: int) -> Mirror:
 
     v, w, b = (draw(BLOCKS * UNITS).view(BLOCKS, UNITS) for _ in range(3))
     return Mirror(v, w, b, float(draw(1)), float(draw(1)))
+
+
+def flat(f: Mirror) -> Tensor:
+    """All parameters: v, w, b, a, c. (SIZE,)"""
+    ends = torch.tensor([f.a, f.c], dtype=torch.float64)
+    return torch.cat([f.v.flatten(), f.w.flatten(), f.b.flatten(), ends])
+
+
+def unflat(parameters: Tensor) -> Mirror:
+    """The map with these parameters; those below `LEAST` are raised to it, so it is convex.
+    (SIZE,)"""
+    values = parameters.double().clamp(min=LEAST)
+    v, w, b = (part.view(BLOCKS, UNITS) for part in values[:-2].chunk(3))
+    return Mirror(v, w, b, float(values[-2]), float(values[-1]))
 
 
 def distance(f: Mirror, logps: Tensor, reference: Tensor) -> Tensor:

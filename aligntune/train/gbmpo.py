@@ -9,10 +9,21 @@ import torch
 from torch import Tensor
 
 from aligntune.config.presets import alone
+from aligntune.config.train import Gbmpo as Section
 from aligntune.config.train import Train
-from aligntune.losses.divergence import divergence, estimate, exact
+from aligntune.losses.divergence import Divergence, divergence, estimate, exact, neural
+from aligntune.losses.mirror import mirror
+from aligntune.train.mirror_file import read_mirror
 from aligntune.train.refill import Batch
 from aligntune.train.rollout import Rollout, given
+
+
+def _divergence(section: Section) -> Divergence:
+    if section.divergence != "neural":
+        return divergence(alone(section))
+    if section.mirror_path:
+        return neural(read_mirror(section.mirror_path))
+    return neural(mirror(section.mirror_seed))
 
 
 class Gbmpo(Rollout):
@@ -20,7 +31,7 @@ class Gbmpo(Rollout):
         super().__init__(settings, **kwargs)
         self.kl_in_loss = given(settings.beta)
         self._section = given(settings.gbmpo)
-        self._divergence = divergence(alone(self._section), self._section.mirror_seed)
+        self._divergence = _divergence(self._section)
         self._penalty: Tensor | None = None
         self._scored: Tensor | None = None
 

@@ -260,6 +260,7 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         found = super().prediction_step(*args, **kwargs)
         # What an evaluation took is no part of the next step.
         self._clock.read()
+        self._clock.cpu()
         self._answered = 0
         return found
 
@@ -290,12 +291,14 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
 
     def _times(self) -> dict[str, float]:
         """Seconds since the last logged step by what they were spent on: sampling answers, judging
-        them, forward passes without gradient, and the rest, which is the update."""
+        them, forward passes without gradient, and the rest, which is the update. Besides, the
+        process's own CPU-seconds, which other work on the machine does not change."""
         spent = {"generate": 0.0, "reward": 0.0, "score": 0.0} | self._clock.read()
         if spent["generate"]:
             self._metrics["train"]["tokens_per_second"] = [self._answered / spent["generate"]]
         self._answered = 0
         spent["update"] = max(sum(self._metrics["train"]["step_time"]) - sum(spent.values()), 0.0)
+        spent["cpu"] = self._clock.cpu()
         return {f"time/{name}": seconds for name, seconds in spent.items()}
 
     def _sampled(self, inputs: list[dict[str, Any]]) -> Sampled:

@@ -11,6 +11,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self._spent: dict[str, float] = {}
         self._inner = [0.0]
+        self._cpu = time.process_time()
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
@@ -28,3 +29,8 @@ class Stopwatch:
         """What was spent since the last reading."""
         spent, self._spent = self._spent, {}
         return spent
+
+    def cpu(self) -> float:
+        """CPU-seconds that this process took since the last call."""
+        before, self._cpu = self._cpu, time.process_time()
+        return self._cpu - before

@@ -163,6 +163,12 @@ CONTRADICTIONS = [
     ),
     (
         "gbmpo",
+        {"train": {"gbmpo": {"divergence": "kl", "mirror_path": "map.safetensors"}}},
+        "train.gbmpo.mirror_path",
+        "set `divergence` to neural",
+    ),
+    (
+        "gbmpo",
         {"train": {"gbmpo": {"divergence": "l2", "full_vocabulary": True}}},
         "train.gbmpo.full_vocabulary",
         "use prob_l2 or kl",

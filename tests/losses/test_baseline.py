@@ -12,6 +12,7 @@ from aligntune.losses.baseline import (
     warm,
     whitened,
 )
+from aligntune.losses.policy import group_advantages
 
 WARM = warm([1.0] * 3 + [0.0] * 5, mass=1 / (1 - 0.875), prior=0.5, low=0.0, high=1.0)
 """Three of eight successes, smoothed, worth eight rewards."""
@@ -89,10 +90,12 @@ def test_a_baseline_does_not_see_its_own_reward():
 
 def test_comparing_with_the_group_mean_gives_dr_grpo_and_rloo_differ_by_a_factor():
     rewards = [1.0, 0.0, 0.0, 1.0, 1.0]
-    mean = sum(rewards) / len(rewards)
+    dr_grpo = group_advantages(torch.tensor([rewards]), "none")[0]
+    mean = Belief(sum(rewards), len(rewards)).value
+    assert dr_grpo.tolist() == pytest.approx([reward - mean for reward in rewards])
     loo = leave_one_out(Belief(0.0, 0.0), rewards, 1.0)
     rloo = [reward - base for reward, base in zip(rewards, loo, strict=True)]
-    assert rloo == pytest.approx([(reward - mean) * 5 / 4 for reward in rewards])
+    assert rloo == pytest.approx((dr_grpo * 5 / 4).tolist())
 
 
 def test_whitening_centres_scales_and_clamps():

@@ -5,9 +5,14 @@ import torch
 
 from aligntune.losses import divergence as module
 from aligntune.losses.advantages import kl_estimate
-from aligntune.losses.divergence import divergence, estimate, exact
+from aligntune.losses.divergence import estimate, exact
+from aligntune.losses.mirror import mirror
 
 KINDS = ["prob_l2", "kl", "l2", "neural"]
+
+
+def divergence(kind):
+    return module.neural(mirror(42)) if kind == "neural" else module.divergence(kind)
 
 
 def distance(logps, reference, kind):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aligntune.losses.divergence import divergence
-from aligntune.losses.mirror import EPSILON, Mirror, distance, mirror, slope
+from aligntune.losses.mirror import EPSILON, SIZE, Mirror, distance, flat, mirror, slope, unflat
 
 
 def d(f, p, q):
@@ -100,3 +100,25 @@ def test_gradients_are_finite_and_right_at_and_near_the_reference():
         distance(f, logps, reference).sum().backward()
         by_slopes = (slope(f, logps.detach()) - slope(f, reference)) * logps.detach().exp()
         assert torch.allclose(logps.grad, by_slopes, atol=1e-15, rtol=1e-9)
+
+
+def test_parameters_in_a_row_make_the_same_map():
+    f = mirror(42)
+    again = unflat(flat(f))
+    assert all(torch.equal(getattr(f, name), getattr(again, name)) for name in "vwb")
+    assert (again.a, again.c) == (f.a, f.c)
+    assert flat(f).shape == (SIZE,) == (380,)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_parameters_below_0_still_make_a_convex_map(seed):
+    """As a search proposes them: half of all are negative, of some units weight and bias."""
+    drawn = torch.randn(SIZE, generator=torch.Generator().manual_seed(seed)) * 0.02
+    logps = torch.linspace(1e-6, 1, 60).double().log()
+    for parameters in (drawn, -torch.ones(SIZE)):
+        table = distance(unflat(parameters), logps[:, None], logps[None])
+        assert bool(torch.isfinite(table).all())
+        assert bool((table >= 0).all())
+        at = logps.clone().requires_grad_()
+        distance(unflat(parameters), at, logps.flip(0)).sum().backward()
+        assert bool(torch.isfinite(at.grad).all())

@@ -3,8 +3,14 @@
 import pytest
 import torch
 from rollouts import ROWS, curve, place, run, spec
+from safetensors.torch import save_file
 
+from aligntune.config.base import identity
 from aligntune.config.train import Gbmpo, Peft
+from aligntune.errors import ConfigError, DataError
+from aligntune.losses.mirror import SIZE, mirror
+from aligntune.stages import KINDS
+from aligntune.train.mirror_file import write_mirror
 from aligntune.train.policy import TRAINERS
 
 SHORT = {"max_steps": 4, "learning_rate": 1e-3, "num_iterations": 2}
@@ -87,6 +93,20 @@ def test_with_kl_beside_it_is_the_divergence_and_beta(tiny_model, setting):
     assert curve(setting("without"), "train/loss") != curve(setting("dual"), "train/loss")
 
 
+def test_kl_unbiased_in_value_is_the_kl_term_of_the_family(tiny_model, setting):
+    section = Gbmpo(divergence="kl", estimator="sampled_is", coefficient=0.3)
+    shared = SHORT | {"gradient_accumulation_steps": 2, "per_device_batch_size": 8}
+    ours = train(tiny_model, setting("ours"), gbmpo=section, **shared)
+    wanted = spec("dr-grpo", **shared, beta=0.3)
+    theirs = run(TRAINERS["dr-grpo"], tiny_model, wanted, setting("theirs"), ROWS)
+    for name in ("train/loss", "train/grad_norm"):
+        expected = curve(setting("theirs"), name)
+        assert curve(setting("ours"), name) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    got, expected = ours.model.state_dict(), theirs.model.state_dict()
+    assert all(torch.allclose(got[name], expected[name], atol=1e-5) for name in expected)
+    assert max(curve(setting("ours"), "train/divergence/loss_share")) > 1e-3
+
+
 def test_the_share_of_the_penalty_is_logged(tiny_model, setting):
     for name, weight in (("little", 1e-9), ("much", 1e3)):
         train(tiny_model, setting(name), gbmpo=Gbmpo(divergence="l2", coefficient=weight))
@@ -94,3 +114,51 @@ def test_the_share_of_the_penalty_is_logged(tiny_model, setting):
         little, much = (curve(setting(n), f"train/divergence/{what}") for n in ("little", "much"))
         assert all(0 <= share <= 1 for share in (*little, *much))
         assert max(little[1:]) < 0.1 < 0.9 < max(much[1:])
+
+
+def test_a_map_of_a_file_is_that_map(tiny_model, setting, tmp_path):
+    file = tmp_path / "map" / "mirror.safetensors"
+    write_mirror(mirror(7), file)
+    neural = {"divergence": "neural", "coefficient": 50.0}
+    for name, which in (("drawn", {"mirror_seed": 7}), ("read", {"mirror_path": str(file)})):
+        train(tiny_model, setting(name), gbmpo=Gbmpo(**neural, **which))
+    train(tiny_model, setting("other"), gbmpo=Gbmpo(**neural))
+    drawn, read, other = (curve(setting(n), "train/loss") for n in ("drawn", "read", "other"))
+    assert read == drawn
+    assert read != other
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"other": torch.zeros(3)}, "holds no mirror map \\(KeyError\\)"),
+        ({"parameters": torch.zeros(3)}, "shape \\(3,\\)"),
+        ({"parameters": torch.full((SIZE,), torch.nan)}, "finite"),
+        (None, "SafetensorError"),
+    ],
+)
+def test_a_file_that_holds_no_map_is_an_error(tiny_model, setting, tmp_path, tensors, said):
+    file = tmp_path / "mirror.safetensors"
+    if tensors is None:
+        file.write_bytes(b"none")
+    else:
+        save_file(tensors, file)
+    section = Gbmpo(divergence="neural", mirror_path=str(file))
+    with pytest.raises(DataError, match=said):
+        train(tiny_model, setting(), gbmpo=section)
+
+
+def test_another_map_is_another_stage_wherever_it_lies(tmp_path):
+    found = []
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        file = tmp_path / name
+        write_mirror(mirror(seed), file)
+        section = Gbmpo(divergence="neural", mirror_path=str(file))
+        wanted = spec("gbmpo", rewards=(), gbmpo=section)
+        found.append((identity(wanted), KINDS["gbmpo"].sources(wanted, tmp_path)))
+    one, same, other = found
+    assert one == same
+    assert one[1]["gbmpo.mirror_path"] != other[1]["gbmpo.mirror_path"]
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"mirror_path: there is no file"):
+        KINDS["gbmpo"].sources(wanted, tmp_path)
