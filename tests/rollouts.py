@@ -1,7 +1,9 @@
 """Online training in a test: a spec, a trainer, a run, and its curves."""
 
+import random
 from pathlib import Path
 
+import torch
 from slices import train_slice
 from tokens import trained_on
 
@@ -70,3 +72,35 @@ def gain(setting):
     rewards = curve(setting)
     n = len(rewards) // 4
     return (sum(rewards[-n:]) - sum(rewards[:n])) / n
+
+
+def letters(samples):
+    """The share of an answer's characters that are small letters."""
+    return [sum("a" <= c <= "z" for c in s.completion) / max(len(s.completion), 1) for s in samples]
+
+
+def digits(samples):
+    """The last digit of an answer, from 0 to 1."""
+    found = [[c for c in s.completion if c.isdigit()] for s in samples]
+    return [int(numbers[-1]) / 9 if numbers else 0.0 for numbers in found]
+
+
+def teach_sums(start: Path, path: Path) -> Path:
+    """`path`, now the model in `start` after it learned to add up some digits before it answers
+    with any."""
+    model, tokenizer = load_policy(start, trust_remote_code=False), load_tokenizer(start)
+    optimizer, draw = torch.optim.AdamW(model.parameters(), lr=1e-2), random.Random(0)
+    for _ in range(150):
+        rows = []
+        for row in draw.choices(ROWS, k=16):
+            a, b, c = (draw.randrange(10) for _ in range(3))
+            answer = {"role": "assistant", "content": f"{a} + {b} = {c}\n#### {c}"}
+            rows.append(tokenizer.apply_chat_template([*row["prompt"], answer], tokenize=False))
+        batch = tokenizer(rows, padding=True, return_tensors="pt")
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path

@@ -1,15 +1,13 @@
 """Counterfactual GRPO: what masking a span does to the answer, and learning with that."""
 
 import json
-import random
 
 import pytest
 import torch
-from rollouts import ROWS, curve, gain, make, place, run, spec
+from rollouts import curve, digits, gain, make, place, run, spec
 
 from aligntune.config.logging import SampleLogging
 from aligntune.config.train import Counterfactual
-from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.train.online import online_trainer
 from aligntune.train.policy import TRAINERS
 
@@ -21,37 +19,9 @@ TEXTS = [
 ]
 
 
-def digits(samples):
-    """The last digit of an answer, from 0 to 1."""
-    found = [[c for c in s.completion if c.isdigit()] for s in samples]
-    return [int(numbers[-1]) / 9 if numbers else 0.0 for numbers in found]
-
-
 @pytest.fixture(autouse=True)
 def reward(monkeypatch):
     monkeypatch.setattr("aligntune.train.judge.scorer", lambda _: digits)
-
-
-@pytest.fixture(scope="module")
-def worker(tiny_model, tmp_path_factory):
-    """The tiny model, after learning to add up some digits before it answers with any."""
-    path = tmp_path_factory.mktemp("worker") / "model"
-    model, tokenizer = load_policy(tiny_model, trust_remote_code=False), load_tokenizer(tiny_model)
-    optimizer, draw = torch.optim.AdamW(model.parameters(), lr=1e-2), random.Random(0)
-    for _ in range(150):
-        rows = []
-        for row in draw.choices(ROWS, k=16):
-            a, b, c = (draw.randrange(10) for _ in range(3))
-            answer = {"role": "assistant", "content": f"{a} + {b} = {c}\n#### {c}"}
-            rows.append(tokenizer.apply_chat_template([*row["prompt"], answer], tokenize=False))
-        batch = tokenizer(rows, padding=True, return_tensors="pt")
-        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-        model(**batch, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
 
 
 def trainer_with(tiny_model, folder, **section):
@@ -263,8 +233,9 @@ def test_random_weights_ask_no_model(tiny_model, tmp_path):
     [
         {"mode": "vanilla"},
         {"mode": "counterfactual", "boost": 1.0, "min_weight": 1.0, "answer_weight": 1.0},
+        {"answer_markers": ("never said",)},
     ],
-    ids=["vanilla", "equal"],
+    ids=["vanilla", "equal", "no marker"],
 )
 def test_equal_weights_are_grpo(worker, tmp_path, section):
     shared = {"max_steps": 4, "num_generations": 8, "max_completion_length": 16, "temperature": 1.0}

@@ -55,11 +55,15 @@ CHANGES = {
     "dapo": ONLINE | {"num_generations": 2, "overlong_buffer": 2, "max_resampling": 0},
     "ppo": ONLINE | {"num_ppo_epochs": 2, "kl_coef": 0.1},
     "bolt": ONLINE | {"num_generations": 2},
+    "gbmpo": ONLINE | {"num_generations": 2, "gbmpo": {"divergence": "l2", "coefficient": 0.5}},
+    "counterfactual-grpo": {"max_completion_length": 16, "num_generations": 2},
 }
+SPLIT = ("bolt", "counterfactual-grpo", "gbmpo")
+"""Tried with each process's batch in two halves, too."""
 
 
 @pytest.fixture
-def start(tiny_model, tmp_path):
+def start(tiny_model, worker, tmp_path):
     (tmp_path / "judge_by_place.py").write_text(JUDGE)
     script = Path(__file__).with_name("train_job.py")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
@@ -71,9 +75,10 @@ def start(tiny_model, tmp_path):
         out = tmp_path / name
         (out / "work").mkdir(parents=True, exist_ok=True)
         data = write_split(tmp_path / f"data-{algo}", ROWS[TASK[algo]], TASK[algo], tiny_model)
-        job = Job(
-            wanted.model_copy(update={"processes": processes}), tiny_model, data, out / "work", "k"
-        )
+        # That answers behind a marker.
+        model = worker if algo == "counterfactual-grpo" else tiny_model
+        wanted = wanted.model_copy(update={"processes": processes})
+        job = Job(wanted, model, data, out / "work", "k")
         write_job(job, out / "job.json")
         command = [sys.executable, str(script), str(out / "job.json"), str(out), *arguments]
         return out, subprocess.Popen(
@@ -106,9 +111,20 @@ def weights(out):
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", sorted(CHANGES))
 def test_two_processes_do_what_one_does_with_twice_the_batch(train, algo):
-    names = ("train/loss", "train/grad_norm")
     one, _ = train(algo, "one", rows=8)
     two, _ = train(algo, "two", rows=4, processes=2)
+    check_alike(one, two)
+    if algo == "counterfactual-grpo":
+        assert min(metrics(one, "train/importance/weight_variance")[0]) > 1e-3
+        assert all(any(values) for values in metrics(one, "train/importance/drop"))
+    if algo in SPLIT:
+        check_alike(
+            one, train(algo, "split", rows=2, processes=2, gradient_accumulation_steps=2)[0]
+        )
+
+
+def check_alike(one, two):
+    names = ("train/loss", "train/grad_norm")
     for ours, theirs in zip(metrics(one, *names), metrics(two, *names), strict=True):
         assert len(ours) == 3
         assert theirs == pytest.approx(ours, rel=2e-3, abs=1e-6)
