@@ -69,11 +69,12 @@ class Stack:
 
     def down(self, *names: str) -> None:
         """Stop services, last first; without names, everything that belongs to the stack."""
-        for name in reversed(SERVICES):
-            if not names or name in names:
-                self._stop(name)
+        for stopped in reversed(ROUNDS):
+            self._stop([name for name in stopped if not names or name in names])
         if not names:
-            _end(self.processes())
+            for process in (left := self.processes()):
+                _signal(process, signal.SIGTERM)
+            _wait_or_kill(left)
 
     def kill(self, name: str) -> None:
         """End a service with SIGKILL, all of its processes."""
@@ -202,14 +203,16 @@ class Stack:
         )
         return _answers(asked, lambda workers: any(w["status"] == "ONLINE" for w in workers))
 
-    def _stop(self, name: str) -> None:
-        if process := self.process(name):
+    def _stop(self, names: Iterable[str]) -> None:
+        running = {name: process for name in names if (process := self.process(name))}
+        for name, process in running.items():
             if name == "postgres":
                 process.send_signal(signal.SIGINT)  # its "fast" shutdown
             else:
                 os.killpg(process.pid, signal.SIGTERM)
-            _end([process], asked=True)
-        self._pid(name).unlink(missing_ok=True)
+        _wait_or_kill(list(running.values()))
+        for name in running:
+            self._pid(name).unlink()
 
     def _owns(self, process: psutil.Process) -> bool:
         try:
@@ -254,9 +257,7 @@ def _answers(asked: Request, right: Callable[[list[dict[str, str]]], bool] | Non
         return False
 
 
-def _end(processes: Sequence[psutil.Process], asked: bool = False) -> None:
-    for process in processes if not asked else ():
-        _signal(process, signal.SIGTERM)
+def _wait_or_kill(processes: Sequence[psutil.Process]) -> None:
     _, left = psutil.wait_procs(processes, GRACE)
     for process in left:
         _signal(process, signal.SIGKILL)

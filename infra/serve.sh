@@ -1,7 +1,7 @@
 #!/bin/sh
 # One server, or a worker, with its secrets read from files. Images, Compose, Kubernetes and local.sh
 # all start them with this:
-#     serve.sh s3 | mlflow | prefect | worker | run COMMAND ... | healthy URL
+#     serve.sh s3 | mlflow | prefect | worker | upgrade | run COMMAND ... | healthy URL
 set -eu
 : "${SECRETS:=/run/secrets}"        # made by secrets.sh
 : "${STATE:=/data}"                 # where a server may write
@@ -99,6 +99,12 @@ worker)
         set -- "$@" --with-healthcheck
     fi
     exec prefect worker start "$@"
+    ;;
+upgrade)
+    # Prefect does so itself when it starts.
+    DATABASE=$(database psycopg2 mlflow) # in the environment: everybody reads command lines
+    export DATABASE
+    exec python3 -c 'import os; from mlflow.cli import cli; cli(["db", "upgrade", os.environ["DATABASE"]])'
     ;;
 run)
     client

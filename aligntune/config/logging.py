@@ -94,8 +94,9 @@ class Launch(Strict):
     always do, and runs with rewards of your own: code that ends its process must not end the run
     as if it was finished."""
     processes: int = Field(1, ge=1)
-    """Processes that train together on this machine, one per GPU; each takes its own
-    `train.per_device_batch_size` rows. More than one always run apart from this process."""
+    """Processes that train together, one per GPU, on this machine or shared out to the nodes of
+    `aligntune.train.nodes`; each takes its own `train.per_device_batch_size` rows. More than one
+    always run apart from this process."""
     timeout: float | None = Field(None, gt=0)
     """Seconds that each stage with a model may take, which then runs in a process of its own: it
     saves and ends with 75, and the same command goes on. Default: no limit."""

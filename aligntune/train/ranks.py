@@ -23,10 +23,14 @@ from pathlib import Path
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError
 from aligntune.interrupt import stop_with
+from aligntune.train import nodes
 
 LOG = logging.getLogger(__name__)
 GRACE = 30.0
 """Seconds that the others may take to end after this process has."""
+
+ANNOUNCED = "nodes.json"
+"""The job in its own folder, for other machines."""
 
 _PLACES = ("model", "data", "work")
 
@@ -47,19 +51,24 @@ class Job:
 def together(job: Job) -> Iterator[None]:
     """`job.spec.processes` processes train `job` within, of which this is the first.
 
+    On several machines (`nodes`), those of the others are started there.
+
     Raises:
-        ConfigError: there are fewer GPUs.
+        ConfigError: there are fewer GPUs, or machines with unequal numbers of processes.
         ResourceError: one of the others died.
     """
-    count = job.spec.processes
-    if count == 1:
+    count, machines = job.spec.processes, nodes.announced()
+    if count == 1 and machines.count == 1:
         yield
         return
-    _check_devices(count)
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
-    if "OMP_NUM_THREADS" not in os.environ:
-        shared["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // count, 1))
-    others = [_start(job, rank, shared) for rank in range(1, count)]
+    here = machines.share(count)
+    _check_devices(here)
+    shared = meeting(count, machines)
+    others = [start(job, rank, rank, shared) for rank in range(1, here)]
+    if machines.count > 1:
+        (job.work / ANNOUNCED).unlink(missing_ok=True)
+        write_job(job, job.work / ANNOUNCED)
+        machines.announce(job.work / ANNOUNCED)
     try:
         with _environment(shared | {"RANK": "0", "LOCAL_RANK": "0"}):
             yield
@@ -70,9 +79,21 @@ def together(job: Job) -> Iterator[None]:
         raise _blamed(job, others, error) from error
     finally:
         for other in others:
-            _end(other)
+            end(other)
     for rank in range(1, count):
         shutil.rmtree(_folder(job.work, rank), ignore_errors=True)
+
+
+def meeting(count: int, machines: nodes.Nodes) -> dict[str, str]:
+    """The variables by which `count` processes find each other."""
+    found = {
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": machines.address,
+        "MASTER_PORT": machines.port or _free_port(),
+    }
+    if "OMP_NUM_THREADS" not in os.environ:
+        found["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // machines.share(count), 1))
+    return found
 
 
 def accompany(job: Job, rank: int) -> None:
@@ -108,7 +129,8 @@ def _check_devices(count: int) -> None:
         )
 
 
-def _start(job: Job, rank: int, shared: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def start(job: Job, rank: int, local: int, shared: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Another process of `job`, the `local`-th of this machine."""
     folder = _folder(job.work, rank)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -120,7 +142,7 @@ def _start(job: Job, rank: int, shared: Mapping[str, str]) -> "subprocess.Popen[
             [*command, str(os.getpid())],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(local)},
         )
 
 
@@ -164,7 +186,8 @@ def _blamed(job: Job, others: list["subprocess.Popen[bytes]"], error: Exception)
     return error
 
 
-def _end(other: "subprocess.Popen[bytes]") -> None:
+def end(other: "subprocess.Popen[bytes]") -> None:
+    """Wait for a process that should be ending, and kill it if it does not."""
     try:
         other.wait(GRACE)
     except subprocess.TimeoutExpired:

@@ -46,7 +46,11 @@ def pods(objects):
         spec = spec["jobTemplate"]["spec"] if each["kind"] == "CronJob" else spec
         if "template" in spec:
             found[each["metadata"]["name"]] = (each["kind"], spec["template"])
-    return found | {"flow-run": ("Job", job()["spec"]["template"])}
+    (node,) = runtime()["spec"]["template"]["spec"]["replicatedJobs"]
+    return found | {
+        "flow-run": ("Job", job()["spec"]["template"]),
+        "node": ("Job", node["template"]["spec"]["template"]),
+    }
 
 
 def job():
@@ -70,6 +74,10 @@ def job():
         )
 
     return filled(TEMPLATE["job_configuration"]["job_manifest"])
+
+
+def runtime():
+    return yaml.safe_load((INFRA / "k8s" / "train-runtime.yaml").read_text())
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
@@ -115,6 +123,26 @@ def test_kubernetes_objects_are_what_a_cluster_takes(objects, version):
         del made["spec"]["template"]["spec"][ignored]
     for each in [*objects, made]:
         kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_training_over_several_nodes_is_what_its_operator_takes():
+    """The types' own validation, and that nothing was left out of them on the way."""
+    from kubeflow_trainer_api import models
+
+    train = yaml.safe_load((INFRA / "k8s" / "train-job.yaml").read_text())
+    for given, kind in (
+        (runtime(), models.TrainerV1alpha1TrainingRuntime),
+        (train, models.TrainerV1alpha1TrainJob),
+    ):
+        understood = kind.from_dict(given)
+        assert json.loads(understood.to_json()) == given
+    assert train["spec"]["runtimeRef"]["name"] == runtime()["metadata"]["name"]
+    node = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "node"}}
+    node["spec"] = pods([])["node"][1]["spec"]
+    kubernetes_validate.validate(node, KUBERNETES[-1], strict=True)
+    processes = int(train["spec"]["trainer"]["args"][-1].partition("=")[2])
+    gpus = int(train["spec"]["trainer"]["resourcesPerNode"]["limits"]["nvidia.com/gpu"])
+    assert processes == train["spec"]["trainer"]["numNodes"] * gpus
 
 
 def test_the_job_template_is_one_of_its_worker():
