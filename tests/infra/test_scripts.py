@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ SHELLCHECK = shutil.which("shellcheck")
 def run(*command, **variables):
     return subprocess.run(
         [str(word) for word in command],
-        capture_output=True, text=True, timeout=60, env=os.environ | variables,
+        capture_output=True, text=True, timeout=60,
+        env=os.environ | {"PYTHON": sys.executable} | variables,
     )  # fmt: skip
 
 
