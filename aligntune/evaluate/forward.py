@@ -30,13 +30,25 @@ def inference(model: PreTrainedModel, precision: Precision) -> Iterator[None]:
     arithmetic = torch.autocast(model.device.type, dtype=half) if half else nullcontext()
     training = model.training
     model.eval()
-    signs = model.register_forward_pre_hook(beat)
     try:
-        with torch.inference_mode(), arithmetic:
+        with torch.inference_mode(), arithmetic, at_each_pass(model, beat):
             yield
     finally:
-        signs.remove()
         model.train(training)
+
+
+@contextmanager
+def at_each_pass(model: PreTrainedModel, act: Callable[[], None]) -> Iterator[None]:
+    """Calls `act` before every forward pass of the model in the block; it may raise."""
+
+    def hook(*_: object) -> None:
+        act()
+
+    hooked = model.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        hooked.remove()
 
 
 def longest_first(lengths: Sequence[int]) -> list[int]:

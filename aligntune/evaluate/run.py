@@ -25,7 +25,7 @@ from aligntune.evaluate.compare import (
     write,
 )
 from aligntune.evaluate.document import document, facts, flat
-from aligntune.evaluate.forward import Tick
+from aligntune.evaluate.forward import Tick, at_each_pass
 from aligntune.evaluate.generate import Answer, answers
 from aligntune.evaluate.metrics import METRICS
 from aligntune.evaluate.reward import reward_metrics
@@ -110,7 +110,9 @@ def evaluate(
     }
     told = {name: columns[name] for name in measured if not metrics[name].geometric}
     if spec.lm_eval:
-        tasks, scores = harness.measured(spec.lm_eval, subject, out, models.baselines or {}, how)
+        baselines = models.baselines or {}
+        with at_each_pass(subject.model, lambda: progress(total, total, speed)):
+            tasks, scores = harness.measured(spec.lm_eval, subject, out, baselines, how)
         metrics, measured = metrics | tasks, measured | scores
     write(out, rows, found, told, document(conditions, how, metrics, measured))
     return Evaluated(flat(measured) | speed, facts(rows, metrics, measured))

@@ -30,7 +30,7 @@ def save_policy(
     """
     for folder in (out / "model", out / "adapter"):
         shutil.rmtree(folder, ignore_errors=True)
-    _check_finite(model.named_parameters())
+    check_finite(model.named_parameters())
     try:
         if isinstance(model, PeftModel):
             _save_adapter(model, out / "adapter")
@@ -113,7 +113,8 @@ def _reloaded(base: PreTrainedModel) -> PreTrainedModel:
     return cast(PreTrainedModel, model)
 
 
-def _check_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+def check_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Raise Diverged for weights that are not finite."""
     for name, weight in weights:
         if not torch.isfinite(weight).all():
             raise Diverged(

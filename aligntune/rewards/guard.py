@@ -5,14 +5,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from copy import deepcopy
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import AlignTuneError, ConfigError
+from aligntune.rewards.exits import staying
 from aligntune.rewards.moment import now
 from aligntune.rewards.types import Sample, Scorer
 from aligntune.rewards.waiting import Hung, settled, within
 
+T = TypeVar("T")
 _SHOWN = 80
 """Characters of a prompt, a completion and a value in a message."""
 _log = logging.getLogger(__name__)
@@ -96,13 +98,22 @@ def scored(
     # Our own change nothing, and copies take time.
     foreign = ":" in reward.reward_type
     given = deepcopy(samples) if foreign else samples
+    call = staying if foreign else _plainly
     try:
-        found = within(reward.timeout, lambda: _listed(settled(score(given)), len(samples)))
+        found = within(reward.timeout, lambda: call(lambda: _scores(score, given)))
     except Hung as error:
         raise Hung(f"no scores {error} for {len(samples)} samples; raise `timeout`") from None
     if foreign and list(given) != list(samples):
         raise Wrong("it changed the samples that it was given; let it work on copies")
     return [_number(value, reward) for value in found]
+
+
+def _scores(score: Callable[..., Any], samples: Sequence[Sample]) -> list[Any]:
+    return _listed(settled(score(samples)), len(samples))
+
+
+def _plainly(work: Callable[[], T]) -> T:
+    return work()
 
 
 def in_words(error: BaseException) -> str:

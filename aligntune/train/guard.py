@@ -1,4 +1,4 @@
-"""Online runs that go wrong without an error: the signs, how long they last, and what to try."""
+"""Runs that go wrong without an error: the signs, how long they last, and what to try."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -14,6 +14,8 @@ from aligntune.errors import Diverged
 LOG = logging.getLogger(__name__)
 
 Logs = Mapping[str, Any]
+NO_GRADIENT = 1e-6
+"""A norm of the gradient that rounding leaves: pairs of equal answers have one of 4e-8."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,37 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if self._guard.action != "off":
             sign = self._signs["signal"]
             raise Diverged(f"in all {step} steps {sign.words(logs)}; {sign.remedy}")
+
+
+class Still(TrainerCallback):  # type: ignore[misc]
+    """Stops a run on given answers that has nothing to learn: from its first step on there is no
+    gradient but what rounding leaves, which Adam would make steps of full size of."""
+
+    def __init__(self, patience: int = Guard().patience) -> None:
+        self._patience = patience
+        self._still = 0
+        self._moved = False
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Logs,
+        **_: Any,
+    ) -> None:
+        if self._moved or logs.get("grad_norm") is None:
+            return
+        # What a run that goes on has learned before is not known here.
+        resumed = self._still == 0 and state.global_step > 1
+        self._moved = resumed or float(logs["grad_norm"]) > NO_GRADIENT
+        self._still += 1
+        if not self._moved and self._still == min(self._patience, state.max_steps):
+            raise Diverged(
+                f"in all {self._still} steps there was no gradient, so there is nothing to learn; "
+                "look at the rows (`aligntune data`): chosen and rejected answers that are alike, "
+                "or that train.max_length cuts off"
+            )
 
 
 def _value(logs: Logs, name: str, otherwise: float) -> float:

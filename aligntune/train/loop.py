@@ -18,6 +18,7 @@ from aligntune.errors import ConfigError, DataError, Diverged, Interrupted
 from aligntune.evaluate.forward import longest_sequence
 from aligntune.heartbeat import beat
 from aligntune.journal import FILE, Journal, read
+from aligntune.models.save import check_finite
 from aligntune.train import checkpoints, loggers
 from aligntune.train.callbacks import (
     Beat,
@@ -29,6 +30,7 @@ from aligntune.train.callbacks import (
     StopWhenAsked,
     WriteJournal,
 )
+from aligntune.train.guard import Still
 from aligntune.train.judge import Judge, judges
 from aligntune.train.samples import Asked, log_samples
 
@@ -80,6 +82,10 @@ class Finite:
             self.control.should_training_stop = True  # type: ignore[attr-defined]
             return
         super()._run_epoch(**given)  # type: ignore[misc]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        check_finite(model.named_parameters())  # an update may overflow where its gradient did not
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
@@ -188,6 +194,7 @@ def fit(
         ContinueCount(trainer),
         clock,
         Beat(),
+        *([] if spec.algo in ONLINE else [Still()]),
         *log_samples(
             spec,
             prompts,

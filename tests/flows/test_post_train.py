@@ -92,6 +92,21 @@ def _table(data):
     return json.loads(data)
 
 
+def test_mlflows_run_leads_to_prefects(finished, output):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    where = [client.get_experiment_by_name("aligntune").experiment_id]
+    runs = client.search_runs(where, f"tags.`aligntune.flow_run_id` = '{finished.id}'")
+    assert [run.data.tags["aligntune.role"] for run in runs] == ["pipeline"]
+
+
+def test_what_the_training_process_said_is_in_the_runs_folder(finished, output):
+    said = (output / "runs" / "Tiny.run_1" / "logs" / "sft.txt").read_text()
+    assert said.count("--- ") == 2, "an attempt that was interrupted, and its successor"
+    assert "continuing from checkpoint" in said
+
+
 def test_a_finished_pipeline_is_all_cached_the_next_time(finished, prefect, hub, config, capsys):
     from flows.post_train import run
 

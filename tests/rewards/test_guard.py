@@ -13,7 +13,7 @@ from aligntune.rewards.moment import Moment, at
 from aligntune.rewards.types import Sample
 
 MODULE = """
-import asyncio, sys, time
+import asyncio, os, sys, time
 def _each(samples, what):
     return [what(s) if s.completion == "bad" else 0.5 for s in samples]
 def raises(samples): return _each(samples, lambda s: 1 / 0)
@@ -23,6 +23,13 @@ def text(samples): return _each(samples, lambda s: "high")
 def short(samples): return [0.5 for s in samples if s.completion != "bad"]
 def hangs(samples): return _each(samples, lambda s: time.sleep(30))
 def exits(samples): return _each(samples, lambda s: sys.exit())
+def leaves(samples): return _each(samples, lambda s: os._exit(0))
+async def leaves_later(samples):
+    return _each(samples, lambda s: os._exit(0))
+def forks(samples):
+    child = os.fork()
+    if not child: os._exit(7)
+    return [float(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))] * len(samples)
 def mutates(samples):
     for s in samples:
         if s.completion == "bad": s.columns["seen"] = True
@@ -47,7 +54,8 @@ def build(name, **settings):
 
 
 FAILING = [
-    "raises", "nan", "infinite", "text", "short", "exits", "mutates", "digits", "many",
+    "raises", "nan", "infinite", "text", "short", "exits", "leaves", "leaves_later", "mutates",
+    "digits", "many",
 ]  # fmt: skip
 
 
@@ -77,13 +85,18 @@ def test_a_hang_ends_with_the_timeout():
 
 
 @pytest.mark.parametrize("timeout", [None, 5.0])
-@pytest.mark.parametrize("name", ["exits", "raises"])
+@pytest.mark.parametrize("name", ["exits", "leaves", "raises"])
 def test_an_exit_in_a_reward_is_a_failure_and_no_exit(name, timeout, caplog):
     with at(Moment(7)), pytest.raises(ConfigError, match=r"^step 7: reward .*'second'.*'bad'"):
         build(name, timeout=timeout)(SAMPLES)
     with at(Moment(7)):
         build(name, timeout=timeout, on_error="skip")(SAMPLES)
     assert "step 7: reward" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_process_that_a_function_forks_may_exit():
+    assert build("forks")(SAMPLES) == [7.0] * 3
 
 
 def test_what_a_function_does_to_its_samples_stays_with_it():

@@ -10,7 +10,7 @@ from aligntune.config.train import Guard, Train
 from aligntune.errors import ConfigError, Diverged
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.train.checkpoints import steps
-from aligntune.train.guard import Watch
+from aligntune.train.guard import Still, Watch
 from aligntune.train.online import online_trainer
 from aligntune.train.policy import TRAINERS
 
@@ -116,6 +116,19 @@ def test_a_run_stops_before_it_trains_on_nothing(tiny_model, tmp_path, monkeypat
     wanted = spec("grpo", guard=Guard(patience=2), max_steps=5)
     with pytest.raises(Diverged, match="in all 2 steps all answers to a prompt"):
         run(TRAINERS["grpo"], tiny_model, wanted, place(tmp_path / "out"))
+
+
+def test_a_run_that_has_moved_or_goes_on_may_come_to_rest():
+    state = SimpleNamespace(max_steps=100)
+    for first, norms in ((1, [1e-8, 0.1, *[0.0] * 9]), (7, [0.0] * 9), (1, [None] * 9)):
+        still = Still(patience=3)
+        for state.global_step, norm in enumerate(norms, start=first):
+            still.on_log(None, state, None, {} if norm is None else {"grad_norm": norm})
+    still = Still(patience=3)
+    for state.global_step in (1, 2):
+        still.on_log(None, state, None, {"grad_norm": 4e-8})
+    with pytest.raises(Diverged, match="in all 3 steps there was no gradient"):
+        still.on_log(None, SimpleNamespace(global_step=3, max_steps=9), None, {"grad_norm": 4e-8})
 
 
 def test_a_tokenizer_without_an_end_is_refused(tiny_model, tmp_path):

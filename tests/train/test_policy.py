@@ -176,6 +176,33 @@ def test_a_gradient_that_is_not_finite_stops_although_the_loss_is(tiny_model, da
     assert torch.equal(before, weight)
 
 
+def test_an_update_that_overflows_reaches_no_checkpoint(tiny_model, data, setting, monkeypatch):
+    def overflow(optimizer, *_, **__):
+        weight = optimizer.param_groups[0]["params"][0]
+        with torch.no_grad():
+            weight.view(-1)[0] = float("inf")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
+    made = setting()
+    with pytest.raises(Diverged, match="is not finite, so there is nothing to save"):
+        train_policy(spec().model_copy(update={"save_steps": 1}), tiny_model, data(ROWS), made)
+    assert not list(made.out.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("steps_in_all", [3, 30])
+def test_a_run_that_learns_nothing_is_no_success(
+    tiny_model, data, setting, monkeypatch, steps_in_all
+):
+    from aligntune.train import guard, loop
+
+    alike = [row | {"rejected": row["chosen"]} for row in PAIRS]
+    monkeypatch.setattr(loop, "Still", lambda: guard.Still(patience=5))
+    with pytest.raises(
+        Diverged, match=rf"in all {min(5, steps_in_all)} steps there was no gradient"
+    ):
+        train_policy(spec("dpo", max_steps=steps_in_all), tiny_model, data(alike), setting())
+
+
 def test_rows_that_do_not_fit_are_an_error_and_not_fewer_rows(tiny_model, data, setting):
     long = [
         {
