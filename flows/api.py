@@ -1,11 +1,21 @@
 """Prefect's API for commands that only talk to it: a server that stays, never a temporary one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import httpx
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import PrefectException
 from prefect.settings import get_current_settings
 
@@ -55,3 +65,20 @@ def _refusal(error: httpx.HTTPStatusError) -> AlignTuneError:
     if reply.is_client_error:
         return ConfigError(f"{text}; change what it names")
     return ServiceError(f"{text}; try again, and see the server's log")
+
+
+async def runs_of(
+    client: PrefectClient,
+    deployment: UUID,
+    types: Sequence[StateType],
+    sort: FlowRunSort | None = None,
+    limit: int | None = None,
+) -> list[FlowRun]:
+    """The runs of a deployment whose state is of one of these types."""
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))
+    return await client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+        flow_run_filter=FlowRunFilter(state=state),
+        sort=sort,
+        limit=limit,
+    )

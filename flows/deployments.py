@@ -9,13 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
@@ -24,7 +17,7 @@ from prefect.events.schemas.events import Event, Resource
 from aligntune import errors
 from aligntune.errors import AlignTuneError, ConfigError, unknown
 from flows import times
-from flows.api import server
+from flows.api import runs_of, server
 from flows.deploy import ENTRYPOINTS, PROMOTION
 
 LOOK = 2.0
@@ -72,9 +65,9 @@ async def _ours(client: PrefectClient) -> list[DeploymentResponse]:
 async def _listed(client: PrefectClient, deployment: DeploymentResponse) -> Listed:
     flow = await client.read_flow(deployment.flow_id)
     begun = [each for each in StateType if each not in (StateType.SCHEDULED, StateType.PENDING)]
-    last = await _runs(client, deployment.id, begun, FlowRunSort.START_TIME_DESC)
-    coming = await _runs(
-        client, deployment.id, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC
+    last = await runs_of(client, deployment.id, begun, FlowRunSort.START_TIME_DESC, 1)
+    coming = await runs_of(
+        client, deployment.id, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC, 1
     )
     state = last[0].state if last else None
     due = coming[0].expected_start_time if coming and not deployment.paused else None
@@ -92,19 +85,6 @@ async def _listed(client: PrefectClient, deployment: DeploymentResponse) -> List
         last_run=last[0].name if last else None,
         last_state=state.name if state else None,
         last_reason=_reason(state) if state else None,
-    )
-
-
-async def _runs(
-    client: PrefectClient, deployment: UUID, types: Sequence[StateType], sort: FlowRunSort
-) -> list[FlowRun]:
-    return await client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))
-        ),
-        sort=sort,
-        limit=1,
     )
 
 

@@ -22,13 +22,6 @@ from uuid import UUID
 import httpx
 from filelock import FileLock, Timeout
 from prefect import get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
@@ -38,6 +31,7 @@ from aligntune.config.load import load
 from aligntune.config.run import RunConfig
 from aligntune.errors import AlignTuneError
 from aligntune.paths import Paths
+from flows.api import runs_of
 
 LOG = logging.getLogger("aligntune.flow")
 
@@ -160,13 +154,10 @@ async def _taken(lock: FileLock, record: Path, me: _Holder, deployment: UUID) ->
 async def _going_on(deployment: UUID, me: _Holder) -> list[FlowRun]:
     """The deployment's runs that started before this one and have not ended, for all that Prefect
     knows; none where it does not answer."""
-    active = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])
+    active = (StateType.RUNNING, StateType.CANCELLING)
     try:
         async with get_client() as client:
-            runs = await client.read_flow_runs(
-                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
-                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=active)),
-            )
+            runs = await runs_of(client, deployment, active)
     except (httpx.HTTPError, PrefectException) as error:
         LOG.warning("Prefect could not say what else runs (%s); going on", error)
         return []

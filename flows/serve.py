@@ -7,19 +7,13 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from prefect import get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 from prefect.states import Cancelled
 
+from flows.api import runs_of
 from flows.deploy import Deployed
 
 LOG = logging.getLogger("aligntune.flow")
@@ -51,12 +45,9 @@ async def _serve(deployments: Sequence[Deployed]) -> None:
 
 async def _skip_missed(deployment: Deployed) -> None:
     """Of the scheduled times that passed while nobody served, only the latest is made up for."""
-    waiting = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
     async with get_client() as client:
-        runs = await client.read_flow_runs(
-            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
-            flow_run_filter=FlowRunFilter(state=waiting),
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        runs = await runs_of(
+            client, deployment.id, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_DESC
         )
         now = datetime.now(UTC)
         missed = [

@@ -66,9 +66,9 @@ def nap(environment, written):
     environment.setitem(flows.deploy.ENTRYPOINTS, "post-train", "napping.nap")
     environment.syspath_prepend(Path(__file__).parent)
 
-    def deploy(name, seconds, text=""):
+    def deploy(name, seconds, text="", *overrides):
         path = written(name, "deployment: {flow: post-train}\n" + text, steps=seconds)
-        (done,), _ = deployed(path)
+        (done,), _ = deployed(path, *overrides)
         return done
 
     yield deploy

@@ -61,22 +61,25 @@ def by_event(deployment):
 
 
 def test_a_run_is_refused_while_another_goes_on(nap, served):
-    done = nap("refusing", 25)
+    done = nap("refusing", 300)
     served(done)
     first = trigger(done)
     wait_for(first, "Running")
+    held(done)
     code, said = command("trigger", "refusing", "--watch")
     assert code == 75
     assert f"Overlapping  {ask(lambda c: c.read_flow_run(first.id)).name} ({first.id}) goes" in said
-    assert wait_for(first, "Completed", "Failed").name == "Completed"
-    code, said = command("trigger", "refusing", "--set", "train.max_steps=1", "--watch")
-    assert code == 0, said
+    assert state_of(first).name == "Running"
 
 
 def test_a_run_waits_for_another_and_can_be_cancelled_meanwhile(nap, served):
     from prefect.states import Cancelling
 
-    done = nap("queueing", 30)
+    def cancel(run):
+        ask(lambda client: client.set_flow_run_state(run.id, Cancelling()))
+        assert wait_for(run, "Cancelled", "Completed").name == "Cancelled"
+
+    done = nap("queueing", 300)
     served(done)
     first = trigger(done)
     wait_for(first, "Running")
@@ -84,11 +87,13 @@ def test_a_run_waits_for_another_and_can_be_cancelled_meanwhile(nap, served):
     third = trigger(done, "deployment.overlap=queue", "train.max_steps=1")
     assert str(first.id) in wait_for(second, "Waiting", "Completed").message
     wait_for(third, "Waiting")
-    ask(lambda client: client.set_flow_run_state(third.id, Cancelling()))
-    assert wait_for(third, "Cancelled", "Completed").name == "Cancelled"
+    cancel(third)
+    assert state_of(second).name == "Waiting"
+    cancel(first)
+    code, said = command("deployments")
+    assert code == 0
+    assert "queueing" in said
     assert wait_for(second, "Completed", "Failed", "Crashed").name == "Completed"
-    began = ask(lambda client: client.read_flow_run(second.id)).state.timestamp
-    assert began > ask(lambda client: client.read_flow_run(first.id)).end_time
 
 
 def test_after_kill_9_the_next_run_takes_over_and_says_what_happened(nap, served):
@@ -121,6 +126,27 @@ def test_a_run_that_is_lost_is_crashed_although_nobody_comes_back(nap, served, e
     held(done)
     kill(process)
     assert wait_for(first, "Crashed").message.startswith("no heartbeat for 20 s")
+
+
+def test_a_worker_runs_it_in_the_directory_that_it_was_deployed_from(nap, tmp_path, monkeypatch):
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    pool = WorkPoolCreate(name="here", type="process", base_job_template=template)
+    ask(lambda client: client.create_work_pool(pool))
+    monkeypatch.chdir(tmp_path)
+    done = nap("relative", 1, "", "deployment.pool=here", "logging.output_dir=./below")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "here"],
+        start_new_session=True,
+        cwd=tmp_path.parent,
+    )
+    try:
+        assert wait_for(trigger(done), "Completed", "Failed", "Crashed").name == "Completed"
+    finally:
+        kill(worker)
+    assert (tmp_path / "below" / ".locks" / f"{done.id}.json").exists()
 
 
 def test_of_missed_times_only_the_latest_is_made_up_for(nap, served):
