@@ -11,10 +11,14 @@ from aligntune.cli_config import checked, command_line, config_options, json_opt
 if TYPE_CHECKING:
     from pathlib import Path
 
+_ABOVE_0 = click.FloatRange(0, min_open=True)
+
 
 @click.command()
 @config_options
-@click.option("--rounds", type=click.IntRange(1), default=15, show_default=True)
+@click.option(
+    "--rounds", type=click.IntRange(1), default=15, show_default=True, help="At most so many."
+)
 @click.option(
     "--members", type=click.IntRange(2), default=10, show_default=True, help="Maps per round."
 )
@@ -22,8 +26,14 @@ if TYPE_CHECKING:
     "--steps", type=click.IntRange(1), default=100, show_default=True, help="Of training per map."
 )
 @click.option("--metric", default="exact_match", show_default=True, help="Of the evaluation.")
-@click.option("--sigma", type=float, default=0.01, show_default=True, help="Size of a change.")
-@click.option("--rate", type=float, default=0.01, show_default=True, help="Length of a step.")
+@click.option(
+    "--sigma",
+    type=_ABOVE_0,
+    default=0.01,
+    show_default=True,
+    help="Size of a change.",
+)
+@click.option("--rate", type=_ABOVE_0, default=0.01, show_default=True, help="Length of a step.")
 @click.option(
     "--patience", type=click.IntRange(1), default=5, show_default=True, help="Rounds without gain."
 )
