@@ -49,7 +49,7 @@ class Record(BaseModel):
 
     id: str
     """Ours, and the run's tag `aligntune.id`: what finds the run again."""
-    role: Literal["pipeline", "data", "evaluation", "stage"]
+    role: Literal["pipeline", "data", "evaluation", "push", "stage"]
     name: str
     store: str
     """The tracking store that it is for, without a password."""

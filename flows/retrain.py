@@ -129,7 +129,8 @@ async def _looked(config: RunConfig) -> Looked:
         said = says(looked) if looked.nothing_new else _news(looked)
         for line in changes(looked):
             LOG.info("changed: %s", line)
-        LOG.info("%s", said)
+        if not looked.nothing_new:
+            LOG.info("%s", said)
         return Completed(message=said, data=looked)
 
     named = task(
