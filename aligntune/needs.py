@@ -6,7 +6,6 @@ What only a hub or a server can say is left to the run.
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 from aligntune.config.data import Dataset
 from aligntune.config.document import KeyPath
@@ -18,6 +17,7 @@ from aligntune.data import sources
 from aligntune.errors import ConfigError
 from aligntune.models.precision import has_gpu
 from aligntune.models.source import locate
+from aligntune.paths import LONGEST, is_file
 from aligntune.registered import parts
 from aligntune.train.loggers import missing
 
@@ -58,10 +58,11 @@ def _models(config: RunConfig) -> Iterator[Problem]:
         base = partial(locate, section.name_or_path, section.revision)
         yield from _tried(("reward_model", "name_or_path"), base)
     template = model.chat_template
-    if template and "{" not in template and not Path(template).expanduser().is_file():
+    if template and "{" not in template and not is_file(template):
         yield Problem(
             ("model", "chat_template"),
-            f"{template!r} is neither a Jinja template (it has no '{{') nor an existing file",
+            f"{template[:LONGEST]!r} is neither a Jinja template (it has no '{{') nor an existing "
+            "file",
         )
     if model.precision == "fp16" and not has_gpu():
         yield Problem(("model", "precision"), "fp16 needs a GPU; use bf16 or fp32 on a CPU")

@@ -26,6 +26,15 @@ class Paths:
         return self.root / "stages"
 
 
+LONGEST = 200
+"""Characters of a setting that an error repeats."""
+
+
+def is_file(text: str) -> bool:
+    """Whether that is a file; a text that no file can be called is none."""
+    return os.path.isfile(os.path.expanduser(text))
+
+
 def tracking_uri(root: Path) -> str:
     """MLflow's store: `MLFLOW_TRACKING_URI`, or SQLite below the output directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from aligntune.config.slices import DataSlice, EvaluateSlice, ModelSlice, TrainSlice
 from aligntune.digest import sha256
 from aligntune.errors import ConfigError
-from aligntune.paths import tracking_uri
+from aligntune.paths import LONGEST, is_file, tracking_uri
 
 
 def model_sources(config: ModelSlice, _: Path, *, weights: bool = True) -> dict[str, str]:
@@ -14,12 +14,12 @@ def model_sources(config: ModelSlice, _: Path, *, weights: bool = True) -> dict[
     source = locate(config.name_or_path, config.revision)
     sources = {"model": fingerprint(source, weights=weights)}
     if config.chat_template and "{" not in config.chat_template:
-        file = Path(config.chat_template).expanduser()
-        if not file.is_file():
+        if not is_file(config.chat_template):
             raise ConfigError(
-                f"model.chat_template {config.chat_template!r} is neither a Jinja template (it has "
-                "no '{') nor an existing file"
+                f"model.chat_template {config.chat_template[:LONGEST]!r} is neither a Jinja "
+                "template (it has no '{') nor an existing file"
             )
+        file = Path(config.chat_template).expanduser()
         sources["chat_template"] = f"sha256:{sha256(file)}"
     return sources
 

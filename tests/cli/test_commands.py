@@ -356,3 +356,9 @@ def test_a_plan_is_json_too(run, config, tmp_path, tiny_model):
         "decide", "promote",
     ]  # fmt: skip
     assert not any(stage["reuse"] for stage in planned["stages"])
+
+
+@pytest.mark.parametrize("template", ["no-such-file.jinja", "x" * 5_000, "a\x07b"])
+def test_a_chat_template_that_is_neither_template_nor_file_is_a_mistake(run, config, template):
+    code, _, err = run("validate", "-c", config, "--set", f"model.chat_template={template!r}")
+    assert (code, "neither a Jinja template" in err) == (78, True)
