@@ -10,6 +10,7 @@ DROPS = [2.0, 0.5, -0.3]
 
 def test_the_worked_example():
     raw = importance(10, SPANS, DROPS, credit="full")
+    assert raw.tolist() == pytest.approx([*[2.2] * 3, 0.2, 0.7, 0.7, 0.2, -0.1, -0.1, 0.2])
     scaled = normalised(raw)
     high, low = [1.0] * 3, [0.5] * 2
     expected = [*high, 0.5652, 0.6739, 0.6739, 0.5652, *low, 0.5652]
