@@ -284,7 +284,11 @@ def main() -> None:
 
 
 def _fail(code: int, message: str) -> Any:
-    click.echo(f"ERROR {code} {message}", err=True)
+    from aligntune.config.naming import printable
+    from aligntune.errors import public
+
+    lines = public(message).split("\n")
+    click.echo(f"ERROR {code} " + "\n".join(map(printable, lines)), err=True)
     sys.exit(code)
 
 

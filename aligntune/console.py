@@ -16,6 +16,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from aligntune.config.naming import printable
+from aligntune.errors import public
+
 LOG = logging.getLogger("aligntune")
 
 QUIET_EVERY = 30.0
@@ -51,6 +54,7 @@ def configure(level: str, console: Console) -> None:
     if not console.is_terminal:
         handler = logging.StreamHandler(console.file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(Safe())
     logging.basicConfig(level="WARNING", handlers=[handler], force=True)
     LOG.setLevel(level)
 
@@ -62,6 +66,16 @@ def screen(*, stderr: bool = False) -> Console:
         stream.reconfigure(errors="backslashreplace")
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=160)
+
+
+class Safe(logging.Filter):
+    """Lines hold what models wrote and what servers' clients say: no character of a line moves the
+    cursor, and no URL has a password."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        lines = public(record.getMessage()).split("\n")
+        record.msg, record.args = "\n".join(map(printable, lines)), None
+        return True
 
 
 @contextmanager

@@ -12,14 +12,19 @@ A message says what is wrong, where, and what to do, in that order and in one or
 The numbers are exit codes (sysexits.h); schedulers read from them whether a retry can help.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class AlignTuneError(Exception):
-    """Base of everything below, so that a caller can catch ours and nothing else."""
+    """Base of everything below, so that a caller can catch ours and nothing else. What a server's
+    client says of it may have its password in it, so that no message of ours has one in a URL."""
 
     exit_code = 70
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(public(message))
 
 
 class ConfigError(AlignTuneError, ValueError):
@@ -56,6 +61,11 @@ class Interrupted(AlignTuneError):
     """Stopped from outside after a checkpoint was saved; the same command resumes."""
 
     exit_code = 75
+
+
+def public(text: str) -> str:
+    """`text` without the user names and passwords of the URLs in it."""
+    return re.sub(r"(\b[a-z][a-z0-9+.-]*://)[^/\s'\"<>]*@", r"\1", text, flags=re.IGNORECASE)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -35,6 +35,8 @@ T = TypeVar("T")
 RepoType = Literal["model", "dataset"]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+REVISION = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9_][\w./+@-]*(?<![./])", re.ASCII)
+"""What git allows, without what has a meaning in paths; `refs/pr/1` is one."""
 KEYS = {"model": "model.name_or_path", "dataset": "datasets.name"}
 MODEL_FILES = re.compile(
     r"(?!consolidated)[^/]+\.(safetensors|json|txt|model|jinja|tiktoken|spm|bpe|codes)"
@@ -115,6 +117,10 @@ def commit_of(repo_id: str, repo_type: RepoType, revision: str | None) -> str:
     """
     if revision and COMMIT.fullmatch(revision):
         return revision
+    if revision is not None and not REVISION.fullmatch(revision):
+        raise ConfigError(
+            f"{_what(repo_id, repo_type)}: {revision!r} is no branch, tag or commit; name one"
+        )
     note = _cache(repo_id, repo_type) / "refs" / (revision or "main")
     what = _what(repo_id, repo_type)
     if _offline():

@@ -6,6 +6,7 @@ written down before it begins, so that whoever comes next completes one that was
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ VERDICT, WHY = "aligntune.decision", "aligntune.decision.why"
 LONGEST_TAG = 5_000
 """Characters of a sentence in a tag; MLflow takes more, other registries do not."""
 ROLLBACK = "rollback"
+LONGEST_FILE = 200
+"""Characters of a name in a file's."""
 AGAIN = "run the same command again"
 
 
@@ -91,6 +94,12 @@ def _complete(client: Client, name: str) -> str | None:
     return how
 
 
+def lock_of(name: str, root: Path) -> Path:
+    """The file that is locked while the aliases of `name` move; registries take names that are no
+    file's."""
+    return root / f".promotion-{re.sub(r'[^A-Za-z0-9._-]', '-', name)[:LONGEST_FILE]}.lock"
+
+
 @contextmanager
 def locked(name: str, uri: str, root: Path, missing: str | None = None) -> Iterator[Book]:
     """The registered model `name`, without an unfinished move; `missing` is what to say where
@@ -108,7 +117,7 @@ def locked(name: str, uri: str, root: Path, missing: str | None = None) -> Itera
             raise DataError(
                 missing or f"there is no registered model {name!r}; `aligntune models` lists them"
             )
-    with FileLock(root / f".promotion-{name}.lock"), asking(AGAIN):
+    with FileLock(lock_of(name, root)), asking(AGAIN):
         yield Book(client, name, _complete(client, name))
 
 

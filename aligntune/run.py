@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from aligntune.artifacts import (
 from aligntune.errors import AlignTuneError, Interrupted, ResourceError
 from aligntune.heartbeat import beat
 from aligntune.outbox import PIPELINE, RUN, Outbox, Record, continued, new_record, now
-from aligntune.paths import tracking_identity
+from aligntune.paths import tracking_identity, tracking_uri
 from aligntune.plan import Stage, flat
 from aligntune.provenance import environment, tags
 from aligntune.stages import KINDS, Outcome, Progress, Work
@@ -46,7 +46,7 @@ class Context:
     """What every stage of a pipeline run shares. Strings only: it is handed to child processes."""
 
     root: str
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)  # may have a password in it
     run: str
     """The name of the pipeline run."""
     record: str | None
@@ -256,11 +256,15 @@ def _now() -> str:
 def to_json(stage: Stage, context: Context) -> str:
     """A stage and its context for a child process."""
     record = asdict(stage) | {"config": stage.config.model_dump(mode="json")}
-    return json.dumps({"stage": record, "context": asdict(context)}, indent=2)
+    shared = asdict(context)
+    del shared["tracking_uri"]  # a password in it would be on the disk; the child has the variable
+    return json.dumps({"stage": record, "context": shared}, indent=2)
 
 
 def from_json(text: str) -> tuple[Stage, Context]:
     record: Mapping[str, dict[str, object]] = json.loads(text)
     parts = dict(record["stage"])
     config = KINDS[str(parts["kind"])].config.model_validate(parts.pop("config"))
-    return Stage(config=config, **parts), Context(**record["context"])  # type: ignore[arg-type]
+    shared = dict(record["context"])
+    uri = tracking_uri(Path(str(shared["root"])))
+    return Stage(config=config, **parts), Context(tracking_uri=uri, **shared)  # type: ignore[arg-type]

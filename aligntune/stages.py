@@ -50,7 +50,7 @@ class Work:
     """The directory to write to; `out/work` is scratch that survives an interruption."""
     root: Path
     """`logging.output_dir`."""
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)  # may have a password in it
     progress: Progress
     stopping: Callable[[], bool]
 
@@ -146,7 +146,7 @@ def _data(work: Work) -> Outcome:
 
 
 def _train(work: Work) -> Outcome:
-    from aligntune.rewards.sources import fingerprint, local
+    from aligntune.rewards.sources import check_model, fingerprint, local
     from aligntune.train.loop import Setting
     from aligntune.train.policy import train_policy
     from aligntune.train.ranks import Job, together
@@ -157,11 +157,11 @@ def _train(work: Work) -> Outcome:
     _emptied(work.out / "model")
     _emptied(work.out / "adapter")
     uri = work.tracking_uri
-    shown = tuple(
-        local(reward, fingerprint(reward, uri), setting.work / f"shown-{i}", uri=uri)
-        for i, reward in enumerate(work.config.shown_rewards)
-    )
-    spec = work.config.model_copy(update={"rewards": _pinned(work), "shown_rewards": shown})
+    shown = []
+    for i, reward in enumerate(work.config.shown_rewards):
+        shown.append(local(reward, fingerprint(reward, uri), setting.work / f"shown-{i}", uri=uri))
+        check_model(shown[-1])
+    spec = work.config.model_copy(update={"rewards": _pinned(work), "shown_rewards": tuple(shown)})
     job = Job(spec, model.path / "model", data.path, setting.work, work.key)
     with together(job):
         metrics = train_policy(spec, job.model, job.data, setting)

@@ -11,6 +11,7 @@ from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.exceptions import PrefectException
 
 from aligntune.artifacts import Artifact
+from aligntune.report.words import inline
 from aligntune.run import Done
 from aligntune.session import Session
 from aligntune.show import key_metrics
@@ -90,10 +91,7 @@ def stage_markdown(done: Done, artifact: Artifact, url: str | None, *, samples: 
     lines += [f"Files: `{artifact.path}`", ""]
     if manifest.metrics:
         lines += ["| metric | value |", "| --- | ---: |"]
-        lines += [
-            f"| {name.replace('|', ' ')} | {value:.6g} |"
-            for name, value in manifest.metrics.items()
-        ]
+        lines += [f"| {inline(name)} | {value:.6g} |" for name, value in manifest.metrics.items()]
         lines.append("")
     if manifest.kind == "evaluate":
         lines += _samples(artifact, samples)

@@ -7,7 +7,7 @@ from typing import Any
 
 from aligntune.config.schedule import Outcome
 from aligntune.pipeline import final
-from aligntune.report.words import measure, signed, signed_span, span
+from aligntune.report.words import inline, measure, signed, signed_span, span
 from aligntune.session import Session
 
 STATES: Mapping[Outcome, str] = {
@@ -145,7 +145,7 @@ def _line(row: Measured) -> str:
 
 
 def _page(ending: Ending) -> Iterator[str]:
-    yield from (f"# {ending.title}", "", ending.why, "")
+    yield from (f"# {inline(ending.title)}", "", inline(ending.why), "")
     if ending.measured:
         yield "| metric | candidate | compared with | its value | improvement | gate |"
         yield "| --- | ---: | --- | ---: | ---: | --- |"
@@ -153,12 +153,12 @@ def _page(ending: Ending) -> Iterator[str]:
             cells = (
                 row.metric, row.candidate, row.against, row.other, row.improvement, row.state,
             )  # fmt: skip
-            yield f"| {' | '.join(cell.replace('|', ' ') for cell in cells)} |"
+            yield f"| {' | '.join(map(inline, cells))} |"
         yield from ("", "Intervals of improvements are one-sided bounds at the gate's confidence.")
         yield ""
     if ending.changes:
         yield from ("## What changed since the champion", "")
-        yield from (f"- {line}" for line in _few(ending.changes))
+        yield from (f"- {inline(line)}" for line in _few(ending.changes))
         yield ""
     yield from (f"- {name}: {_link(where)}" for name, where in ending.links.items())
 

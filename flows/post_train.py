@@ -29,7 +29,7 @@ from prefect.states import Cancelled, Completed
 from rich.console import Console
 
 from aligntune.config.load import load
-from aligntune.console import configure, screen, stage_progress
+from aligntune.console import Safe, configure, screen, stage_progress
 from aligntune.errors import AlignTuneError, Interrupted, ServiceError
 from aligntune.interrupt import stop_on_signals
 from aligntune.launch import execute_in_child, kill_children
@@ -304,6 +304,7 @@ def logged(level: str) -> Iterator[None]:
     """Our log lines, and with them a child's, are the flow's and its tasks' logs in Prefect."""
     ours, handler = logging.getLogger("aligntune"), APILogHandler()
     ours.setLevel(level)
+    handler.addFilter(Safe())
     ours.addHandler(handler)
     try:
         yield

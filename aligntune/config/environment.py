@@ -10,6 +10,7 @@ import re
 from aligntune.config.naming import short
 from aligntune.config.scalar import Scalar, plain
 from aligntune.config.script import forbidden
+from aligntune.config.secrets import ADVICE, names_secret
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<inside>[^}]*)(?P<end>\}?)")
 _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{).)*))?", re.DOTALL)
@@ -60,6 +61,8 @@ def _value(found: re.Match[str]) -> str:
             "write $${ for a plain ${"
         )
     name, default = parts.groups()
+    if names_secret(name):
+        raise ValueError(f"the variable {name} is called like a secret; {ADVICE}")
     value = os.environ.get(name)
     if default is not None:
         value = value or default

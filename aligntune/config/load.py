@@ -18,6 +18,7 @@ from aligntune.config.problems import Place, explain, together
 from aligntune.config.repair import Repair
 from aligntune.config.run import RunConfig
 from aligntune.config.schedule_rules import set_problems
+from aligntune.config.secrets import secret_problems
 from aligntune.config.settings import Settings
 from aligntune.errors import ConfigError
 
@@ -58,6 +59,8 @@ def read(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Loaded:
 
 
 def _validated(settings: Settings) -> RunConfig:
+    if secrets := [rules.Problem(*each) for each in secret_problems(settings.values)]:
+        raise together(secrets, {path: _discreet(at) for path, at in settings.places.items()})
     config = _right(settings)
 
     def tried(overrides: Sequence[str]) -> None:
@@ -69,6 +72,14 @@ def _validated(settings: Settings) -> RunConfig:
     if found := list(set_problems(config, tried)):
         raise together([rules.Problem(*problem) for problem in found], settings.places)
     return config
+
+
+def _discreet(place: Place) -> Place:
+    """`place` without the value that an override sets."""
+    if not place.label.startswith("--"):
+        return place
+    end = "=" if place.label.startswith("--set ") else " "
+    return place._replace(label=place.label.partition(end)[0])
 
 
 def _right(settings: Settings) -> RunConfig:

@@ -41,7 +41,9 @@ class Logging(Strict):
     """Keep the checkpoint with the lowest held-out loss and not the last one; sft and dpo."""
     push_to_hub: bool = False
     """Push the final model to the hub."""
-    hub_model_id: str | None = Field(None, min_length=1)
+    hub_model_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}$"
+    )
     """`owner/name` to push to."""
     hub_private: bool = True
     """Create the hub repository as private."""

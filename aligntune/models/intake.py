@@ -49,10 +49,10 @@ def check(directory: Path, *, trust_remote_code: bool, weights: bool = True) -> 
     names = used_files(directory, weights=weights)
     for name in names:
         path = directory / name
+        _check_link(path, directory)
         if path.suffix == ".safetensors":
             _check_weights(path)
             continue
-        _check_link(path, directory)
         if path.suffix == ".py" and not trust_remote_code:
             raise _needs_trust(path, "is Python code")
         if path.suffix == ".json" and name != INDEX:

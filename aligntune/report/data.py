@@ -122,5 +122,4 @@ def _fenced(text: str) -> list[str]:
 
 def _cell(text: str) -> str:
     """Text that stays in its cell and is not markup."""
-    plain = printable(" ".join(text.split()))
-    return "".join(f"\\{letter}" if letter in "\\`*_|[]<>" else letter for letter in plain)
+    return words.inline(text).replace("_", r"\_")

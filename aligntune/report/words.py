@@ -5,6 +5,8 @@ import re
 from datetime import datetime
 from urllib.parse import urlsplit
 
+from aligntune.config.naming import printable
+
 LONGEST_TEXT = 4_000
 """Characters of one prompt or answer that are shown."""
 
@@ -95,6 +97,18 @@ def moment(iso: str) -> str:
     except ValueError:
         return iso
     return f"{time:%Y-%m-%d %H:%M} {time.tzname() or ''}".rstrip()
+
+
+def inline(text: str) -> str:
+    """`text` as one line of Markdown that is nothing but text."""
+    plain = printable(" ".join(text.split()))
+    escaped = "".join(f"\\{letter}" if letter in "\\`*|[]<>~" else letter for letter in plain)
+    # At its start a list, a heading or a line could begin.
+    return re.sub(r"^([#+=-]|\d+(?=[.)]))", _not_a_block, escaped)
+
+
+def _not_a_block(found: re.Match[str]) -> str:
+    return f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}"
 
 
 def shorten(text: str) -> str:

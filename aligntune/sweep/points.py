@@ -94,4 +94,4 @@ def said(point: Point) -> str:
 
 
 def _digest(point: Point) -> str:
-    return hashlib.sha256(said(point).encode()).hexdigest()[:8]
+    return hashlib.sha256(said(point).encode(errors="surrogatepass")).hexdigest()[:8]

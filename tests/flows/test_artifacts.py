@@ -78,4 +78,4 @@ def test_the_mlflow_run_is_a_link_where_it_has_an_address(evaluation):
 
 
 def test_a_metric_name_cannot_break_the_table(evaluation):
-    assert "| a b | 0.5 |" in markdown(evaluation("one"))
+    assert r"| a\|b | 0.5 |" in markdown(evaluation("one"))

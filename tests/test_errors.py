@@ -1,0 +1,28 @@
+"""What a message never has in it."""
+
+import logging
+import pickle
+
+import pytest
+
+from aligntune.console import Safe
+from aligntune.errors import AlignTuneError, ResourceError, ServiceError, public
+
+
+@pytest.mark.parametrize("kind", [AlignTuneError, ServiceError, ResourceError])
+def test_no_error_shows_the_password_of_a_url(kind):
+    error = kind("no answer from http://me:se@cret@host:5000/a@b and s3://key:x@bucket/y")
+    assert str(error) == "no answer from http://host:5000/a@b and s3://bucket/y"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("text", ["me@host", "https://host/a@b", "git@host:x.git", "a://b c@d"])
+def test_other_texts_stay(text):
+    assert public(text) == text
+
+
+def test_no_line_of_a_log_moves_the_cursor_or_shows_a_password():
+    said = "answer \x1b[2J\x00\x9b \u202e\nfrom %s"
+    record = logging.LogRecord("x", logging.INFO, "", 0, said, ("http://a:b@h/",), None)
+    assert Safe().filter(record)
+    assert record.getMessage() == "answer \\x1b[2J\\x00\\x9b \\u202e\nfrom http://h/"
