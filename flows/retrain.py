@@ -184,8 +184,10 @@ async def _ending(looked: Looked, command: str) -> Ending:
         if promoted:
             await run_stages(last, going)
         await record_run(going.session)
+        # Before MLflow's record of the run is closed, and with it the way to its page.
+        ending = _decided(going.session, looked, promoted=promoted)
     show_result(screen(), going.session)
-    return _decided(going.session, looked, promoted=promoted)
+    return ending
 
 
 def _promoted(session: Session) -> bool:
