@@ -37,7 +37,8 @@ def test_every_command_explains_itself():
     for name in app.commands:
         done = CliRunner().invoke(app, [name, "--help"])
         assert done.exit_code == 0
-        assert " ".join(app.commands[name].help.split()) in " ".join(done.output.split())
+        said = app.commands[name].help.replace("\b", "")  # click's mark of lines to keep
+        assert "".join(said.split()) in "".join(done.output.split())  # it breaks lines at hyphens
 
 
 @pytest.mark.parametrize("name", shipped.names())
