@@ -76,8 +76,24 @@ class Looked:
         return here and promoted and stages["push"].artifact is None
 
     @property
+    def waits(self) -> bool:
+        """Whether what was decided on has passed, and nobody has promoted or refused it."""
+        made = self.decided
+        return bool(
+            made
+            and made.verdict == "promote"
+            and not (made.promoted or made.refused or CHAMPION in made.aliases)
+        )
+
+    @property
+    def unpromoted(self) -> bool:
+        """Whether what waits waits for no person: its run was stopped before it moved the aliases,
+        or had to ask somebody whom this config does not ask."""
+        return self.waits and self.plan.config.registry.promote == "auto"
+
+    @property
     def nothing_new(self) -> bool:
-        return self.decided is not None and not self.unpushed
+        return self.decided is not None and not self.unpushed and not self.unpromoted
 
     @property
     def changes(self) -> list[Change]:

@@ -153,6 +153,8 @@ def changes(looked: Looked) -> list[str]:
 
 def _news(looked: Looked) -> str:
     champion = looked.champion
+    if looked.unpromoted and looked.decided:
+        return f"v{looked.decided.version} has passed its gates and was not promoted"
     if looked.unpushed:
         return f"champion v{champion.version} is not on the hub yet" if champion else ""
     if champion is None:

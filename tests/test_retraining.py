@@ -224,9 +224,18 @@ def test_a_rollback_is_not_undone(world):
 )
 def test_a_candidate_that_waits_or_was_refused_is_not_trained_again(world, tags, said):
     world.ran("promote", **tags)
-    looked = world.look()
+    looked = world.look("registry.promote=manual")
     assert looked.nothing_new
+    assert looked.waits == (not tags[registry.REFUSED])
     assert said in says(looked)
+
+
+def test_one_that_passed_and_was_not_promoted_is_unless_a_person_is_asked_or_has_refused(world):
+    """Its run was killed between the evidence and the aliases."""
+    version = world.ran("promote", **{registry.REFUSED: ""})
+    assert not world.look().nothing_new
+    world.client.set_model_version_tag("tiny.policy", version, registry.REFUSED, "now me: slow")
+    assert world.look().nothing_new
 
 
 class TestFromTheChampion:
