@@ -124,8 +124,8 @@ def locked(name: str, uri: str, root: Path, missing: str | None = None) -> Itera
 def settle(
     config: PromoteSlice, inputs: Mapping[str, Artifact], uri: str, root: Path
 ) -> dict[str, Any]:
-    """Record the decision on the candidate's version, and promote it if it passed and the policy is
-    `auto`. Returns the facts of the stage.
+    """Record the decision on the candidate's version, and promote it if it passed, the policy is
+    `auto` and nobody has refused it on this evidence. Returns the facts of the stage.
 
     Raises:
         ServiceError: the registry failed.
@@ -146,7 +146,8 @@ def settle(
         if found is None or found.tags.get(ARTIFACT) != decision["candidate"]["model"]:
             raise DataError(lost)
         _record(book, version, decision)
-        if passed and book.aliases().get(CHAMPION) != version:
+        refused = book.tags(version).get(REFUSED)
+        if passed and not refused and book.aliases().get(CHAMPION) != version:
             check(book, version, decision)
             _install(book, version, "by its evidence")
         held = {alias: v for alias, v in book.aliases().items() if v == version}
@@ -270,14 +271,16 @@ def check(book: Book, version: str, decision: Mapping[str, Any]) -> None:
 
 def _record(book: Book, version: str, decision: Mapping[str, Any]) -> None:
     """The evidence on the version. What it was compared with comes first: a run that is killed
-    after the aliases moved finds by it what it had been doing."""
-    tags = {
+    after the aliases moved finds by it what it had been doing. A refusal was of other evidence."""
+    evidence = json.dumps(decision, separators=(",", ":"))
+    known = book.tags(version)
+    tags = {REFUSED: ""} if known.get(REFUSED) and known.get(EVIDENCE) != evidence else {}
+    tags |= {
         AGAINST: json.dumps(decision["champion"]) if decision["champion"] else "",
-        EVIDENCE: json.dumps(decision, separators=(",", ":")),
+        EVIDENCE: evidence,
         WHY: decision["why"][:LONGEST_TAG],
         VERDICT: decision["verdict"],
     }
-    known = book.tags(version)
     book.tag(version, {tag: value for tag, value in tags.items() if known.get(tag) != value})
 
 

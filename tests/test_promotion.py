@@ -481,6 +481,20 @@ def test_a_refusal_is_kept_on_the_version_and_an_approval_with_the_promotion(wor
         promotion.refuse(NAME, "9", world.uri, world.root, "Ada")
 
 
+def test_what_a_person_refused_is_not_promoted_by_the_same_evidence_but_by_other(world):
+    first = world.champion()
+    made, decision, _ = world.against_champion("two", 0.7, first, policy="manual")
+    promotion.refuse(NAME, "2", world.uri, world.root, "Ada: too terse")
+    assert not world.settle(made, decision)["promoted"]
+    assert world.aliases["champion"] == "1"
+    assert registry.known_versions(world.uri, NAME)[1].refused
+    gates = ({"metric": "nll", "min_delta": 0.01},)
+    again = world.decide({**made, "name": "again"}, ("1", first["name"]), first["sft"], gates)
+    assert not world.settle(made, again, policy="manual")["promoted"]
+    assert not registry.known_versions(world.uri, NAME)[1].refused
+    assert world.settle(made, again)["promoted"]
+
+
 def test_a_fetched_start_gets_the_tokenizer_of_the_run_and_leaves_its_own_alone(world, tmp_path):
     made = world.candidate("one", 0.5)
     folder = partial(world.stages, "tokenizer", "t") / "tokenizer"
