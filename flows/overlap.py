@@ -37,6 +37,8 @@ LOG = logging.getLogger("aligntune.flow")
 
 PAUSE = 5.0
 """Seconds between looks of a run that waits for another."""
+LOOKS, LOOK = 20, 0.25
+"""How often a lock is tried that another run may only look at, and seconds between."""
 WAITING = "Waiting"
 """The state of one that does."""
 OVERLAPPING = "Overlapping"
@@ -128,9 +130,7 @@ def _refuse(overlap: Literal["refuse", "queue"], by: str) -> None:
 
 async def _taken(lock: FileLock, record: Path, me: _Holder, deployment: UUID) -> str | None:
     """The run that is in the way of this one; None if this one has the lock from now on."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    if not await _locked(lock, record):
         holder = _read(record)
         return str(holder) if holder and not holder.ended else "another run"
     try:
@@ -149,6 +149,22 @@ async def _taken(lock: FileLock, record: Path, me: _Holder, deployment: UUID) ->
         raise
     _write(record, me)
     return None
+
+
+async def _locked(lock: FileLock, record: Path) -> bool:
+    """Whether this run has the lock now. Of two that start at once each has it for the moment in
+    which it asks Prefect, and neither may be refused because of that."""
+    for _ in range(LOOKS):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            holder = _read(record)
+            if holder and not holder.ended:
+                return False
+            await asyncio.sleep(LOOK)
+        else:
+            return True
+    return False
 
 
 async def _going_on(deployment: UUID, me: _Holder) -> list[FlowRun]:
