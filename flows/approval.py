@@ -139,10 +139,14 @@ async def _answered(
         )  # fmt: skip
 
     nobody = answer.by == NOBODY
-    if nobody and is_champion(config, name, version):
+    there = not answer.approve and is_champion(config, name, version)
+    if nobody and there:
         return ended("promoted", f"v{version} is the champion already")
     if not answer.approve:
         registry.refuse(name, version, uri, root, str(answer))
+        if there:
+            late = f"refused by {answer}, but v{version} was made champion before that"
+            return ended("refused", f"{late}; `aligntune rollback` takes it back")
         said = answer.reason if nobody else f"refused by {answer}"
         return ended("refused", f"v{version} was not promoted: {said}", nobody * "NotApproved")
     try:
