@@ -19,7 +19,7 @@ from prefect.utilities.urls import url_for
 
 from aligntune.config.load import load
 from aligntune.config.schedule import Notification
-from aligntune.errors import AlignTuneError, ConfigError
+from aligntune.errors import AlignTuneError, ConfigError, public
 from flows.ending import STATES, Ending, plain
 
 LOG = logging.getLogger("aligntune.flow")
@@ -62,7 +62,7 @@ async def tell_failure(flow: Flow[..., object], flow_run: FlowRun, state: State[
     if await _said_itself(flow_run):
         return
     stopped = state.is_cancelled() or state.is_cancelling()
-    message = (state.message or state.type.value).removeprefix(
+    message = public(state.message or state.type.value).removeprefix(
         "Flow run encountered an exception: "
     )
     ending = Ending(

@@ -124,6 +124,24 @@ def test_who_cancels_is_told_once(blocks, received, prefect, tmp_path, name, tol
     """A flow that had time to end by itself has told already."""
     from prefect.states import Cancelled
 
+    ended(prefect, tmp_path, Cancelled(name=name, message="by somebody"), "stopped")
+    assert [message["title"] for message in received.messages()] == told
+
+
+def test_a_failure_of_others_code_is_told_without_the_password_in_it(
+    blocks, received, prefect, tmp_path
+):
+    from prefect.states import Failed
+
+    said = f"Flow run encountered an exception: OperationalError: postgresql://me:{SECRET}@db/x"
+    ended(prefect, tmp_path, Failed(message=said), "failed")
+    (message,) = received.messages()
+    assert "OperationalError: postgresql://" in message["message"]
+    assert SECRET not in message["message"]
+
+
+def ended(prefect, tmp_path, state, outcome):
+    """Calls the hook for a flow run that ended so."""
     from flows.notify import tell_failure
     from flows.retrain import retrain
 
@@ -131,13 +149,11 @@ def test_who_cancels_is_told_once(blocks, received, prefect, tmp_path, name, tol
     config.write_text(
         "algo: sft\nmodel: {name_or_path: owner/model}\ndatasets: [{name: owner/rows}]\n"
         "logging: {run_name: nightly}\n"
-        "notifications: [{block: custom-webhook/ops, on: [stopped]}]\n"
+        f"notifications: [{{block: custom-webhook/ops, on: [{outcome}]}}]\n"
     )
-    state = Cancelled(name=name, message="by somebody")
-    cancelled = prefect._ask(
+    flow_run = prefect._ask(
         lambda client: client.create_flow_run(
             retrain, parameters={"configs": [str(config)]}, state=state
         )
     )
-    asyncio.run(tell_failure(retrain, cancelled, state))
-    assert [message["title"] for message in received.messages()] == told
+    asyncio.run(tell_failure(retrain, flow_run, state))
