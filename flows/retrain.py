@@ -92,7 +92,8 @@ async def retrain(
         await tell(config.notifications, replace(said, links=_links()))
         return Cancelled(name=STATES["stopped"], message=str(error), data=error)
     with logged(config.logging.level):
-        if ending.outcome == "waiting" and config.retrain.approval == "required":
+        waits = ending.outcome == "waiting" or (looked.nothing_new and looked.waits)
+        if waits and config.retrain.approval == "required":
             ending = await _ask(ending, looked, configs, overrides)
         await record_page(
             markdown(ending), key=page_key(ending.run, "retrain"), description=ending.title
@@ -260,26 +261,32 @@ async def _ask(
     ending: Ending, looked: Looked, configs: list[str], overrides: Sequence[str]
 ) -> Ending:
     """The same ending, and somebody is asked in a flow run of its own, where there is a deployment
-    for that."""
+    for that. Once about one decision, unless that flow run ended without an answer."""
     if runtime.deployment.name is None:
         return ending
     deployment = f"{PROMOTION}/{runtime.deployment.name}-approval"
+    decision = looked.plan["decide"].stage.name
+    version = ending.version or (looked.decided.version if looked.decided else "")
     parameters = {
         "name": ending.model,
-        "version": ending.version,
+        "version": version,
         "configs": configs,
         "overrides": list(overrides),
         "summary": markdown(ending),
-        "decision": looked.plan["decide"].stage.name,
+        "decision": decision,
     }
+    ask = partial(
+        arun_deployment,
+        deployment,
+        parameters=parameters,
+        timeout=0,
+        as_subflow=False,  # a flow run with a parent cannot be suspended
+    )
+    key = f"{deployment}-{ending.model}-v{version}-{decision}"
     try:
-        asked: FlowRun = await arun_deployment(
-            deployment,
-            parameters=parameters,
-            timeout=0,
-            as_subflow=False,  # a flow run with a parent cannot be suspended
-            idempotency_key=f"{runtime.flow_run.id}-approval",
-        )
+        asked: FlowRun = await ask(idempotency_key=key)
+        if asked.state and asked.state.is_final():
+            asked = await ask(idempotency_key=f"{key}-{runtime.flow_run.id}")
     except ObjectNotFound:
         LOG.warning("there is no deployment %r to ask in; `aligntune deploy` makes it", deployment)
         return ending
