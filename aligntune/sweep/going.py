@@ -53,7 +53,12 @@ class Going:
         for run in self._chosen():
             self.began += 1
             place = f"run {self.began} of {self.sweep.size}: {run.name}"
-            if is_done(plan(run.config, known=self.known)):
+            try:
+                finished = is_done(plan(run.config, known=self.known))
+            except AlignTuneError as error:  # what it reads has gone since all were checked
+                self._failed(run, error)
+                continue
+            if finished:
                 LOG.info("%s: finished before", place)
                 self._finished(run)
                 continue

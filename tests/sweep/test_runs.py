@@ -4,6 +4,7 @@ import pytest
 
 from aligntune.errors import ConfigError
 from aligntune.sweep.choose import Choice, chosen
+from aligntune.sweep.going import Going
 from aligntune.sweep.runs import plans, sharing
 
 CONFIG = """
@@ -83,3 +84,19 @@ def test_optuna_needs_a_metric_with_a_known_direction_and_to_be_installed(config
     monkeypatch.setattr("aligntune.sweep.study.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'aligntune-pipeline\[optuna\]'"):
         chosen([config], varied, Choice(trials=3, metric="nll"))
+
+
+def test_a_run_whose_data_went_away_meanwhile_stops_no_other(config, tmp_path):
+    files = [tmp_path / f"{name}.jsonl" for name in "abc"]
+    for file in files:
+        file.write_text('{"prompt": "1?", "chosen": "1", "rejected": "2"}\n')
+    varied = f"datasets.0.name={','.join(map(str, files))}"
+    going = Going(chosen([config], [varied], Choice()))
+    runs = going.runs()
+    first = next(runs)
+    files[1].unlink()
+    assert [str(files[2]) in str(run.point) for run in runs] == [True]
+    (failed,) = going.outcomes
+    assert failed.run is not first
+    with pytest.raises(ConfigError, match=r"1 of 1 runs failed .*b\.jsonl"):
+        going.check()
