@@ -21,11 +21,13 @@ from prefect.states import Cancelled, Completed
 
 from aligntune.config.load import load
 from aligntune.config.run import RunConfig
+from aligntune.config.slices import PromoteSlice
 from aligntune.console import screen
 from aligntune.errors import ConfigError, Interrupted
 from aligntune.lineage import changed
-from aligntune.paths import tracking_identity
+from aligntune.paths import tracking_identity, tracking_uri
 from aligntune.pipeline import policy_name
+from aligntune.promotion import settle
 from aligntune.retraining import Looked, is_champion, look, says, settings_changed
 from aligntune.session import Session
 from aligntune.show import show_result
@@ -98,7 +100,8 @@ async def retrain(
         await record_page(
             markdown(ending), key=page_key(ending.run, "retrain"), description=ending.title
         )
-        tell_promoted(ending)
+        if looked.unpushed or not _stays(looked, ending.version):
+            tell_promoted(ending)
         await tell(config.notifications, ending)
         name = ending.state or STATES[ending.outcome]
         LOG.info("%s: %s", name, ending.why)
@@ -183,6 +186,8 @@ async def _ending(looked: Looked, command: str) -> Ending:
     rest = [planned for planned in looked.plan.stages if planned.stage.kind != "push"]
     with running(looked.plan, command) as going:
         await run_stages(rest, going)
+        if looked.decided is None and looked.plan["promote"].artifact:
+            _settle_again(going.session)
         promoted = _promoted(going.session)
         if promoted:
             await run_stages(last, going)
@@ -191,6 +196,16 @@ async def _ending(looked: Looked, command: str) -> Ending:
         ending = _decided(going.session, looked, promoted=promoted)
     show_result(screen(), going.session)
     return ending
+
+
+def _settle_again(session: Session) -> None:
+    """Put a decision back on the version that another has replaced since: by other gates, or
+    against another champion. Else each retraining would take it for new."""
+    spec = session.plan["promote"].stage.config
+    assert isinstance(spec, PromoteSlice)
+    inputs = {"register": session.artifact("register"), "decision": session.artifact("decide")}
+    root = session.plan.paths.root
+    settle(spec, inputs, tracking_uri(root), root)
 
 
 def _promoted(session: Session) -> bool:
@@ -205,8 +220,7 @@ def _decided(session: Session, looked: Looked, *, promoted: bool) -> Ending:
     facts = session.artifact("promote").manifest.facts
     version = str(facts["version"])
     why = f"candidate v{version}: {facts['why']}"
-    before = looked.champion
-    if before and before.version == version and not promoted:
+    if _stays(looked, version) and not looked.unpushed:
         why += f"; v{version} is the champion already and stays"
     if facts["verdict"] == "promote" and not promoted:
         why += f"; {_how_to_approve(session, facts['registered_model'], version)}"
@@ -220,6 +234,11 @@ def _decided(session: Session, looked: Looked, *, promoted: bool) -> Ending:
         changes=_changes_with_rows(session, looked),
         links=_links(session, str(facts["registered_model"]), version),
     )
+
+
+def _stays(looked: Looked, version: str) -> bool:
+    """Whether the version was the champion before it was decided on."""
+    return looked.champion is not None and looked.champion.version == version
 
 
 def _changes_with_rows(session: Session, looked: Looked) -> list[str]:

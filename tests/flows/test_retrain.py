@@ -167,6 +167,17 @@ def test_the_same_rows_are_not_trained_on_again_from_the_new_champion(changed, w
     assert world.counts() == changed[3]
 
 
+def test_a_champion_that_other_gates_confirm_stays_and_is_no_new_one(changed, world, monkeypatch):
+    told = []
+    monkeypatch.setattr("flows.events.emit_event", lambda event, **_: told.append(event))
+    state, _ = world.retrain("registry.gates.0.min_delta=-99")
+    assert "v2 is the champion already and stays" in state.message
+    assert told == []
+    state, tasks = world.retrain()  # the gates as they were, whose decision is there
+    assert tasks["promote"] == "Cached"
+    assert world.retrain()[0].name == "NothingNew"
+
+
 def test_a_champion_that_is_not_on_the_hub_yet_is_pushed_and_nothing_else_is_done(changed, world):
     assert world.pushes == 0
     state, tasks = world.retrain(*PUSH)
