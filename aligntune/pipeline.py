@@ -201,7 +201,7 @@ def _promotion(
     moved = PromoteSlice(
         name=policy_name(config),
         candidate=candidate,
-        policy=config.registry.promote,
+        policy="manual" if config.retrain.approval == "required" else config.registry.promote,
         tracking_uri=tracking_uri,
     )
     yield Step("promote", "promote", moved, {"register": "register", "decision": "decide"})

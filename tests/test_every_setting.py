@@ -118,6 +118,7 @@ EFFECTS = {
     "logging.hub_model_id": ("me/it", ("push",), "hub_model_id"),
     "logging.hub_private": (False, ("push",), "private"),
     "logging.hub_license": ("mit", ("push",), "license"),
+    "retrain.approval": ("required", ("promote",), "policy"),
     "logging.save_steps": (7, WITH_REWARD, NEUTRAL),
     "logging.eval_steps": (7, WITH_REWARD, NEUTRAL),
     "logging.loggers": (("wandb",), WITH_REWARD, NEUTRAL),
@@ -132,6 +133,7 @@ EFFECTS = {
 }  # fmt: skip
 """setting -> (another value, the stages whose config it changes, where it is there)."""
 SEEN = {
+    "retrain.approval": "manual",
     "sft.datasets": "owner/more",
     "sft.train": 3,
     "sft.peft": 3,
@@ -163,7 +165,7 @@ ELSEWHERE = {
 
 
 APART = {
-    "retrain": {"start_from": "champion", "approval": "required"},
+    "retrain": {"start_from": "champion"},
     "deployment": {"name": "other", "pool": "gpu", "triggers": [{"event": "data.published"}]},
     "schedules": [{"cron": "0 3 * * *", "set": {"train.max_steps": 3}}],
     "notifications": [{"block": "slack-webhook/team"}],
@@ -230,7 +232,8 @@ def at(config, path):
 
 
 def test_no_setting_is_forgotten():
-    found = {leaf for leaf in leaves(RunConfig) if leaf.split(".")[0] not in APART}
+    every = set(leaves(RunConfig))
+    found = {leaf for leaf in every if leaf.split(".")[0] not in APART} | EFFECTS.keys() & every
     assert found == EFFECTS.keys() | ELSEWHERE
 
 

@@ -141,8 +141,8 @@ def _deployment(config: RunConfig) -> Found:
     if config.retrain.approval == "required" and deployment.flow != "retrain":
         yield (
             ("deployment", "flow"),
-            f"{deployment.flow} promotes without an approval, which `retrain.approval` requires; "
-            "use retrain",
+            f"{deployment.flow} asks nobody for the approval that `retrain.approval` requires, and "
+            "would promote nothing; use retrain",
         )
     yield from _triggers(deployment)
 

@@ -84,7 +84,7 @@ def test_a_schedule_that_can_be_is_taken(written, schedule):
         ("deployment: {pool: gpu, approval_pool: cpu}", "nobody is asked for an approval"),
         (
             "deployment: {flow: post-train}\nretrain: {approval: required}",
-            "deployment.flow: post-train promotes without",
+            "deployment.flow: post-train asks nobody",
         ),
         (
             "deployment: {triggers: [{event: e}, {event: f}, {event: e}]}",
