@@ -210,7 +210,7 @@ def fit(
         LOG.info("continuing from checkpoint %s", resume.name)
     try:
         trainer.model.register_forward_pre_hook(beat)
-        with loggers.open_for(trainer, spec, setting, resume), _memory():
+        with loggers.open_for(trainer, spec, setting, resume), _named():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         journal.close()
@@ -229,16 +229,22 @@ def _judges(trainer: Any, spec: TrainSlice) -> list[Judge]:
 
 
 @contextmanager
-def _memory() -> Iterator[None]:
-    """torch's two ways to say that memory ran out, as the one that Python has."""
+def _named() -> Iterator[None]:
+    """torch's two ways to say that memory ran out, as the one that Python has; and what it says of
+    weights that are not finite."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise MemoryError(str(error)) from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
-            raise
-        raise MemoryError(str(error)) from error
+        if "can't allocate memory" in str(error):
+            raise MemoryError(str(error)) from error
+        if "probability tensor contains" in str(error):
+            raise Diverged(
+                "the policy's probabilities are not finite, so nothing can be sampled; the same "
+                "command goes on from the last checkpoint, else lower train.learning_rate"
+            ) from error
+        raise
 
 
 def _check_rows(trainer: Any, rows: int, spec: TrainSlice) -> int:
