@@ -12,9 +12,13 @@ A message says what is wrong, where, and what to do, in that order and in one or
 The numbers are exit codes (sysexits.h); schedulers read from them whether a retry can help.
 """
 
+import errno
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
+"""What the system says where a disk is full or may not be written."""
 
 
 class AlignTuneError(Exception):

@@ -7,7 +7,6 @@
 The CLI calls `execute` in its own process, a flow in a child process per training stage.
 """
 
-import errno
 import json
 import logging
 import time
@@ -28,7 +27,7 @@ from aligntune.artifacts import (
     partial,
     write_atomic,
 )
-from aligntune.errors import AlignTuneError, Interrupted, ResourceError
+from aligntune.errors import NO_ROOM, AlignTuneError, Interrupted, ResourceError
 from aligntune.heartbeat import beat
 from aligntune.outbox import PIPELINE, RUN, Outbox, Record, continued, new_record, now
 from aligntune.paths import tracking_identity, tracking_uri
@@ -87,14 +86,14 @@ def execute(
         AlignTuneError: the stage failed; what it had finished is kept for the next attempt.
     """
     began = time.monotonic()
-    if found := find(context.stages, stage.kind, stage.key):
-        return _reused(stage, context, found, began)
-
-    waiting = _Waiting(stage, stopping)
-    with lock(context.stages, stage.kind, stage.key, waiting):
+    with _named(stage):
         if found := find(context.stages, stage.kind, stage.key):
             return _reused(stage, context, found, began)
-        return _build(stage, context, progress, stopping, began)
+        waiting = _Waiting(stage, stopping)
+        with lock(context.stages, stage.kind, stage.key, waiting):
+            if found := find(context.stages, stage.kind, stage.key):
+                return _reused(stage, context, found, began)
+            return _build(stage, context, progress, stopping, began)
 
 
 class _Waiting:
@@ -108,7 +107,7 @@ class _Waiting:
     def __call__(self) -> None:
         beat()
         if self._stopping():
-            raise Interrupted(f"{self._stage.label}: stopped while another process builds it")
+            raise Interrupted("stopped while another process builds it")
         if not self._said:
             LOG.warning("%s: another process is at it; waiting", self._stage.label)
         self._said = True
@@ -126,8 +125,7 @@ def _reused(stage: Stage, context: Context, artifact: Artifact, began: float) ->
     if context.record:  # each attempt at this run tells of one and the same reuse
         ended["id"] = key_of({"run": context.record, "stage": stage.label, "made": stage.name})
     record = _record(stage, context).model_copy(update=ended)
-    with _named(stage):
-        outbox.write(record)
+    outbox.write(record)
     seconds = time.monotonic() - began
     return Done(stage.label, artifact.name, True, seconds, record.id, outbox.run_id(record.id))
 
@@ -140,10 +138,10 @@ def _build(
     began: float,
 ) -> Done:
     if stopping():
-        raise Interrupted(f"stopped before {stage.label}; the same command continues")
+        raise Interrupted("stopped before it began; the same command continues")
     out, outbox = partial(context.stages, stage.kind, stage.key), Outbox(Path(context.root))
     record = continued(outbox, out / WORK, _record(stage, context))
-    with _named(stage), outbox.owned(record):
+    with outbox.owned(record):
         inputs = {role: _input(context, stage, name) for role, name in stage.inputs.items()}
         work = Work(
             key=stage.key,
@@ -206,7 +204,7 @@ def _named(stage: Stage) -> Iterator[None]:
             "train.max_length, or set model.gradient_checkpointing: true"
         ) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in NO_ROOM:
             raise
         raise ResourceError(
             f"{stage.label}: {error}; make room or give access, then run the same command again"

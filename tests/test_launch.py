@@ -114,7 +114,7 @@ def test_its_time_is_over(child, monkeypatch):
 def test_a_stop_that_comes_before_it_starts_starts_nothing(child):
     _, run = child("hangs", stopping=lambda: True)
     before = time.monotonic()
-    with pytest.raises(Interrupted, match="stopped before data"):
+    with pytest.raises(Interrupted, match="data: stopped before it began"):
         run()
     assert time.monotonic() - before < 2
 

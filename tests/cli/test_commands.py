@@ -363,3 +363,12 @@ def test_a_plan_is_json_too(run, config, tmp_path, tiny_model):
 def test_a_chat_template_that_is_neither_template_nor_file_is_a_mistake(run, config, template):
     code, _, err = run("validate", "-c", config, "--set", f"model.chat_template={template!r}")
     assert (code, "neither a Jinja template" in err) == (78, True)
+
+
+def test_a_disk_that_is_full_outside_of_a_stage_is_no_bug(run, config, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "/runs/first/config.yaml")
+
+    monkeypatch.setattr("aligntune.cli.checked", full)
+    code, _, err = run("train", "-c", config)
+    assert (code, "/runs/first/config.yaml" in err, "bug" in err) == (74, True, False)

@@ -331,7 +331,7 @@ def test_a_candidate_that_passed_waits_in_a_suspended_flow_run(waiting, world):
     ]
     (page,) = [a for a in world.prefect.artifacts() if a.key == "tiny-policy-v3-approval"]
     assert "| nll |" in page.data
-    assert "(16 rows) -> sha256" in page.data
+    assert "(16 rows) -\\> sha256" in page.data
     assert "report.html" in page.data
 
 
