@@ -16,7 +16,8 @@ class Retrain(Strict):
     with this run's tokenizer and chat template. Without a champion both start from `model`."""
     approval: Literal["none", "required"] = "none"
     """`required`: a candidate that passes its gates waits, without a GPU, until somebody approves
-    or refuses it in Prefect; `aligntune promote` does too. Only then it is pushed to the hub."""
+    or refuses it in Prefect; `aligntune promote` does too. Only then it is pushed to the hub, and
+    no other command promotes it."""
     approval_timeout: float = Field(86_400, gt=0)
     """Seconds until a candidate that nobody answered for is not promoted."""
 
