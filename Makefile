@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 TIMED  := tests/benchmarks tests/cli/test_front_door.py
 
-.PHONY: demo test test-slow faults lint format wheel clean
+.PHONY: demo test test-slow bench faults lint format wheel clean
 
 demo: $(READY)
 	$(BIN)/aligntune train --config configs/quickstart.yaml
@@ -19,6 +19,10 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/pytest -m slow $(BESIDE) $(addprefix --ignore ,$(TIMED))
 	$(BIN)/pytest -m slow $(TIMED)
+
+# Half an hour; `make bench ONLY="sft grpo"` is less, and README=1 puts the table there.
+bench: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(README),--readme)
 
 # An hour and more; a failure prints its seed, and FAULT_SEED=<seed> plays it again.
 faults: $(READY)
