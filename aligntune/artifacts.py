@@ -11,10 +11,13 @@ so a path without the suffix is whole even after a power cut.
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ MANIFEST = "manifest.json"
 WORK = "work"
 _POLL = 0.5
 """Seconds between looks at a lock that another process holds."""
+_STAGING = re.compile(r"\..+\.(\d+)\.new")
+"""The name of what is about to replace a file, with the process that writes it."""
 
 
 class FileRecord(BaseModel):
@@ -156,9 +161,13 @@ def lock(root: Path, kind: str, key: str, waiting: Callable[[], None]) -> Iterat
 
 
 def partial(root: Path, kind: str, key: str) -> Path:
-    """The directory to build in; what an interrupted build left there is kept."""
+    """The directory to build in, for the holder of its lock; what an interrupted build left there
+    is kept, apart from files that it was in the middle of replacing."""
     path = root / f"{kind}-{key}.partial"
     (path / WORK).mkdir(parents=True, exist_ok=True)
+    for file in path.rglob(".*.new"):
+        if _STAGING.fullmatch(file.name):
+            file.unlink()
     return path
 
 
@@ -200,11 +209,39 @@ def records(folder: Path) -> dict[str, FileRecord]:
 
 def write_atomic(path: Path, text: str) -> None:
     """Replace `path` by `text`: after a crash it holds either the old or the new content."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    staging.write_text(text, encoding="utf-8", newline="")
-    fsync(staging)
-    staging.replace(path)
+    with staged(path) as staging:
+        staging.write_text(text, encoding="utf-8", newline="")
+        fsync(staging)
     fsync(path.parent)
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A path beside `path` that replaces it at the end of the block. Nothing is left of it after an
+    error, nor, once `path` is written again, after a kill."""
+    host, own = socket.gethostname(), os.getpid()
+    for left in path.parent.glob(f".{escape(path.name)}.{escape(host)}.*.new"):
+        found = _STAGING.fullmatch(left.name)
+        if found and (int(found[1]) == own or not _lives(int(found[1]))):
+            left.unlink(missing_ok=True)
+    staging = path.with_name(f".{path.name}.{host}.{own}.new")
+    try:
+        yield staging
+        staging.replace(path)
+    except BaseException:
+        with suppress(OSError):  # the error matters more
+            staging.unlink(missing_ok=True)
+        raise
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
 
 
 def fsync(path: Path) -> None:

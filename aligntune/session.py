@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from aligntune.artifacts import Artifact, find, write_atomic
+from aligntune.artifacts import Artifact, find, staged, write_atomic
 from aligntune.config.dump import dump
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.outbox import Ending, Outbox, Record, continued, new_record
@@ -250,7 +250,5 @@ def _plan_json(plan: Plan) -> str:
 
 def _link(link: Path, target: Path) -> None:
     """A relative link, replaced in one step, so that the output directory can be moved."""
-    staging = link.with_name(f".{link.name}.{os.getpid()}")
-    staging.unlink(missing_ok=True)
-    staging.symlink_to(os.path.relpath(target, link.parent))
-    staging.replace(link)
+    with staged(link) as staging:
+        staging.symlink_to(os.path.relpath(target, link.parent))

@@ -8,7 +8,6 @@ per deployment are no help: they end a run when the server misses the renewal of
 import asyncio
 import json
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +26,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed, Running
 
+from aligntune.artifacts import write_atomic
 from aligntune.config.load import load
 from aligntune.config.run import RunConfig
 from aligntune.errors import AlignTuneError
@@ -206,6 +206,4 @@ def _read(record: Path) -> _Holder | None:
 
 
 def _write(record: Path, holder: _Holder) -> None:
-    fresh = record.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps(asdict(holder)), encoding="utf-8")
-    fresh.replace(record)
+    write_atomic(record, json.dumps(asdict(holder)))

@@ -2,11 +2,23 @@
 
 import json
 import multiprocessing
+import os
+import signal
 import time
 
 import pytest
 
-from aligntune.artifacts import MANIFEST, Manifest, commit, find, key_of, lock, partial
+from aligntune.artifacts import (
+    MANIFEST,
+    Manifest,
+    commit,
+    find,
+    key_of,
+    lock,
+    partial,
+    staged,
+    write_atomic,
+)
 
 
 def manifest(key="0123456789ab", **changes):
@@ -71,6 +83,52 @@ def test_building_again_keeps_the_damaged_one_aside(tmp_path, built):
     commit(partial(tmp_path, "data", "0123456789ab"), manifest())
     assert find(tmp_path, "data", "0123456789ab")
     assert (tmp_path / "data-0123456789ab.bad").is_dir()
+
+
+def killed_while_replacing(path):
+    with staged(path) as staging:
+        staging.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def left(tmp_path):
+    """A file that was being replaced when the process was killed."""
+    out = partial(tmp_path, "data", "0123456789ab")
+    path = out / "rows.json"
+    path.write_text("old")
+    process = multiprocessing.get_context("spawn").Process(
+        target=killed_while_replacing, args=(path,)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(list(out.glob(".rows.json.*"))) == 1
+    return path
+
+
+def test_what_a_kill_left_half_written_does_not_get_into_the_artifact(tmp_path, left):
+    built = commit(partial(tmp_path, "data", "0123456789ab"), manifest())
+    assert built.manifest.files.keys() == {"rows.json"}
+    assert sorted(path.name for path in built.path.iterdir()) == ["manifest.json", "rows.json"]
+    assert (built.path / "rows.json").read_text() == "old"
+
+
+def test_what_a_kill_left_half_written_goes_with_the_next_writing(left):
+    (left.parent / ".other.json.host.1.new").write_text("another's")
+    write_atomic(left, "new")
+    assert left.read_text() == "new"
+    assert not list(left.parent.glob(".rows.json.*"))
+    assert (left.parent / ".other.json.host.1.new").exists()
+
+
+def test_what_cannot_be_written_leaves_the_old_and_nothing_else(tmp_path):
+    path = tmp_path / "rows.json"
+    write_atomic(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "\ud800")
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.json"]
+    assert path.read_text() == "old"
 
 
 def test_a_key_depends_on_values_and_not_on_their_order():

@@ -9,7 +9,6 @@ baselines generates nothing, nor does the same model under another name.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aligntune.artifacts import key_of
+from aligntune.artifacts import key_of, staged
 from aligntune.evaluate.generate import Answer
 
 LOG = logging.getLogger(__name__)
@@ -89,7 +88,6 @@ def _write(file: Path, answers: Sequence[Answer | None], seconds: float) -> None
         }
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    staging = file.with_name(f".{file.name}.{os.getpid()}")
     kept = table.replace_schema_metadata({_SECONDS: repr(seconds).encode()})
-    pq.write_table(kept, staging, compression="zstd")
-    staging.replace(file)
+    with staged(file) as staging:
+        pq.write_table(kept, staging, compression="zstd")
