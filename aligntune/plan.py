@@ -16,7 +16,8 @@ from aligntune.config.base import Strict, identity
 from aligntune.config.run import RunConfig
 from aligntune.errors import ConfigError, ServiceError
 from aligntune.paths import Paths, hub_endpoint, tracking_identity, tracking_uri
-from aligntune.pipeline import Champion, Step, final, policy_name, steps
+from aligntune.pipeline import Champion, Step, final, steps
+from aligntune.slicing import policy_name
 from aligntune.stages import KINDS, environment
 
 LOG = logging.getLogger(__name__)

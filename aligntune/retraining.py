@@ -10,8 +10,9 @@ from aligntune.config.run import RunConfig
 from aligntune.config.slices import DecideSlice
 from aligntune.lineage import Change, Known, Lineage, Node, changed, lineage
 from aligntune.paths import Paths, tracking_uri
-from aligntune.pipeline import Champion, final, policy_name
+from aligntune.pipeline import Champion, final
 from aligntune.plan import Plan, differences, plan
+from aligntune.slicing import policy_name
 
 CHAMPION = "champion"
 

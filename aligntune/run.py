@@ -33,7 +33,8 @@ from aligntune.outbox import PIPELINE, RUN, Outbox, Record, continued, new_recor
 from aligntune.paths import tracking_identity, tracking_uri
 from aligntune.plan import Stage, flat
 from aligntune.provenance import environment, tags
-from aligntune.stages import KINDS, Outcome, Progress, Work
+from aligntune.stages import KINDS
+from aligntune.work import Outcome, Progress, Work
 
 LOG = logging.getLogger(__name__)
 PATIENCE = 10.0

@@ -3,18 +3,13 @@
 Imports of torch, datasets and mlflow live inside the functions, so planning stays quick.
 """
 
-import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aligntune.artifacts import WORK, Artifact, files_digest
+from aligntune import stage_models
 from aligntune.config.algo import ALGOS, ONLINE
-from aligntune.config.base import Strict
-from aligntune.config.rewards import Reward
 from aligntune.config.slices import (
     DataSlice,
     DecideSlice,
@@ -29,55 +24,10 @@ from aligntune.config.slices import (
 from aligntune.errors import Interrupted, ServiceError
 from aligntune.paths import tracking_identity
 from aligntune.stage_sources import data_sources, evaluate_sources, model_sources, train_sources
+from aligntune.work import Kind, Outcome, Work, emptied
 
 if TYPE_CHECKING:
     from aligntune.models.source import ModelSource
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
-"""(done, in all, what to show beside them)."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """One stage's job."""
-
-    key: str
-    config: Strict
-    sources: Mapping[str, str]
-    """Digests and commits of what lies outside the artifacts, as the key has them."""
-    inputs: Mapping[str, Artifact]
-    out: Path
-    """The directory to write to; `out/work` is scratch that survives an interruption."""
-    root: Path
-    """`logging.output_dir`."""
-    tracking_uri: str = field(repr=False)  # may have a password in it
-    progress: Progress
-    stopping: Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What there is to know about a kind of stage besides its config."""
-
-    version: int
-    """Raised when the code changes what the stage produces, so that no older artifact is reused."""
-    config: type[Strict]
-    run: Callable[[Any], Outcome]
-    sources: Callable[[Any, Path], dict[str, str]] = lambda config, root: {}
-    """Digests of what the stage reads besides its inputs, for a run below the output directory
-    `root`. May ask the hub or the registry."""
-    libraries: tuple[str, ...] = ()
-    """Packages whose minor version can change the result."""
-    trains: bool = False
-    """Holds a model and gradients: a process of its own in a flow."""
-    network: bool = False
-    """Talks to a server, so a failure may pass by itself."""
 
 
 def _model(work: Work) -> Outcome:
@@ -87,7 +37,7 @@ def _model(work: Work) -> Outcome:
     assert isinstance(config, ModelSlice)
     facts = prepare(
         _source(work),
-        _emptied(work.out / "model"),
+        emptied(work.out / "model"),
         chat_template=config.chat_template,
         trust_remote_code=config.trust_remote_code,
     )
@@ -115,7 +65,7 @@ def _tokenizer(work: Work) -> Outcome:
     assert isinstance(config, ModelSlice)
     facts = prepare_tokenizer(
         _source(work),
-        _emptied(work.out / "tokenizer"),
+        emptied(work.out / "tokenizer"),
         chat_template=config.chat_template,
         trust_remote_code=config.trust_remote_code,
     )
@@ -143,71 +93,6 @@ def _data(work: Work) -> Outcome:
     prepared = prepare(work.config, work.sources, place)
     write(work.out)
     return Outcome(prepared.metrics, prepared.facts)
-
-
-def _train(work: Work) -> Outcome:
-    from aligntune.rewards.sources import check_model, fingerprint, local
-    from aligntune.train.loop import Setting
-    from aligntune.train.policy import train_policy
-    from aligntune.train.ranks import Job, together
-
-    assert isinstance(work.config, TrainSlice)
-    setting = Setting(work.out, work.out / WORK, work.key, work.progress, work.stopping)
-    model, data = work.inputs["model"], work.inputs["data"]
-    _emptied(work.out / "model")
-    _emptied(work.out / "adapter")
-    uri = work.tracking_uri
-    shown = []
-    for i, reward in enumerate(work.config.shown_rewards):
-        shown.append(local(reward, fingerprint(reward, uri), setting.work / f"shown-{i}", uri=uri))
-        check_model(shown[-1])
-    spec = work.config.model_copy(update={"rewards": _pinned(work), "shown_rewards": tuple(shown)})
-    job = Job(spec, model.path / "model", data.path, setting.work, work.key)
-    with together(job):
-        metrics = train_policy(spec, job.model, job.data, setting)
-    return Outcome(metrics, {"data_digests": data.manifest.facts["digests"]})
-
-
-def _reward(work: Work) -> Outcome:
-    from aligntune.evaluate.scorer import check_heldout
-    from aligntune.reward_model import finish
-
-    assert isinstance(work.config, TrainSlice)
-    data = work.inputs["data"]
-    check_heldout(data.path)
-    trained = _train(work)
-    made = finish(work.config, work.inputs, work.out, work.progress)
-    return Outcome({**trained.metrics, **made}, trained.facts)
-
-
-def _evaluate(work: Work) -> Outcome:
-    from aligntune.evaluate.cache import Cache
-    from aligntune.evaluate.run import Models, evaluate
-
-    assert isinstance(work.config, EvaluateSlice)
-    earlier = {
-        role: artifact.path
-        for role, artifact in work.inputs.items()
-        if artifact.manifest.kind == "evaluate"
-    }
-    measured_model, reference = work.inputs["model"], work.inputs.get("reference")
-
-    def progress(done: int, total: int, shown: Mapping[str, float]) -> None:
-        if work.stopping():
-            raise Interrupted(
-                f"stopped after {done} of {total} rows; the same command measures them again"
-            )
-        work.progress(done, total, shown)
-
-    models = Models(
-        model=measured_model.path / "model",
-        reference=reference.path / "model" if reference else None,
-        baselines=earlier,
-        cache=Cache(work.root / "answers", files_digest(measured_model, "model/")),
-    )
-    spec = work.config.model_copy(update={"rewards": _pinned(work)})
-    measured = evaluate(spec, models, work.inputs["data"].path, work.out, progress)
-    return Outcome(measured.metrics, measured.facts)
 
 
 def _with_mlflow(run: Callable[[Work], Outcome]) -> Callable[[Work], Outcome]:
@@ -242,7 +127,7 @@ def _fetch(work: Work) -> Outcome:
 
     config = work.config
     assert isinstance(config, FetchSlice)
-    place = work.tracking_uri, work.root, _emptied(work.out / "model")
+    place = work.tracking_uri, work.root, emptied(work.out / "model")
     return Outcome(facts=fetch(config.name, config.version, *place, work.inputs.get("tokenizer")))
 
 
@@ -279,35 +164,6 @@ def _push(work: Work) -> Outcome:
     return Outcome(facts=publish(work.config, work.inputs, work.out, run))
 
 
-def _pinned(work: Work) -> tuple[Reward, ...]:
-    """The rewards, with the models of hub and registry replaced by the directories they are loaded
-    to, and the run's own by its artifact.
-
-    Raises:
-        ConfigError: one is no reward model.
-    """
-    from aligntune.rewards.sources import check_model, local
-
-    assert isinstance(work.config, TrainSlice | EvaluateSlice)
-    found = []
-    for i, reward in enumerate(work.config.rewards):
-        if reward.of_run:
-            own = str(work.inputs["reward"].path / "model")
-            found.append(reward.model_copy(update={"model_name": own}))
-            continue
-        pinned, into = work.sources.get(f"rewards[{i}]", ""), work.out / WORK / f"reward-{i}"
-        made = local(reward, pinned, into, uri=work.tracking_uri)
-        check_model(made)
-        found.append(made)
-    return tuple(found)
-
-
-def _emptied(folder: Path) -> Path:
-    """What an interrupted attempt left half written goes away."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
-
-
 _TORCH = ("torch", "transformers")
 _TRAINER = ("torch", "transformers", "trl", "peft", "accelerate")
 
@@ -326,15 +182,17 @@ KINDS: dict[str, Kind] = {
         algo: Kind(
             6 if algo in ONLINE else 2,
             TrainSlice,
-            _train,
+            stage_models.train,
             train_sources,
             libraries=_TRAINER,
             trains=True,
         )
         for algo in ALGOS
     },
-    "evaluate": Kind(7, EvaluateSlice, _evaluate, evaluate_sources, libraries=_TORCH, trains=True),
-    "reward": Kind(2, TrainSlice, _reward, libraries=_TRAINER, trains=True),
+    "evaluate": Kind(
+        7, EvaluateSlice, stage_models.measure, evaluate_sources, libraries=_TORCH, trains=True
+    ),
+    "reward": Kind(2, TrainSlice, stage_models.train_reward, libraries=_TRAINER, trains=True),
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),
     "register": Kind(3, RegisterSlice, _with_mlflow(_register), network=True),
     "register-reward": Kind(1, RegisterSlice, _with_mlflow(_register_reward), network=True),

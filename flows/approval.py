@@ -28,10 +28,11 @@ from aligntune.config.run import RunConfig
 from aligntune.errors import DataError
 from aligntune.lineage import Known
 from aligntune.paths import Paths, hub_endpoint, tracking_uri
-from aligntune.pipeline import Step, push_slice
+from aligntune.pipeline import Step
 from aligntune.plan import Plan, Planned, resolve
 from aligntune.retraining import is_champion, known
 from aligntune.session import preparing
+from aligntune.slicing import push_slice
 from flows.artifacts import page_key, record_page
 from flows.ending import STATES, Ending
 from flows.events import tell_promoted

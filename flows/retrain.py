@@ -26,11 +26,11 @@ from aligntune.console import screen
 from aligntune.errors import ConfigError, Interrupted
 from aligntune.lineage import changed
 from aligntune.paths import tracking_identity, tracking_uri
-from aligntune.pipeline import policy_name
 from aligntune.promotion import settle
 from aligntune.retraining import Looked, is_champion, look, says, settings_changed
 from aligntune.session import Session
 from aligntune.show import show_result
+from aligntune.slicing import policy_name
 from flows.artifacts import page_key, record_page, record_run
 from flows.ending import STATES, VERDICTS, Ending, markdown, measured
 from flows.events import tell_promoted

@@ -3,7 +3,8 @@
 import pytest
 
 from aligntune.config.run import RunConfig
-from aligntune.pipeline import Champion, registry_name, steps
+from aligntune.pipeline import Champion, steps
+from aligntune.slicing import registry_name
 
 
 def config(**changes):

@@ -20,7 +20,8 @@ from aligntune.evaluate.compare import Resampling, measure, write
 from aligntune.evaluate.decide import decide
 from aligntune.evaluate.document import document
 from aligntune.evaluate.metrics import METRICS
-from aligntune.stages import KINDS, Work
+from aligntune.stages import KINDS
+from aligntune.work import Work
 
 NAME = "tiny.policy"
 N = 80

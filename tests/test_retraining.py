@@ -10,8 +10,8 @@ from aligntune import registry
 from aligntune.config.load import load
 from aligntune.errors import ServiceError
 from aligntune.lineage import Lineage, Source, changed
-from aligntune.pipeline import policy_name
 from aligntune.retraining import look, says, settings_changed
+from aligntune.slicing import policy_name
 
 CONFIG = """
 algo: dpo

@@ -14,8 +14,9 @@ from aligntune.config.overrides import override
 from aligntune.errors import AlignTuneError
 from aligntune.hub import commit_of
 from aligntune.paths import Paths
-from aligntune.pipeline import policy_name, steps
+from aligntune.pipeline import steps
 from aligntune.promotion import lock_of
+from aligntune.slicing import policy_name
 from aligntune.sweep.points import name as run_name
 
 COUNT = 5_000 if os.environ.get("ALIGNTUNE_SECURITY_ALL") else 100

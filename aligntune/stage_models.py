@@ -1,0 +1,97 @@
+"""The stages that hold a model: training and evaluation."""
+
+from collections.abc import Mapping
+
+from aligntune.artifacts import WORK, files_digest
+from aligntune.config.rewards import Reward
+from aligntune.config.slices import EvaluateSlice, TrainSlice
+from aligntune.errors import Interrupted
+from aligntune.work import Outcome, Work, emptied
+
+
+def train(work: Work) -> Outcome:
+    from aligntune.rewards.sources import check_model, fingerprint, local
+    from aligntune.train.loop import Setting
+    from aligntune.train.policy import train_policy
+    from aligntune.train.ranks import Job, together
+
+    assert isinstance(work.config, TrainSlice)
+    setting = Setting(work.out, work.out / WORK, work.key, work.progress, work.stopping)
+    model, data = work.inputs["model"], work.inputs["data"]
+    emptied(work.out / "model")
+    emptied(work.out / "adapter")
+    uri = work.tracking_uri
+    shown = []
+    for i, reward in enumerate(work.config.shown_rewards):
+        shown.append(local(reward, fingerprint(reward, uri), setting.work / f"shown-{i}", uri=uri))
+        check_model(shown[-1])
+    spec = work.config.model_copy(update={"rewards": _pinned(work), "shown_rewards": tuple(shown)})
+    job = Job(spec, model.path / "model", data.path, setting.work, work.key)
+    with together(job):
+        metrics = train_policy(spec, job.model, job.data, setting)
+    return Outcome(metrics, {"data_digests": data.manifest.facts["digests"]})
+
+
+def train_reward(work: Work) -> Outcome:
+    from aligntune.evaluate.scorer import check_heldout
+    from aligntune.reward_model import finish
+
+    assert isinstance(work.config, TrainSlice)
+    data = work.inputs["data"]
+    check_heldout(data.path)
+    trained = train(work)
+    made = finish(work.config, work.inputs, work.out, work.progress)
+    return Outcome({**trained.metrics, **made}, trained.facts)
+
+
+def measure(work: Work) -> Outcome:
+    from aligntune.evaluate.cache import Cache
+    from aligntune.evaluate.run import Models, evaluate
+
+    assert isinstance(work.config, EvaluateSlice)
+    earlier = {
+        role: artifact.path
+        for role, artifact in work.inputs.items()
+        if artifact.manifest.kind == "evaluate"
+    }
+    measured_model, reference = work.inputs["model"], work.inputs.get("reference")
+
+    def progress(done: int, total: int, shown: Mapping[str, float]) -> None:
+        if work.stopping():
+            raise Interrupted(
+                f"stopped after {done} of {total} rows; the same command measures them again"
+            )
+        work.progress(done, total, shown)
+
+    models = Models(
+        model=measured_model.path / "model",
+        reference=reference.path / "model" if reference else None,
+        baselines=earlier,
+        cache=Cache(work.root / "answers", files_digest(measured_model, "model/")),
+    )
+    spec = work.config.model_copy(update={"rewards": _pinned(work)})
+    measured = evaluate(spec, models, work.inputs["data"].path, work.out, progress)
+    return Outcome(measured.metrics, measured.facts)
+
+
+def _pinned(work: Work) -> tuple[Reward, ...]:
+    """The rewards, with the models of hub and registry replaced by the directories they are loaded
+    to, and the run's own by its artifact.
+
+    Raises:
+        ConfigError: one is no reward model.
+    """
+    from aligntune.rewards.sources import check_model, local
+
+    assert isinstance(work.config, TrainSlice | EvaluateSlice)
+    found = []
+    for i, reward in enumerate(work.config.rewards):
+        if reward.of_run:
+            own = str(work.inputs["reward"].path / "model")
+            found.append(reward.model_copy(update={"model_name": own}))
+            continue
+        pinned, into = work.sources.get(f"rewards[{i}]", ""), work.out / WORK / f"reward-{i}"
+        made = local(reward, pinned, into, uri=work.tracking_uri)
+        check_model(made)
+        found.append(made)
+    return tuple(found)
