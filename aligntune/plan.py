@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from aligntune.artifacts import MANIFEST, WORK, Artifact, Manifest, find, key_of
 from aligntune.config.base import Strict, identity
 from aligntune.config.run import RunConfig
 from aligntune.errors import ConfigError, ServiceError
+from aligntune.identity import differences
 from aligntune.paths import Paths, hub_endpoint, tracking_identity, tracking_uri
 from aligntune.pipeline import Champion, Step, final, steps
 from aligntune.slicing import policy_name
@@ -105,11 +107,11 @@ def planned(
     resolved: Known | None = None,
 ) -> Plan:
     """The stages of these steps, each with its key and whether it exists."""
-    known = _manifests(paths.stages)
+    there = _known(paths.stages)
     found = []
     for stage in _resolved(every, {} if resolved is None else resolved, paths.root):
         artifact = find(paths.stages, stage.kind, stage.key)
-        found.append(Planned(stage, artifact, _why(stage, artifact, paths.stages, known)))
+        found.append(Planned(stage, artifact, _why(stage, artifact, paths.stages, there)))
     return Plan(config, paths, tuple(found))
 
 
@@ -181,18 +183,18 @@ def resolve(step: Step, inputs: Mapping[str, str], root: Path) -> Stage:
     )
 
 
-def _why(stage: Stage, artifact: Artifact | None, root: Path, known: Iterable[Manifest]) -> str:
+def _why(stage: Stage, artifact: Artifact | None, root: Path, known: Iterable["_Known"]) -> str:
     if artifact:
         return f"finished {artifact.manifest.finished}"
     if steps_done := _checkpointed(root / f"{stage.name}.partial"):
         return f"continues from step {max(steps_done)}"
-    alike = [manifest for manifest in known if manifest.kind == stage.kind]
+    alike = [(differences(k.identity, stage.identity), k) for k in known if k.kind == stage.kind]
     if not alike:
         return "not done yet"
-    changed = [differences(manifest.identity, dict(stage.identity)) for manifest in alike]
-    nearest = min(changed, key=len)
-    shown = nearest[:3] + ([f"{len(nearest) - 3} more"] if len(nearest) > 3 else [])
-    return ", ".join(shown) + " changed"
+    changed, nearest = min(alike, key=lambda found: len(found[0]))
+    shown = changed[:3] + ([f"{len(changed) - 3} more"] if len(changed) > 3 else [])
+    why = ", ".join(shown) + " changed"
+    return why if nearest.step is None else f"{why}; step {nearest.step} of before is not continued"
 
 
 def _checkpointed(partial: Path) -> list[int]:
@@ -200,34 +202,27 @@ def _checkpointed(partial: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in names]
 
 
-def _manifests(root: Path) -> list[Manifest]:
+@dataclass(frozen=True)
+class _Known:
+    """A stage that was finished, or that has a checkpoint."""
+
+    kind: str
+    identity: Mapping[str, Any]
+    step: int | None = None
+    """Of the newest checkpoint."""
+
+
+def _known(root: Path) -> list[_Known]:
     found = []
     for path in sorted(root.glob(f"*/{MANIFEST}")):
-        try:
-            found.append(Manifest.model_validate_json(path.read_bytes()))
-        except ValidationError:
-            continue  # find() sets it aside when its stage is asked for
+        with suppress(ValidationError):  # find() sets it aside when its stage is asked for
+            made = Manifest.model_validate_json(path.read_bytes())
+            found.append(_Known(made.kind, made.identity))
+    for folder in sorted(root.glob("*.partial")):
+        if steps_done := _checkpointed(folder):
+            newest = folder / WORK / "checkpoints" / f"step-{max(steps_done):06d}" / MANIFEST
+            with suppress(OSError, ValueError, KeyError, TypeError):  # the stage will say so
+                identity = json.loads(newest.read_bytes())["identity"]
+                kind = folder.name.rpartition("-")[0]
+                found.append(_Known(kind, dict(identity), max(steps_done)))
     return found
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the fields that differ, without the parts' own prefix."""
-    before, after = flat(old), flat(new)
-    changed = [
-        name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)
-    ]
-    return [name.removeprefix("config.").removeprefix("inputs.") for name in changed]
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested JSON value as {dotted path: leaf}."""
-    if isinstance(value, Mapping):
-        items = [(str(key), item) for key, item in value.items()]
-    elif isinstance(value, list | tuple):
-        items = [(str(index), item) for index, item in enumerate(value)]
-    else:
-        return {prefix: value}
-    leaves: dict[str, Any] = {}
-    for key, item in items:
-        leaves |= flat(item, f"{prefix}.{key}" if prefix else key)
-    return leaves

@@ -8,10 +8,11 @@ from typing import Any
 from aligntune.artifacts import find
 from aligntune.config.run import RunConfig
 from aligntune.config.slices import DecideSlice
+from aligntune.identity import differences
 from aligntune.lineage import Change, Known, Lineage, Node, changed, lineage
 from aligntune.paths import Paths, tracking_uri
 from aligntune.pipeline import Champion, final
-from aligntune.plan import Plan, differences, plan
+from aligntune.plan import Plan, plan
 from aligntune.slicing import policy_name
 
 CHAMPION = "champion"

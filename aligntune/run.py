@@ -29,9 +29,10 @@ from aligntune.artifacts import (
 )
 from aligntune.errors import NO_ROOM, AlignTuneError, Interrupted, ResourceError
 from aligntune.heartbeat import beat
+from aligntune.identity import flat
 from aligntune.outbox import PIPELINE, RUN, Outbox, Record, continued, new_record, now
 from aligntune.paths import tracking_identity, tracking_uri
-from aligntune.plan import Stage, flat
+from aligntune.plan import Stage
 from aligntune.provenance import environment, tags
 from aligntune.stages import KINDS
 from aligntune.work import Outcome, Progress, Work
@@ -154,6 +155,7 @@ def _build(
             tracking_uri=context.tracking_uri,
             progress=progress,
             stopping=stopping,
+            identity=stage.identity,
         )
         started, earlier = _now(), _earlier_seconds(out)
         try:

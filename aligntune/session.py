@@ -26,10 +26,11 @@ from types import MappingProxyType
 from aligntune.artifacts import Artifact, find, staged, write_atomic
 from aligntune.config.dump import dump
 from aligntune.errors import AlignTuneError, Interrupted
+from aligntune.identity import flat
 from aligntune.outbox import Ending, Outbox, Record, continued, new_record
 from aligntune.paths import tracking_identity, tracking_uri
 from aligntune.pipeline import final
-from aligntune.plan import Plan, flat
+from aligntune.plan import Plan
 from aligntune.provenance import installed, tags
 from aligntune.run import PATIENCE, Context, Done
 

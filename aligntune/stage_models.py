@@ -16,7 +16,9 @@ def train(work: Work) -> Outcome:
     from aligntune.train.ranks import Job, together
 
     assert isinstance(work.config, TrainSlice)
-    setting = Setting(work.out, work.out / WORK, work.key, work.progress, work.stopping)
+    setting = Setting(
+        work.out, work.out / WORK, work.key, work.progress, work.stopping, work.identity
+    )
     model, data = work.inputs["model"], work.inputs["data"]
     emptied(work.out / "model")
     emptied(work.out / "adapter")

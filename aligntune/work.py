@@ -29,6 +29,8 @@ class Work:
     tracking_uri: str = field(repr=False)  # may have a password in it
     progress: Progress
     stopping: Callable[[], bool]
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What the key digests."""
 
 
 @dataclass(frozen=True)

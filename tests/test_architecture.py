@@ -17,6 +17,7 @@ LAYERS = [
     {"config"},
     {
         "artifacts",
+        "identity",
         "journal",
         "interrupt",
         "heartbeat",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aligntune.compare.history import PastRun, PastStage
-from aligntune.plan import differences
+from aligntune.identity import differences
 from aligntune.report.compared import Change, DataChange, DataSide, StageChange
 
 REASONS = 4

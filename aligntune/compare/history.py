@@ -12,7 +12,7 @@ from typing import Any
 from aligntune.artifacts import Artifact, find
 from aligntune.config.document import read_document
 from aligntune.errors import DataError
-from aligntune.plan import flat
+from aligntune.identity import flat
 
 EVALUATE = "evaluate-"
 """What the labels of evaluations begin with; the model's label follows."""

@@ -59,10 +59,16 @@ class CommitCheckpoints(TrainerCallback):  # type: ignore[misc]
     """What transformers saved becomes a committed checkpoint, or nothing."""
 
     def __init__(
-        self, folder: Path, key: str, journal: Journal, healthy: Callable[[], bool]
+        self,
+        folder: Path,
+        key: str,
+        identity: Mapping[str, Any],
+        journal: Journal,
+        healthy: Callable[[], bool],
     ) -> None:
         self.folder = folder
         self.key = key
+        self.identity = identity
         self.journal = journal
         self.healthy = healthy
 
@@ -83,6 +89,7 @@ class CommitCheckpoints(TrainerCallback):  # type: ignore[misc]
                 key=self.key,
                 eval_loss=losses[-1] if losses else None,
                 healthy=self.healthy(),
+                identity=self.identity,
             )
         _wait()
 

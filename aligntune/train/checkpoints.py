@@ -7,17 +7,23 @@ transformers writes into a folder of its own; only a copy that got its manifest 
 counts. Neither folder names nor file times are trusted on resume.
 """
 
+import hashlib
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aligntune.artifacts import MANIFEST, FileRecord, fsync, records, seal
 from aligntune.digest import sha256
+from aligntune.identity import differences
 
 LOG = logging.getLogger(__name__)
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 NEVER_KEPT = "training_args.bin"
 """A pickle that holds the hub token in clear text, and that nothing here reads."""
 
@@ -37,6 +43,16 @@ class CheckpointManifest(BaseModel):
     """Held-out loss, where it was measured at this step."""
     healthy: bool = True
     """Whether training showed no sign of a collapse at this step."""
+    identity: dict[str, Any] = {}
+    """What the key digests, to say what differs."""
+    digest: str = ""
+    """Of this manifest without it: nothing in here can change unseen either."""
+
+    def sealed(self) -> str:
+        """Its text, with its digest."""
+        plain = self.model_copy(update={"digest": ""}).model_dump_json(indent=2)
+        digest = hashlib.sha256(plain.encode()).hexdigest()
+        return self.model_copy(update={"digest": digest}).model_dump_json(indent=2)
 
 
 def commit(
@@ -48,14 +64,20 @@ def commit(
     keep: int = 2,
     eval_loss: float | None = None,
     healthy: bool = True,
+    identity: Mapping[str, Any] = NOTHING,
 ) -> Path:
     """Move the checkpoint in `written` to its committed place; then drop all but the newest, the
     newest healthy one, and the one with the lowest held-out loss."""
     (written / NEVER_KEPT).unlink(missing_ok=True)
     manifest = CheckpointManifest(
-        step=step, key=key, files=records(written), eval_loss=eval_loss, healthy=healthy
+        step=step,
+        key=key,
+        files=records(written),
+        eval_loss=eval_loss,
+        healthy=healthy,
+        identity=dict(identity),
     )
-    seal(written, MANIFEST, manifest.model_dump_json(indent=2))
+    seal(written, MANIFEST, manifest.sealed())
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:06d}"
     if final.exists():
@@ -85,10 +107,11 @@ def _newest_healthy(folder: Path) -> Path | None:
     return next((path for path, manifest in manifests if manifest and manifest.healthy), None)
 
 
-def newest(folder: Path, *, key: str) -> Path | None:
-    """The newest checkpoint that verifies, or None; those that do not are put in quarantine."""
+def newest(folder: Path, *, key: str, identity: Mapping[str, Any] = NOTHING) -> Path | None:
+    """The newest checkpoint that verifies, or None; those that do not are put in quarantine.
+    `identity` is what `key` digests."""
     for path in reversed(_by_step(folder)):
-        problem = _problem(path, key)
+        problem = _problem(path, key, identity)
         if problem is None:
             return path
         quarantine = folder / "quarantine"
@@ -121,13 +144,17 @@ def _manifest(path: Path) -> CheckpointManifest | None:
         return None
 
 
-def _problem(path: Path, key: str) -> str | None:
+def _problem(path: Path, key: str, identity: Mapping[str, Any] = NOTHING) -> str | None:
     try:
-        manifest = CheckpointManifest.model_validate_json((path / MANIFEST).read_bytes())
+        text = (path / MANIFEST).read_bytes()
+        manifest = CheckpointManifest.model_validate_json(text)
     except (OSError, ValidationError) as error:
         return f"its manifest is unreadable ({type(error).__name__})"
+    if text != manifest.sealed().encode() or manifest.step != step_of(path):
+        return "its manifest is not what was written"
     if manifest.key != key:
-        return f"it belongs to stage key {manifest.key}"
+        changed = ", ".join(differences(manifest.identity, identity)) if identity else ""
+        return f"it belongs to stage key {manifest.key}{changed and ', of another '}{changed}"
     for needed in NEEDED:
         if not any(name.startswith(needed) for name in manifest.files):
             return f"it has no {needed}"

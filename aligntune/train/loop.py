@@ -1,9 +1,9 @@
 """From a trainer to finished weights: resume, train, refuse what is not finite, save."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from inspect import unwrap
 from pathlib import Path
@@ -64,6 +64,8 @@ class Setting:
     key: str
     progress: Progress
     stopping: Callable[[], bool]
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """What the key digests."""
 
 
 class Finite:
@@ -188,7 +190,7 @@ def fit(
     trainer.remove_callback(PrinterCallback)
     for callback in (
         WriteJournal(journal),
-        CommitCheckpoints(folder, setting.key, journal, trainer.healthy),
+        CommitCheckpoints(folder, setting.key, setting.identity, journal, trainer.healthy),
         ShowProgress(setting.progress),
         stop,
         ContinueCount(trainer),
@@ -205,7 +207,7 @@ def fit(
         ),
     ):
         trainer.add_callback(callback)
-    resume = checkpoints.newest(folder, key=setting.key)
+    resume = checkpoints.newest(folder, key=setting.key, identity=setting.identity)
     if resume:
         LOG.info("continuing from checkpoint %s", resume.name)
     try:

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from aligntune.train import checkpoints
 from aligntune.train.checkpoints import best, commit, newest, steps
 
 FILES = (
@@ -68,6 +69,38 @@ def test_a_folder_without_a_manifest_is_not_a_checkpoint(folder):
 
 def test_a_checkpoint_of_another_stage_is_not_continued(folder):
     assert newest(folder, key="other") is None
+
+
+def test_one_of_another_stage_is_refused_with_what_differs(folder, tmp_path, caplog):
+    parts = {
+        "config": {"train": {"learning_rate": 1e-3, "beta": 0.1}},
+        "inputs": {"data": "data-a"},
+    }
+    write(tmp_path, 200, identity=parts)
+    other = {
+        "config": {"train": {"learning_rate": 1e-4, "beta": 0.1}},
+        "inputs": {"data": "data-b"},
+    }
+    assert newest(folder, key="other", identity=other) is None
+    assert "it belongs to stage key k, of another train.learning_rate, data" in caplog.text
+
+
+def test_every_bit_of_a_manifest_counts(tmp_path):
+    write(tmp_path, 20, eval_loss=1.5, identity={"config": {"seed": 4}})
+    path = tmp_path / "checkpoints" / "step-000020" / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+        assert checkpoints._problem(path.parent, "k"), place
+    path.write_bytes(whole)
+    assert checkpoints._problem(path.parent, "k") is None
+
+
+def test_one_that_was_renamed_is_not_continued(folder):
+    (folder / "step-000100").rename(folder / "step-000120")
+    assert newest(folder, key="k").name == "step-000040"
 
 
 def test_only_the_newest_are_kept_by_step(tmp_path):

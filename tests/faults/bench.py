@@ -1,0 +1,221 @@
+"""A training stage in a fork server, and what it makes if nobody disturbs it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from aligntune.artifacts import find
+from aligntune.config.load import load
+from aligntune.journal import read
+from aligntune.plan import Stage, plan
+from aligntune.run import Context, to_json
+
+HERE = Path(__file__).parent
+BASE = """
+model: {name_or_path: MODEL, precision: fp32, max_seq_length: 96}
+evaluation: {heldout_fraction: 0.2, max_new_tokens: 4, resamples: 200}
+registry: {name: tiny, promote: never}
+logging: {output_dir: OUTPUT, run_name: tiny, save_steps: 2, eval_steps: 3, loggers: none}
+"""
+ROWS = 'datasets: [{name: "arithmetic:", params: {count: 40, seed: 2}}]\n'
+ONLINE = (
+    ROWS + "rewards: [{reward_type: length, params: {min_length: 1, max_length: 20}}]\n"
+    "train: {per_device_batch_size: 8, num_generations: 4, max_completion_length: 6,"
+    " max_steps: 6, learning_rate: 1e-3"
+)
+CONFIGS = {
+    "sft": "algo: sft\n" + ROWS + "train: {per_device_batch_size: 4, max_steps: 7,"
+    " learning_rate: 1e-3, gradient_accumulation_steps: 2}\n",
+    "dpo": "algo: dpo\n" + ROWS + "train: {per_device_batch_size: 4, max_steps: 6,"
+    " learning_rate: 1e-4}\n",
+    "reward": "algo: dpo\n" + ROWS + 'reward_model: {datasets: [{name: "arithmetic:",'
+    " params: {count: 40, seed: 3}}], train: {per_device_batch_size: 4, max_steps: 6,"
+    " learning_rate: 1e-3}}\n",
+    "grpo": "algo: grpo\n" + ONLINE + ", num_iterations: 2}\n",
+    "bolt": "algo: bolt\n" + ONLINE.replace("num_generations: 4", "num_generations: 1") + "}\n",
+    "ppo": "algo: ppo\n" + ONLINE.replace("num_generations: 4, ", "") + "}\n",
+}
+"""Trainer -> a run in which it is a stage; grpo uses its samples twice, sft accumulates."""
+
+
+class Server:
+    """The fork server, and the stages that are run in its children."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sabotage: str | None = None
+        """A precaution that the children go without."""
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "forks.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(folder / "forks.log").open("wb"),
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(60)
+
+    def log(self, stage: Stage) -> Path:
+        """What the stage's children said."""
+        return self.folder / f"{stage.label}.log"
+
+    def run(self, stage: Stage, context: Context, **fault: Any) -> "Ended":
+        """The stage in a child."""
+        (ended,) = self.together(1, stage, context, **fault)
+        return ended
+
+    def together(
+        self, copies: int, stage: Stage, context: Context, fault: str | None = None,
+        event: int = 0, after: float | None = None,
+    ) -> "list[Ended]":  # fmt: skip
+        """The same stage in several children at once; `after` that many seconds one of those that
+        are still there is killed, whatever it does."""
+        spec = self.folder / "spec.json"
+        spec.write_text(to_json(stage, context), encoding="utf-8")
+        log = self.log(stage)
+        job = {"spec": str(spec), "log": str(log), "fault": fault, "event": event}
+        began = time.monotonic()
+        self._send(job | {"root": context.root, "copies": copies, "sabotage": self.sabotage})
+        (victim, *_) = self._answer()
+        if after is not None:
+            time.sleep(after)
+            with suppress(ProcessLookupError):  # it was faster
+                os.kill(victim, signal.SIGKILL)
+        answers = self._answer()
+        seconds = time.monotonic() - began
+        return [Ended(seconds=seconds, **answer) for answer in answers]
+
+    def _send(self, job: Mapping[str, object]) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> list[Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        assert line, (self.folder / "forks.log").read_text()[-3000:]
+        answer: list[Any] = json.loads(line)
+        return answer
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended."""
+
+    code: int
+    """Exit code, or minus the signal."""
+    events: int
+    error: str
+    reused: bool | None
+    seconds: float
+
+
+@dataclass
+class Bench:
+    """A training stage whose inputs are there, and what it makes if nobody disturbs it."""
+
+    server: Server
+    stage: Stage
+    context: Context
+    expected: Mapping[str, Any]
+    whole: Ended
+
+    @property
+    def artifact(self) -> Path:
+        return self.context.stages / self.stage.name
+
+    @property
+    def partial(self) -> Path:
+        return self.artifact.with_name(f"{self.stage.name}.partial")
+
+    @property
+    def log(self) -> Path:
+        return self.server.log(self.stage)
+
+    def clear(self) -> None:
+        for path in (self.artifact, self.partial):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def attempt(self, **fault: Any) -> Ended:
+        return self.server.run(self.stage, self.context, **fault)
+
+    def finish(self, why: str) -> None:
+        """Run again without a fault: what is made then must be what was expected."""
+        ended = self.attempt()
+        text = self.log.read_text()[-3000:]
+        assert ended.code == 0, (
+            f"{why}: the next run ended with {ended.code}: {ended.error}\n{text}"
+        )
+        self.compare(why)
+
+    def compare(self, why: str) -> None:
+        made = result(self.context.stages, self.stage)
+        for name, value in self.expected.items():
+            differ = {
+                key: (made[name].get(key), was)
+                for key, was in value.items()
+                if made[name].get(key) != was
+            }
+            assert not differ, f"{why}: {name} differ from the undisturbed run: {differ}"
+            assert made[name].keys() == value.keys(), f"{why}: {name} has more"
+        left = sorted(p.name for p in self.context.stages.glob(f"{self.stage.kind}-*"))
+        assert left == [self.stage.name], f"{why}: left behind {left}"
+
+
+@contextmanager
+def bench(trainer: str, model: Path, folder: Path) -> Iterator[Bench]:
+    """The stage of `trainer` with everything before it done, measured once undisturbed."""
+    output = folder / "out"
+    config = folder / f"{trainer}.yaml"
+    text = CONFIGS[trainer] + BASE.replace("MODEL", str(model)).replace("OUTPUT", str(output))
+    config.write_text(text)
+    planned = plan(load([config], []))
+    context = Context(str(planned.paths.root), "", "tiny", None)
+    with Server(folder) as server:
+        for entry in planned.stages:
+            if entry.stage.label == trainer:
+                break
+            ended = server.run(entry.stage, context)
+            assert ended.code == 0, f"{entry.stage.label}: {ended.error}"
+        stage = planned[trainer].stage
+        whole = server.run(stage, context)
+        assert whole.code == 0, whole.error + server.log(stage).read_text()[-3000:]
+        made = Bench(server, stage, context, result(context.stages, stage), whole)
+        made.clear()
+        yield made
+
+
+def result(stages: Path, stage: Stage) -> dict[str, Any]:
+    """Everything a training stage makes that must not depend on how often it was broken off."""
+    artifact = find(stages, stage.kind, stage.key, verify=True)
+    assert artifact, f"{stage.name} is missing or damaged"
+    files = {
+        name: record.sha256
+        for name, record in artifact.manifest.files.items()
+        if name != "metrics.jsonl"  # has times
+    }
+    curves = {
+        (row.step, name): value
+        for row in read(artifact.path / "metrics.jsonl")
+        for name, value in row.metrics.items()
+        if "time" not in name and not name.endswith("per_second")
+    }
+    metrics = artifact.manifest.metrics
+    summary = {name: value for name, value in metrics.items() if "seconds" not in name}
+    return {"files": files, "curves": curves, "summary": summary}
