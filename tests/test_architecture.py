@@ -29,7 +29,7 @@ LAYERS = [
         "provenance",
     },
     {"outbox"},
-    {"data", "models", "losses"},
+    {"data", "models", "losses", "estimate"},
     {"rewards"},
     {"train", "evaluate"},
     {"track", "deliver", "machine", "courier", "lineage", "registry", "card", "publish", "report"},

@@ -52,7 +52,8 @@ class TrainSlice(Strict):
     """What an online algorithm optimises; empty for the others."""
     peft: Peft | None
     precision: Precision
-    gradient_checkpointing: bool
+    gradient_checkpointing: Literal["auto"] | bool
+    """`auto` stays in the key: what it is here is decided when the stage starts."""
     attn_implementation: Attention | None
     quantization: Quantization | None
     use_unsloth: bool

@@ -1,0 +1,1 @@
+"""What training needs, by arithmetic: memory and work, before a model is loaded. No torch."""

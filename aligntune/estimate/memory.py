@@ -1,0 +1,245 @@
+"""What a training stage keeps in memory, part by part.
+
+The counts per token are those of a Llama layer in transformers: tensors that autograd saves, each
+counted once (tests/estimate checks them against autograd itself).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aligntune.config.algo import ONLINE
+from aligntune.config.slices import TrainSlice
+from aligntune.estimate.room import Kind
+from aligntune.estimate.shape import Shape
+
+Sharding = Literal["ddp", "zero2", "zero3", "fsdp"]
+_FULL = 4
+"""Bytes of a weight, a gradient, an activation that is added up: fp32."""
+_OPTIMIZER = {
+    "adamw_torch": 8.0,
+    "adamw_torch_fused": 8.0,
+    "adamw_8bit": 2.0,
+    "paged_adamw_8bit": 2.0,
+    "adafactor": 0.02,
+    "sgd": 0.0,
+}
+"""Bytes of state per trained parameter."""
+_QUANTIZED = {"4bit": 0.53, "8bit": 1.0}
+"""Bytes per weight of a linear layer, scales included."""
+_TILE_ROWS, _TILE_COLUMNS = 4096, 32768
+"""TRL's fused head works through its logits in tiles of so many tokens and words."""
+_CONTEXT = {"cpu": 0, "gpu": 700 * 2**20}
+"""What the driver and its libraries take, before any tensor."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it trains."""
+
+    kind: Kind = "cpu"
+    devices: int = 1
+    sharding: Sharding = "ddp"
+    """What devices share: nothing; gradients and optimizer (zero2); all of the model (the rest)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is decided by what fits, when a stage starts."""
+
+    gradient_checkpointing: bool
+    plain_head: bool = False
+    """Whether the output layer's logits are there as a whole, and not in TRL's tiles."""
+    generation_copy: bool = False
+    """Whether sampling has weights of its own in bf16."""
+    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """By the name of each of them."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In bytes, of one device. A part that is not there is 0."""
+
+    weights: int
+    optimizer: int
+    gradients: int
+    activations: int
+    logits: int
+    """Of the loss, with its gradient."""
+    reference: int = 0
+    generation_copy: int = 0
+    kv_cache: int = 0
+    rollouts: int = 0
+    """Logits that answers are sampled from, and the activations of prompts."""
+    overhead: int = 0
+    accumulates: bool = False
+    """Whether gradients are still there when the next activations come."""
+
+    @property
+    def held(self) -> int:
+        """What is there from the first step to the last."""
+        parts = (self.weights, self.optimizer, self.reference, self.generation_copy, self.overhead)
+        return sum(parts)
+
+    @property
+    def total(self) -> int:
+        """The most that is there at the same time: in the backward pass, the update, or while
+        answers are sampled."""
+        backward = self.activations + self.logits + (self.gradients if self.accumulates else 0)
+        return self.held + max(backward, self.gradients, self.kv_cache + self.rollouts)
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """Those that are there, largest first."""
+        names = (
+            *("weights", "optimizer", "gradients", "activations", "logits", "reference"),
+            *("generation_copy", "kv_cache", "rollouts", "overhead"),
+        )
+        found = {name: getattr(self, name) for name in names}
+        order = sorted(found, key=lambda name: -found[name])
+        return {name: found[name] for name in order if found[name]}
+
+
+def training_memory(
+    shape: Shape,
+    spec: TrainSlice,
+    choice: Choice,
+    place: Place | None = None,
+    longest: int | None = None,
+) -> Memory:
+    """What each device needs for the stage `spec` of a model of this shape.
+
+    `longest` is how many tokens the longest row has, where that is known: else rows are taken to be
+    as long as they may be.
+    """
+    place = place or Place()
+    width = 4 if spec.precision == "fp32" else 2
+    rows, length = rows_of(spec), length_of(shape, spec, longest)
+    tokens = rows * length
+    trained = trained_parameters(shape, spec)
+    weights = _weights(shape, spec)
+    model = place.devices if place.sharding in ("fsdp", "zero3") else 1
+    state = 1 if place.sharding == "ddp" else place.devices
+    gradients = trained * _FULL
+    if place.devices > 1 and place.sharding == "ddp":
+        gradients *= 2  # torch sends buckets that are copies
+    gathered = _gathered(shape, width) if model > 1 else 0
+    kv_cache, rollouts = _sampling(shape, spec, choice, width, place)
+    return Memory(
+        weights=weights // model + gathered,
+        optimizer=int(trained * _OPTIMIZER[spec.train.optimizer]) // state,
+        gradients=gradients // state,
+        activations=_activations(shape, spec, choice, width, rows, length),
+        logits=_logits(shape, spec, choice, width, tokens, place.kind),
+        reference=weights // model if has_reference(spec) else 0,
+        generation_copy=2 * shape.parameters if choice.generation_copy else 0,
+        kv_cache=kv_cache,
+        rollouts=rollouts,
+        overhead=_CONTEXT[place.kind],
+        accumulates=spec.train.gradient_accumulation_steps > 1,
+    )
+
+
+def rows_of(spec: TrainSlice) -> int:
+    """Sequences in one forward pass of a device."""
+    pairs = spec.algo == "dpo" or (spec.algo == "reward" and spec.objective != "regression")
+    return spec.train.per_device_batch_size * (2 if pairs else 1)
+
+
+def length_of(shape: Shape, spec: TrainSlice, longest: int | None = None) -> int:
+    """Tokens of the longest sequence in training, answers that are sampled included."""
+    train = spec.train
+    most = train.max_length or shape.longest or 0
+    if spec.algo in ONLINE:
+        answer = train.max_completion_length or 0
+        prompt = train.max_prompt_length or 0
+        most = answer + (min(prompt, longest) if longest else prompt)
+    elif longest and not train.packing:
+        most = min(most, longest)
+    return min(most, shape.longest or most)
+
+
+def has_reference(spec: TrainSlice) -> bool:
+    """Whether another model is kept beside the one that is trained; with an adapter the reference
+    is the model without it."""
+    if spec.peft is not None:
+        return False
+    if spec.algo == "dpo":
+        return True
+    weight = spec.train.kl_coef if spec.algo == "ppo" else spec.train.beta
+    return spec.algo in ONLINE and bool(weight or spec.train.gbmpo)
+
+
+def trained_parameters(shape: Shape, spec: TrainSlice) -> int:
+    if spec.peft is None:
+        return shape.parameters
+    return shape.adapter(spec.peft.r, spec.peft.target_modules)
+
+
+def _weights(shape: Shape, spec: TrainSlice) -> int:
+    each = _QUANTIZED.get(spec.quantization or "", _FULL)
+    adapter = trained_parameters(shape, spec) if spec.peft else 0
+    return int(shape.linear * each) + (shape.parameters - shape.linear + adapter) * _FULL
+
+
+def _gathered(shape: Shape, width: int) -> int:
+    """Of a model that is shared out, two layers and the output layer are whole at a time."""
+    return width * (2 * shape.linear // shape.layers + shape.vocab * shape.hidden)
+
+
+def _activations(
+    shape: Shape, spec: TrainSlice, choice: Choice, width: int, rows: int, length: int
+) -> int:
+    """What the backward pass needs of the forward pass, the output layer apart."""
+    layer = layer_activations(shape, width, rows, length, adapted=spec.peft is not None)
+    # Autocast's copies of the weights are saved too, once for all tokens.
+    copies = width * shape.linear if width < _FULL else 0
+    tokens = rows * length
+    passing = tokens * (2 * _FULL * shape.hidden + 2 * width * shape.intermediate)
+    ends = tokens * 4 * _FULL * shape.hidden  # the embedding and the last norm
+    if not choice.gradient_checkpointing:
+        return shape.layers * layer + copies + passing + ends
+    kept = shape.layers * tokens * _FULL * shape.hidden
+    return kept + layer + copies + passing + ends
+
+
+def layer_activations(shape: Shape, width: int, rows: int, length: int, *, adapted: bool) -> int:
+    """Bytes that one layer saves for its backward pass, in arithmetic of `width` bytes."""
+    hidden, inner = shape.hidden, shape.intermediate * max(shape.experts_used, 1)
+    # Two norms save their input, and what is multiplied with their weight if that is trained.
+    norms = (2 if adapted else 4) * _FULL * hidden
+    # What linear layers read: one tensor for all that read it, or a rounded copy for each.
+    read = 2 * _FULL * hidden if width == _FULL else (5 if shape.gated else 4) * width * hidden
+    attention = width * 4 * shape.queries + _FULL * shape.heads
+    ffn = width * (4 if shape.gated else 6) * inner
+    mask = rows * length * length * (width if width < _FULL else 0)
+    return rows * length * (norms + read + attention + ffn) + mask
+
+
+def _logits(
+    shape: Shape, spec: TrainSlice, choice: Choice, width: int, tokens: int, kind: Kind
+) -> int:
+    if spec.algo == "reward":
+        return 0
+    whole = 0 if spec.peft else _FULL * shape.vocab * shape.hidden
+    if choice.plain_head:
+        return tokens * shape.vocab * (3 * _FULL + (width if width < _FULL else 0)) + whole
+    rows, columns = min(tokens, _TILE_ROWS), min(shape.vocab, _TILE_COLUMNS)
+    each = width if kind == "gpu" else width + 7 * _FULL
+    return rows * columns * each + _FULL * columns * shape.hidden + whole
+
+
+def _sampling(
+    shape: Shape, spec: TrainSlice, choice: Choice, width: int, place: Place
+) -> tuple[int, int]:
+    """The cache of keys and values of one round of answers, and what else sampling takes."""
+    train = spec.train
+    if spec.algo not in ONLINE or train.vllm is not None:
+        return 0, 0
+    rows = train.per_device_batch_size * (train.steps_per_generation or 1)
+    prompt, answer = train.max_prompt_length or 0, train.max_completion_length or 0
+    cached = 2 if choice.generation_copy else (width + _FULL) / 2
+    cache = int(rows * (prompt + answer) * shape.layers * 2 * shape.keys * cached)
+    logits = rows * shape.vocab * 4 * _FULL
+    prefill = rows * prompt * (4 * _FULL * shape.hidden + 3 * width * shape.intermediate)
+    return cache, logits + prefill
