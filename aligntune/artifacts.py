@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -125,7 +126,11 @@ def digest_of(files: Mapping[str, FileRecord]) -> str:
 def _intact(path: Path, files: Mapping[str, FileRecord], verify: bool) -> bool:
     for name, record in files.items():
         file = path / name
-        if not file.is_file() or file.stat().st_size != record.size:
+        try:
+            there = file.stat()
+        except OSError:
+            return False
+        if not stat.S_ISREG(there.st_mode) or there.st_size != record.size:
             return False
         if verify and sha256(file) != record.sha256:
             return False

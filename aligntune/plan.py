@@ -3,22 +3,19 @@
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from aligntune.artifacts import MANIFEST, WORK, Artifact, Manifest, find, key_of
+from aligntune.artifacts import Artifact, find, key_of
 from aligntune.config.base import Strict, identity
 from aligntune.config.run import RunConfig
 from aligntune.errors import ConfigError, ServiceError
-from aligntune.identity import differences
 from aligntune.paths import Paths, hub_endpoint, tracking_identity, tracking_uri
 from aligntune.pipeline import Champion, Step, final, steps
+from aligntune.reasons import Earlier
 from aligntune.slicing import policy_name
 from aligntune.stages import KINDS, environment
 
@@ -107,11 +104,15 @@ def planned(
     resolved: Known | None = None,
 ) -> Plan:
     """The stages of these steps, each with its key and whether it exists."""
-    there = _known(paths.stages)
+    earlier = Earlier(paths.stages)
     found = []
     for stage in _resolved(every, {} if resolved is None else resolved, paths.root):
         artifact = find(paths.stages, stage.kind, stage.key)
-        found.append(Planned(stage, artifact, _why(stage, artifact, paths.stages, there)))
+        if artifact:
+            why = f"finished {artifact.manifest.finished}"
+        else:
+            why = earlier.why(stage.kind, stage.name, stage.identity)
+        found.append(Planned(stage, artifact, why))
     return Plan(config, paths, tuple(found))
 
 
@@ -181,48 +182,3 @@ def resolve(step: Step, inputs: Mapping[str, str], root: Path) -> Stage:
         inputs=inputs,
         identity=json.loads(json.dumps(parts)),
     )
-
-
-def _why(stage: Stage, artifact: Artifact | None, root: Path, known: Iterable["_Known"]) -> str:
-    if artifact:
-        return f"finished {artifact.manifest.finished}"
-    if steps_done := _checkpointed(root / f"{stage.name}.partial"):
-        return f"continues from step {max(steps_done)}"
-    alike = [(differences(k.identity, stage.identity), k) for k in known if k.kind == stage.kind]
-    if not alike:
-        return "not done yet"
-    changed, nearest = min(alike, key=lambda found: len(found[0]))
-    shown = changed[:3] + ([f"{len(changed) - 3} more"] if len(changed) > 3 else [])
-    why = ", ".join(shown) + " changed"
-    return why if nearest.step is None else f"{why}; step {nearest.step} of before is not continued"
-
-
-def _checkpointed(partial: Path) -> list[int]:
-    names = (partial / WORK / "checkpoints").glob("step-*")
-    return [int(path.name.removeprefix("step-")) for path in names]
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A stage that was finished, or that has a checkpoint."""
-
-    kind: str
-    identity: Mapping[str, Any]
-    step: int | None = None
-    """Of the newest checkpoint."""
-
-
-def _known(root: Path) -> list[_Known]:
-    found = []
-    for path in sorted(root.glob(f"*/{MANIFEST}")):
-        with suppress(ValidationError):  # find() sets it aside when its stage is asked for
-            made = Manifest.model_validate_json(path.read_bytes())
-            found.append(_Known(made.kind, made.identity))
-    for folder in sorted(root.glob("*.partial")):
-        if steps_done := _checkpointed(folder):
-            newest = folder / WORK / "checkpoints" / f"step-{max(steps_done):06d}" / MANIFEST
-            with suppress(OSError, ValueError, KeyError, TypeError):  # the stage will say so
-                identity = json.loads(newest.read_bytes())["identity"]
-                kind = folder.name.rpartition("-")[0]
-                found.append(_Known(kind, dict(identity), max(steps_done)))
-    return found

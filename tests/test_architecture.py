@@ -18,6 +18,7 @@ LAYERS = [
     {
         "artifacts",
         "identity",
+        "reasons",
         "journal",
         "interrupt",
         "heartbeat",

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from aligntune.config.algo import TASK
 from aligntune.data.rows import columns_in, encode, write_rows
-from aligntune.data.tokens import packed, tokenized
+from aligntune.data.tokens import pack, tokenized
 from aligntune.data.tokens import write as write_tokens
 from aligntune.models.load import load_tokenizer
 from aligntune.train.rows import training_rows
@@ -16,10 +16,10 @@ from aligntune.train.rows import training_rows
 def write_split(folder: Path, rows, task, model: Path, split="train") -> Path:
     """`<split>.parquet` and its tokens, by the tokenizer of `model`."""
     folder.mkdir(exist_ok=True)
-    lines = [encode(row) for row in rows]
-    write_rows(folder / f"{split}.parquet", lines, task, columns_in(lines))
+    text = b"".join(map(encode, rows))
+    write_rows(folder / f"{split}.parquet", [text], task, columns_in(rows))
     made = tokenized(rows, task, load_tokenizer(model))
-    write_tokens(folder / f"{split}.tokens.parquet", [packed(row) for row in made])
+    write_tokens(folder / f"{split}.tokens.parquet", [pack(row) for row in made])
     return folder
 
 

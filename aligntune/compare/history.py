@@ -1,19 +1,22 @@
 """A run of the past, as its directory tells it; nothing else is asked."""
 
 import json
+import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from aligntune.artifacts import Artifact, find
-from aligntune.config.document import read_document
-from aligntune.errors import DataError
+from aligntune.config.document import printable, read_document
+from aligntune.errors import ConfigError, DataError
 from aligntune.identity import flat
 
+LOG = logging.getLogger(__name__)
+Find = Callable[[Path, str, str], Artifact | None]
 EVALUATE = "evaluate-"
 """What the labels of evaluations begin with; the model's label follows."""
 RECORD = "mlflow.json"
@@ -58,7 +61,9 @@ class PastRun:
     @property
     def model(self) -> str:
         """What training started from."""
-        model = self.config.get("model") or {}
+        model = self.config.get("model")
+        if not isinstance(model, Mapping):
+            return "?"
         return str(model.get("sft_path") or model.get("name_or_path") or "?")
 
     @cached_property
@@ -113,15 +118,17 @@ class PastRun:
         return f"v{number}" + (f" ({', '.join(held)})" if held else "") if number else ""
 
 
-def run_at(folder: Path) -> PastRun:
-    """The run in `folder`.
+def run_at(folder: Path, found: Find = find) -> PastRun:
+    """The run in `folder`, its artifacts as `found` finds them.
 
     Raises:
+        ConfigError: its config cannot be read.
         DataError: it holds none, or what it holds cannot be read.
     """
     try:
         plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        stages = tuple(_stage(folder, str(row["stage"]), str(row["artifact"])) for row in plan)
+        root = folder.parent.parent / "stages"
+        stages = tuple(_stage(root, str(r["stage"]), str(r["artifact"]), found) for r in plan)
         began = (folder / "plan.json").stat().st_mtime
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(
@@ -133,15 +140,20 @@ def run_at(folder: Path) -> PastRun:
 
 
 def runs_below(output: Path) -> Iterator[PastRun]:
-    """Every run whose directory is in `<output>/runs`, in no order; what is none is left out."""
+    """Every run whose directory is in `<output>/runs`, in no order; what is none is left out, and
+    so is what cannot be read, with a warning."""
+    found = cache(find)  # runs share most of their stages
     for folder in sorted((output / "runs").glob("*/")):
         if (folder / "plan.json").exists() and (folder / "config.yaml").exists():
-            yield run_at(folder)
+            try:
+                yield run_at(folder, found)
+            except (ConfigError, DataError) as error:
+                LOG.warning("run %s is left out: %s", printable(folder.name), error)
 
 
-def _stage(folder: Path, label: str, name: str) -> PastStage:
+def _stage(root: Path, label: str, name: str, found: Find) -> PastStage:
     kind, _, key = name.rpartition("-")
-    made = find(folder.parent.parent / "stages", kind, key) if _plain(name) else None
+    made = found(root, kind, key) if _plain(name) else None
     return PastStage(label, name, made, None, made.manifest.metrics if made else {})
 
 

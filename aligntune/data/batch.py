@@ -2,20 +2,20 @@
 processes give the same result as one process does, whatever their number."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from aligntune.config.data import Sameness, TaskType
 from aligntune.data import clean, schema
 from aligntune.data.formats import Reader
-from aligntune.data.mix import key
-from aligntune.data.rows import Row, Unreadable, encode, question_of
+from aligntune.data.mix import keys
+from aligntune.data.rows import Row, Unreadable, columns_in, encode, question_of
 from aligntune.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
@@ -23,35 +23,42 @@ if TYPE_CHECKING:
 
     from aligntune.data.tokens import Tokens
 
+T = TypeVar("T")
 Numbered = list[tuple[int, Row | Unreadable]]
 """(index in the source, row)."""
 Fit = Literal["fits", "cut", "lost"]
 
 
-class Good(NamedTuple):
-    """A row that is what it should be."""
+@dataclass(frozen=True)
+class Good:
+    """The rows of a batch that are what they should be, a list per column."""
 
-    row: int
-    """Its index in the source."""
-    line: bytes
-    tokens: bytes
+    rows: list[int]
+    """Their indices in the source."""
+    lines: list[bytes]
+    tokens: list[bytes]
     """Packed; empty where there is no tokenizer."""
-    length: int
-    """Tokens of its longest sequence."""
-    fit: Fit
-    key: int
+    lengths: list[int]
+    """Tokens of a row's longest sequence."""
+    fits: list[Fit]
+    keys: list[int]
     """64 bits that are equal for equal questions."""
-    same: bytes
+    same: list[bytes]
     """Equal for duplicates; empty where they are kept."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
 class Made:
     """What a batch became."""
 
-    good: list[Good]
+    good: Good
     invalid: list[tuple[int, str, Any]]
     """(index, reason, the source's row)."""
+    optional: set[str]
+    """What `columns_in` says of the good rows."""
     signatures: "list[RMinHash] | None"
     """MinHash of each good row, where near duplicates are looked for."""
 
@@ -71,65 +78,89 @@ class Work:
     seed: int
 
     def __call__(self, batch: Numbered) -> Made:
-        rows, invalid = self._canonical(batch)
-        given = dict(batch)
-        wrong = schema.faults([row for _, row in rows], self.reader.task)
-        sound = [pair for position, pair in enumerate(rows) if position not in wrong]
-        invalid += [(rows[position][0], reason) for position, reason in wrong.items()]
-        good: list[Good] = []
-        texts: list[Row] = []
-        for (index, row), tokens in zip(sound, self._tokens(sound), strict=True):
-            if isinstance(tokens, str):
-                invalid.append((index, tokens))
-            else:
-                good.append(self._good(index, row, tokens))
-                texts.append(row)
-        refused = [(index, reason, _shown(given[index])) for index, reason in sorted(invalid)]
-        return Made(good, refused, clean.signatures(texts) if self.similar else None)
+        indices, rows, invalid = self._canonical(batch)
+        wrong = schema.faults(rows, self.reader.task)
+        invalid += [(indices[position], reason) for position, reason in wrong.items()]
+        indices, rows = _without(wrong, indices), _without(wrong, rows)
+        tokens = self._tokens(rows)
+        mute = {at: reason for at, reason in enumerate(tokens) if isinstance(reason, str)}
+        invalid += [(indices[position], reason) for position, reason in mute.items()]
+        indices, rows = _without(mute, indices), _without(mute, rows)
+        given = dict(batch) if invalid else {}
+        return Made(
+            self._good(indices, rows, [found for found in tokens if not isinstance(found, str)]),
+            [(index, reason, _shown(given[index])) for index, reason in sorted(invalid)],
+            columns_in(rows),
+            clean.signatures(rows) if self.similar else None,
+        )
 
-    def _canonical(self, batch: Numbered) -> tuple[list[tuple[int, Row]], list[tuple[int, str]]]:
-        made: list[tuple[int, Row]] = []
+    def _canonical(self, batch: Numbered) -> tuple[list[int], list[Row], list[tuple[int, str]]]:
+        """(indices, their rows, (index, reason) of those that are none)."""
+        indices: list[int] = []
+        made: list[Row] = []
         invalid: list[tuple[int, str]] = []
         for index, row in batch:
             if isinstance(row, Unreadable):
                 invalid.append((index, row.reason))
                 continue
             try:
-                made.append((index, self.reader(row)))
+                made.append(self.reader(row))
+                indices.append(index)
             except DataError as error:
                 invalid.append((index, str(error)))
-        return made, invalid
+        return indices, made, invalid
 
-    def _tokens(self, rows: Sequence[tuple[int, Row]]) -> Sequence["list[Tokens] | str"]:
+    def _tokens(self, rows: Sequence[Row]) -> Sequence["list[Tokens] | str"]:
+        """By row its sequences, or why there are none; nothing without a tokenizer."""
         if self.tokenizer is None:
-            return [[]] * len(rows)
+            return []
         from aligntune.data.tokens import tokenized
 
         tokenizer = tokenizer_in(self.tokenizer, self.trust_remote_code)
-        return tokenized([row for _, row in rows], self.reader.task, tokenizer)
+        return tokenized(rows, self.reader.task, tokenizer)
 
-    def _good(self, index: int, row: Row, tokens: "list[Tokens]") -> Good:
-        from aligntune.data import tokens as module
+    def _good(self, indices: list[int], rows: list[Row], tokens: "list[list[Tokens]]") -> Good:
+        count, kept = len(rows), self.duplicates
+        questions: list[str] = []
+        same: list[bytes] = []
+        for row in rows:  # each needs the question's normal form, which is kept for a moment
+            questions.append(clean.normalised(question_of(row)))
+            same.append(b"" if kept == "keep" else clean.duplicate_key(row, kept))
+        lengths, packed = [0] * count, [b""] * count
+        fits: list[Fit] = ["fits"] * count
+        if self.tokenizer is not None:
+            from aligntune.data.tokens import longest, pack
 
-        length = module.longest(tokens) if tokens else 0
-        limit = self.max_length
-        fit: Fit = "fits"
-        if limit is not None and length > limit:
-            if self.cut == "end":
-                # Later turns of a conversation of which nothing would be left are not learned.
-                tokens = [sequence for sequence in tokens if sequence.start < limit]
-            left = slice(limit) if self.cut == "end" else slice(-limit, None)
-            fit = "cut" if tokens and not _alike(tokens, left, self.reader.task) else "lost"
-        kept = self.duplicates
+            lengths = [longest(sequences) for sequences in tokens]
+            fitted = [self._fit(*found) for found in zip(tokens, lengths, strict=True)]
+            packed = [pack(sequences) for sequences, _ in fitted]
+            fits = [fit for _, fit in fitted]
         return Good(
-            row=index,
-            line=encode(row),
-            tokens=module.packed(tokens) if tokens else b"",
-            length=length,
-            fit=fit,
-            key=key(self.seed, clean.normalised(question_of(row))),
-            same=b"" if kept == "keep" else clean.duplicate_key(row, kept),
+            rows=indices,
+            lines=[encode(row) for row in rows],
+            tokens=packed,
+            lengths=lengths,
+            fits=fits,
+            keys=keys(self.seed, questions),
+            same=same,
         )
+
+    def _fit(self, tokens: "list[Tokens]", length: int) -> "tuple[list[Tokens], Fit]":
+        """What is learned of a row, and how it fits into `max_length`."""
+        limit = self.max_length
+        if limit is None or length <= limit:
+            return tokens, "fits"
+        if self.cut == "end":
+            # Later turns of a conversation of which nothing would be left are not learned.
+            tokens = [sequence for sequence in tokens if sequence.start < limit]
+        left = slice(limit) if self.cut == "end" else slice(-limit, None)
+        return tokens, "cut" if tokens and not _alike(tokens, left, self.reader.task) else "lost"
+
+
+def _without(positions: Mapping[int, str], items: list[T]) -> list[T]:
+    if not positions:
+        return items
+    return [item for position, item in enumerate(items) if position not in positions]
 
 
 def _alike(tokens: "list[Tokens]", left: slice, task: TaskType) -> bool:

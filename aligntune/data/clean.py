@@ -37,7 +37,11 @@ _SEED = 1
 def normalised(text: str) -> str:
     """Without what does not make it another text: letter case, kinds of spaces, and whether
     accents are characters of their own."""
-    if not text.isascii():
+    if text.isascii():
+        # Of what is printable only the space is one.
+        if text.isprintable() and "  " not in text and text == text.strip(" "):
+            return text.casefold()
+    else:
         text = unicodedata.normalize("NFC", text)
     return " ".join(text.casefold().split())
 
@@ -56,10 +60,11 @@ def duplicate_key(row: Row, what: Literal["prompt", "row"]) -> bytes:
 
 
 def _spoken(turns: Sequence[Message]) -> bytes:
-    return "\x00".join(
+    said = [
         f"{turn['role']}\x01{normalised(turn['content'])}{turn.get('tool_calls', '')}"
         for turn in turns
-    ).encode()
+    ]
+    return "\x00".join(said).encode()
 
 
 def require_minhash() -> None:

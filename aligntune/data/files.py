@@ -4,7 +4,6 @@ To add a kind: a function, and a line in READERS.
 """
 
 import json
-import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +22,11 @@ LOOKED_AT = 1000
 """Rows of a jsonl file whose keys are taken for its columns."""
 SHOWN = 20_000
 """Bytes of a line that cannot be decoded that are kept."""
-_LONG = re.compile(rb"\d{19}")
-"""Digits of a number that may not fit into 64 bits."""
+READ = 4 << 20
+"""Bytes of lines in memory at a time."""
+_LONG = b"0" * 19
+"""Digits of a number that may not fit into 64 bits, after _DIGITS."""
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
 
 
 def suffix(name: str) -> str | None:
@@ -106,15 +108,16 @@ def _json(path: Path) -> Rows:
 
 def _jsonl(path: Path) -> Rows:
     """The keys of the first rows are the columns, so that a large file is decoded only once."""
-    decoded = (_decoded(line) for line in _lines(path))
+    decoded = (_decoded(line) for block in _blocks(path) for line in block)
     rows = islice((row for row in decoded if isinstance(row, dict)), LOOKED_AT)
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     blank = array("Q")
     number = 0
     with opened(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.isspace():
-                blank.append(number)
+        while lines := file.readlines(READ):
+            if any(map(bytes.isspace, lines)):
+                blank.extend(at for at, line in enumerate(lines, number + 1) if line.isspace())
+            number += len(lines)
 
     def place(index: int) -> str:
         # The blank line number `i` (from 0) has `blank[i] - 1 - i` rows above it.
@@ -125,27 +128,49 @@ def _jsonl(path: Path) -> Rows:
 
 
 def _jsonl_at(path: Path, indices: Sequence[int]) -> Iterator[Row | Unreadable]:
-    wanted = iter(indices)
-    index = next(wanted, None)
+    start = done = 0
     with readable(path):
-        for position, line in enumerate(_lines(path)):
-            if position != index:
-                continue
-            row = _decoded(line)
-            if isinstance(row, Unreadable):
-                row = replace(row, content=line[:SHOWN].decode(errors="backslashreplace").strip())
-            yield row
-            index = next(wanted, None)
-            if index is None:
+        for block in _blocks(path):
+            if done == len(indices):
                 return
+            until = bisect_left(indices, start + len(block), done)
+            lines = [block[index - start] for index in indices[done:until]]
+            start, done = start + len(block), until
+            yield from _rows(lines)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Every line that is not blank."""
+def _rows(lines: list[bytes]) -> list[Row | Unreadable]:
+    """What is on each line; all at once where nothing is wrong with any."""
+    import orjson
+
+    if _LONG not in b"".join(lines).translate(_DIGITS):
+        try:
+            rows: list[Row | Unreadable] = list(map(orjson.loads, lines))
+        except (orjson.JSONDecodeError, RecursionError):
+            rows = []
+        if rows and all(type(row) is dict for row in rows):
+            return rows
+    return [_shown(_decoded(line), line) for line in lines]
+
+
+def _shown(row: Row | Unreadable, line: bytes) -> Row | Unreadable:
+    if isinstance(row, Unreadable):
+        return replace(row, content=line[:SHOWN].decode(errors="backslashreplace").strip())
+    return row
+
+
+def _blocks(path: Path) -> Iterator[list[bytes]]:
+    """Every line that is not blank, some at a time."""
     with opened(path) as file:
-        for number, line in enumerate(file):
-            if not line.isspace():
-                yield line if number else line.removeprefix(BOM)
+        first = True
+        while lines := file.readlines(READ):
+            marked = first and lines[0].startswith(BOM)
+            if any(map(bytes.isspace, lines)):
+                lines = [line for line in lines if not line.isspace()]
+            if marked:
+                lines[0] = lines[0].removeprefix(BOM)
+            first = False
+            yield lines
 
 
 def _decoded(line: bytes) -> Row | Unreadable:
@@ -154,7 +179,7 @@ def _decoded(line: bytes) -> Row | Unreadable:
 
     try:
         row = orjson.loads(line)
-        if _LONG.search(line) and _rounded(row):
+        if _LONG in line.translate(_DIGITS) and _rounded(row):
             row = json.loads(line)
     except orjson.JSONDecodeError:
         row = _leniently(line)

@@ -178,15 +178,11 @@ class Reader:
     def __call__(self, row: Row) -> Row:
         """The canonical row, or a DataError with the reason why there is none."""
         found = FORMATS[self.layout]
-        if any(isinstance(value, float) and value != value for value in row.values()):
-            row = {name: value for name, value in row.items() if value == value}
-        if self.names:
-            row = _renamed(row, self.names)
-        for column in found.columns:
-            if row.get(column) is None:
-                raise DataError(f"`{dict(self.names).get(column, column)}` is missing")
+        row = self._complete(row, found)
         made = found.read(row)
-        rated = {name: made.pop(name) for name in RATED if name in made}
+        rated = {}
+        if found.task == "preference":
+            rated = {name: made.pop(name) for name in made.keys() & RATED}
         if ANSWER not in made and (answer := _reference(row)):
             made[ANSWER] = answer
         if self.task != found.task:
@@ -195,8 +191,24 @@ class Reader:
             made = converted | kept
         if row.get(TOOLS) and (known := tools(row[TOOLS], TOOLS)):
             made[TOOLS] = known
-        others = {name: row[name] for name in row.keys() - found.used if row[name] is not None}
-        return made | _extra(others | (rated if self.task == "preference" else {}))
+        others = rated if self.task == "preference" else {}
+        if not row.keys() <= found.used:
+            unused = row.keys() - found.used
+            others |= {name: row[name] for name in unused if row[name] is not None}
+        return made | _extra(others) if others else made
+
+    def _complete(self, row: Row, found: Format) -> Row:
+        """The row with the layout's names and without NaN, or a DataError for what is missing."""
+        for value in row.values():
+            if isinstance(value, float) and value != value:
+                row = {name: value for name, value in row.items() if value == value}
+                break
+        if self.names:
+            row = _renamed(row, self.names)
+        for column in found.columns:
+            if row.get(column) is None:
+                raise DataError(f"`{dict(self.names).get(column, column)}` is missing")
+        return row
 
 
 def _renamed(row: Row, names: Iterable[tuple[str, str]]) -> Row:
@@ -315,9 +327,12 @@ def _becomes(natural: TaskType, task: TaskType | None, columns: set[str]) -> boo
 
 def _reference(row: Row) -> str:
     """The row's `answer` where that is text or a number, else nothing."""
-    answer, judge = row.get(ANSWER), row.get("reward_model")
-    if answer is None and isinstance(judge, dict):  # as in veRL's sets
-        answer = judge.get("ground_truth")
+    answer = row.get(ANSWER)
+    if answer is None:
+        judge = row.get("reward_model")
+        if not isinstance(judge, dict):
+            return ""
+        answer = judge.get("ground_truth")  # as in veRL's sets
     usable = isinstance(answer, str | int | float) and not isinstance(answer, bool)
     return text(answer, ANSWER).strip() if usable else ""
 

@@ -2,9 +2,9 @@
 
 import math
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from aligntune.config.data import Cleaning, Sameness, TaskType
 from aligntune.config.slices import DataSlice
@@ -35,7 +35,6 @@ class Intake:
         self._seen: dict[bytes, int] = {}
         threshold = spec.cleaning.near_duplicates
         self._similar = Similar(threshold) if threshold else None
-        self._sources = array("I")
         self._rows = array("Q")
         self.accounts: list[Account] = []
         self.optional: set[str] = set()
@@ -59,62 +58,64 @@ class Intake:
 
     def origin(self, number: int) -> tuple[Account, int]:
         """Where a row of the pool is from: (account, index in the source)."""
-        return self.accounts[self._sources[number]], self._rows[number]
+        after = bisect_right(self.accounts, number, key=lambda account: account.first)
+        return self.accounts[after - 1], self._rows[number]
 
     def _add(self, account: Account, made: Made) -> None:
         for index, reason, row in made.invalid:
             self._ledger.drop(account, index, "invalid", reason, row)
-        kept = [
-            good
-            for position, good in enumerate(made.good)
-            if self._stays(account, good, made.signatures, position)
-        ]
-        self.optional |= columns_in([good.line for good in kept])
+        good = made.good
+        kept = [at for at in range(len(good)) if self._stays(account, made, at)]
+        lines, tokens, keys = good.lines, good.tokens, good.keys
+        lengths, optional = good.lengths, made.optional
+        if len(kept) < len(good):
+            lines, tokens = [lines[at] for at in kept], [tokens[at] for at in kept]
+            keys, lengths = [keys[at] for at in kept], [lengths[at] for at in kept]
+            optional = optional and columns_in(map(decode, lines))
+        self._pool.extend(lines, tokens, keys)
+        account.lengths.extend(lengths)
+        self.optional |= optional
 
-    def _stays(self, account: Account, good: Good, signatures: Any, position: int) -> bool:
-        """Whether the row is added to the pool."""
-        if good.fit == "lost" or (good.fit == "cut" and self._spec.cleaning.too_long == "drop"):
-            self._drop_long(account, good)
+    def _stays(self, account: Account, made: Made, at: int) -> bool:
+        """Whether the good row at that place is added to the pool."""
+        good = made.good
+        fit, same, number = good.fits[at], good.same[at], len(self._rows)
+        if fit == "lost" or (fit == "cut" and self._spec.cleaning.too_long == "drop"):
+            self._drop_long(account, good, at)
             return False
-        if (earlier := self._seen.get(good.same)) is not None:
-            self._drop_like(account, good, earlier, exact=True)
+        if (earlier := self._seen.get(same)) is not None:
+            self._drop_like(account, good, at, earlier, exact=True)
             return False
         if self._similar:
-            alike = self._similar.first(signatures[position])
+            signature = made.signatures[at] if made.signatures else None
+            alike = self._similar.first(signature)
             if alike is not None:
-                self._drop_like(account, good, alike, exact=False)
+                self._drop_like(account, good, at, alike, exact=False)
                 return False
-        if self._similar:
-            self._similar.add(len(self._pool), signatures[position])
-        if good.same:
-            self._seen[good.same] = len(self._pool)
-        self._pool.add(good.line, good.tokens, good.key)
-        self._sources.append(len(self.accounts) - 1)
-        self._rows.append(good.row)
-        account.lengths.append(good.length)
-        account.truncated += good.fit == "cut"
+            self._similar.add(number, signature)
+        if same:
+            self._seen[same] = number
+        self._rows.append(good.rows[at])
+        account.truncated += fit == "cut"
         return True
 
-    def _drop_long(self, account: Account, good: Good) -> None:
+    def _drop_long(self, account: Account, good: Good, at: int) -> None:
         limit = self._spec.max_length
-        why = "no answer is left within" if good.fit == "lost" else "more than"
-        self._ledger.drop(
-            account,
-            good.row,
-            "too_long",
-            f"{good.length} tokens; {why} max_length {limit}",
-            decode(good.line),
-        )
+        why = "no answer is left within" if good.fits[at] == "lost" else "more than"
+        reason = f"{good.lengths[at]} tokens; {why} max_length {limit}"
+        self._ledger.drop(account, good.rows[at], "too_long", reason, decode(good.lines[at]))
 
-    def _drop_like(self, account: Account, good: Good, earlier: int, *, exact: bool) -> None:
+    def _drop_like(
+        self, account: Account, good: Good, at: int, earlier: int, *, exact: bool
+    ) -> None:
         other, index = self.origin(earlier)
-        row = decode(good.line)
+        row = decode(good.lines[at])
         where = f"{other.source.rows.place(index)} of {other.source.name!r}"
         if exact:
             reason = f"the same {'prompt' if self._prompts(account) else 'row'} as {where}"
-            self._ledger.drop(account, good.row, "duplicates", reason, row)
+            self._ledger.drop(account, good.rows[at], "duplicates", reason, row)
         else:
-            self._ledger.drop(account, good.row, "near_duplicates", f"much like {where}", row)
+            self._ledger.drop(account, good.rows[at], "near_duplicates", f"much like {where}", row)
 
     def _prompts(self, account: Account) -> bool:
         return duplicates(self._spec.cleaning, account.source.reader.task) == "prompt"

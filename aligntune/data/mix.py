@@ -1,7 +1,7 @@
 """Which rows, as pure functions of counts, weights and seeds."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 
-def key(seed: int, text: str) -> int:
-    """64 bits that depend on both and on nothing else."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8, salt=seed.to_bytes(8, "big"))
-    return int.from_bytes(digest.digest(), "big")
+def keys(seed: int, texts: Iterable[str]) -> list[int]:
+    """64 bits for each text that depend on both and on nothing else."""
+    start = hashlib.blake2b(digest_size=8, salt=seed.to_bytes(8, "big"))
+    digests = []
+    for text in texts:
+        digest = start.copy()
+        digest.update(text.encode())
+        digests.append(digest.digest())
+    found: list[int] = np.frombuffer(b"".join(digests), ">u8").tolist()
+    return found
 
 
 def generator(seed: int, source: int | str, purpose: str) -> np.random.Generator:

@@ -73,7 +73,8 @@ def prepare(spec: DataSlice, fingerprints: Mapping[str, str], place: Place) -> P
     task = _common_task(sources)
     tick = _ticker(place, sum(len(chosen(source, spec.seed)) for source in sources))
     with ExitStack() as stack, _uncollected():
-        pool = Pool(stack.enter_context(TemporaryFile(dir=place.out)))
+        lines, packed = (stack.enter_context(TemporaryFile(dir=place.out)) for _ in range(2))
+        pool = Pool(lines, packed)
         file = (place.out / "rejected.jsonl").open("w", encoding="utf-8")
         ledger = Ledger(stack.enter_context(file))
         intake = Intake(spec, pool, ledger, stack.enter_context(workers(spec.workers)))
@@ -177,7 +178,7 @@ def _write(
     digests = {}
     for name, numbers in splits.items():
         order = numbers.tolist()
-        digests[name] = write_rows(place.out / f"{name}.parquet", pool.lines(order), task, optional)
+        digests[name] = write_rows(place.out / f"{name}.parquet", pool.texts(order), task, optional)
         if place.tokenizer:
             tokens.write(place.out / f"{name}.tokens.parquet", pool.tokens(order))
     return digests

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 Row = dict[str, Any]
+Buffer = bytes | memoryview
 Message = dict[str, str]
 """{"role", "content"}, and where there are some, PARTS."""
 
@@ -69,10 +69,10 @@ class Rows:
 
 
 def encode(row: Row) -> bytes:
-    """A canonical row as the JSON line that its identity and every digest are made of."""
+    """A canonical row as the JSON line, with its end, that every digest is made of."""
     import orjson
 
-    return orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(row, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 
 def decode(line: bytes) -> Row:
@@ -109,29 +109,33 @@ def text_of(row: Row) -> str:
     return "\n".join(turn["content"] for turns in lists for turn in turns)
 
 
-def columns_in(lines: Iterable[bytes]) -> set[str]:
+def columns_in(rows: Iterable[Row]) -> set[str]:
     """The columns that are not on every row, and the parts of messages that are not in every one,
-    which some of the encoded rows have."""
-    text = b"".join(lines)
-    return {name for name, mark in _MARKS if mark in text}
+    which some of the canonical rows have."""
+    names: set[str] = set()
+    for row in rows:
+        names.update(row)
+        for name in _TURNS & row.keys():
+            names.update(*row[name])
+    return names & _OPTIONAL
 
 
-# Quotes inside of a JSON string are escaped, so these are keys wherever they stand.
-_MARKS = [(name, f'"{name}":'.encode()) for name in (ANSWER, TOOLS, EXTRA, *PARTS)]
+_TURNS = {name for columns in COLUMNS.values() for name in columns}
+_OPTIONAL = {ANSWER, TOOLS, EXTRA, *PARTS}
 
 
-def write_rows(path: Path, lines: Iterable[bytes], task: TaskType, optional: set[str]) -> str:
-    """Write encoded rows as parquet; the sha256 over all of them, one per line, in order.
+def write_rows(path: Path, texts: Iterable[Buffer], task: TaskType, optional: set[str]) -> str:
+    """Write encoded rows, many to a text, as parquet; the sha256 over all of them, in order.
 
-    Of what `columns_in` knows the file has the columns that are `optional`.
+    Of what `columns_in` knows the file has the columns that are `optional`. A text becomes a row
+    group.
     """
     import pyarrow.parquet as pq
 
     digest = hashlib.sha256()
     schema = _schema(task, optional)
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as writer:
-        for batch in batched(lines, BATCH):
-            text = b"\n".join(batch) + b"\n"
+        for text in texts:
             digest.update(text)
             writer.write_table(_table(text, schema))
     return digest.hexdigest()
@@ -172,11 +176,12 @@ def _schema(task: TaskType, optional: set[str]) -> "pyarrow.Schema":
     return pa.schema([*columns, *own])
 
 
-def _table(text: bytes, schema: "pyarrow.Schema") -> "pyarrow.Table":
+def _table(text: Buffer, schema: "pyarrow.Schema") -> "pyarrow.Table":
+    import pyarrow as pa
     from pyarrow import json
 
     return json.read_json(
-        BytesIO(text),
+        pa.BufferReader(text),
         read_options=json.ReadOptions(use_threads=False, block_size=len(text) + 1),
         parse_options=json.ParseOptions(explicit_schema=schema),
     )

@@ -5,7 +5,7 @@ the fault and never shows the text.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,8 @@ import pandera.pandas as pa
 from aligntune.config.data import TaskType
 from aligntune.data.rows import COLUMNS, Message, Row
 
+Kind = tuple[str | bool, ...]
+"""What the rules ask of a row, in the order of their columns."""
 LONGEST = 1_000_000
 """Characters of a turn."""
 _PLAIN = 2
@@ -66,14 +68,25 @@ def faults(rows: Sequence[Row], task: TaskType) -> dict[int, str]:
     """Position -> what is wrong with that row; rows that are right are left out."""
     if not rows:
         return {}
+    facts = _facts(rows, task)
+    kinds = list(zip(*facts.values(), strict=True))
+    wrong = _wrong(task, tuple(facts), tuple(dict.fromkeys(kinds)))
+    if not wrong:
+        return {}
+    return {position: wrong[kind] for position, kind in enumerate(kinds) if kind in wrong}
+
+
+@lru_cache(maxsize=8)  # thousands of rows are of few kinds, and the next batch's of the same
+def _wrong(task: TaskType, names: tuple[str, ...], kinds: tuple[Kind, ...]) -> dict[Kind, str]:
+    """What is wrong with rows of each kind; kinds that are right are left out."""
     try:
-        _schema(task).validate(pd.DataFrame(_facts(rows, task)), lazy=True)
+        _schema(task).validate(pd.DataFrame(list(kinds), columns=list(names)), lazy=True)
     except pa.errors.SchemaErrors as error:
         cases = error.failure_cases
         found: dict[int, list[str]] = {}
         for position, check in zip(cases["index"], cases["check"], strict=True):
             found.setdefault(int(position), []).append(str(check))
-        return {position: "; ".join(found[position]) for position in sorted(found)}
+        return {kinds[position]: "; ".join(words) for position, words in found.items()}
     return {}
 
 

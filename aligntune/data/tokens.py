@@ -128,7 +128,7 @@ def longest(tokens: Sequence[Tokens]) -> int:
     return max(len(sequence.ids) for sequence in tokens)
 
 
-def packed(tokens: Sequence[Tokens]) -> bytes:
+def pack(tokens: Sequence[Tokens]) -> bytes:
     """The sequences of a row as int32: how many, start and length of each, all ids."""
     head = [len(tokens)]
     for sequence in tokens:

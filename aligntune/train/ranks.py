@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError
@@ -33,7 +32,7 @@ GRACE = 30.0
 ANNOUNCED = "nodes.json"
 """The job in its own folder, for other machines."""
 
-_PLACES = ("model", "data", "work", "reference")
+_PLACES = ("model", "data", "work")
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,6 @@ class Job:
     work: Path
     """Scratch of the stage; checkpoints are in it."""
     key: str
-    reference: Path | None = None
-    """The artifact with the log-probabilities of dpo's reference."""
-    task: Literal["train", "reference"] = "train"
-    """Whether to train, or to compute those."""
 
 
 @contextmanager
@@ -102,32 +97,26 @@ def meeting(count: int, machines: nodes.Nodes) -> dict[str, str]:
 
 
 def accompany(job: Job, rank: int) -> None:
-    """Do `job` as one of the others."""
-    from aligntune.train import reference
+    """Train `job` as one of the others."""
     from aligntune.train.loop import Setting
     from aligntune.train.policy import train_policy
 
     out = _folder(job.work, rank)
     setting = Setting(out, job.work, job.key, lambda done, total, shown: None, lambda: False)
-    if job.task == "reference":
-        reference.compute(job, setting, rank)
-    else:
-        train_policy(job.spec, job.model, job.data, setting, job.reference)
+    train_policy(job.spec, job.model, job.data, setting)
     _leave()
 
 
 def write_job(job: Job, path: Path) -> None:
-    record = {"spec": job.spec.model_dump(mode="json"), "key": job.key, "task": job.task}
-    found = {name: getattr(job, name) for name in _PLACES}
-    places = {name: str(path.absolute()) for name, path in found.items() if path}
+    record = {"spec": job.spec.model_dump(mode="json"), "key": job.key}
+    places = {name: str(getattr(job, name).absolute()) for name in _PLACES}
     path.write_text(json.dumps(record | places), encoding="utf-8")
 
 
 def read_job(path: Path) -> Job:
     record = json.loads(path.read_text(encoding="utf-8"))
-    found = {name: Path(record[name]) for name in _PLACES if name in record}
-    spec = TrainSlice.model_validate(record["spec"])
-    return Job(spec=spec, key=record["key"], task=record["task"], **found)
+    places = {name: Path(record[name]) for name in _PLACES}
+    return Job(spec=TrainSlice.model_validate(record["spec"]), key=record["key"], **places)
 
 
 def _check_devices(count: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aligntune.artifacts import find
 from aligntune.compare.comparison import compared
 from aligntune.compare.filters import OPERATORS, chosen, parse
 from aligntune.compare.history import run_at
@@ -180,3 +181,33 @@ def test_a_decision_and_a_version_are_the_runs(past):
     assert (run.decision, run.why) == ("reject", "worse")
     assert run.version == "v3 (candidate, previous)"
     assert listed(past.output, ["decision=reject"]) == [run]
+
+
+def test_a_run_that_cannot_be_read_is_named_and_the_others_are_listed(past, caplog):
+    for name in ("good", "torn", "odd", "empty"):
+        past.run(name)
+    runs = past.output / "runs"
+    (runs / "torn" / "config.yaml").write_text("algo: [dpo")
+    (runs / "odd" / "config.yaml").write_text("algo: dpo\nmodel: words\n")
+    (runs / "empty" / "plan.json").write_text("")
+    assert {run.name: run.model for run in listed(past.output, [])} == {
+        "good": "owner/tiny", "odd": "?",
+    }  # fmt: skip
+    left_out = [record.message for record in caplog.records]
+    assert [text.partition(":")[0] for text in left_out] == [
+        "run empty is left out", "run torn is left out",
+    ]  # fmt: skip
+    assert "config.yaml:1:" in left_out[1]
+    with pytest.raises(ConfigError, match=r"config\.yaml:1:"):
+        named("torn", past.output)
+
+
+def test_an_artifact_that_many_runs_share_is_read_once(past, monkeypatch):
+    from aligntune.compare import history
+
+    asked = []
+    monkeypatch.setattr(history, "find", lambda *a: asked.append(a[1:]) or find(*a))
+    for number in range(5):
+        past.run(f"run-{number}", beta=0.1)
+    assert [run.state for run in listed(past.output, [])] == ["finished"] * 5
+    assert len(asked) == len(set(asked)) == 3

@@ -440,3 +440,18 @@ def test_columns_of_a_function_have_names(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(DataError, match="item 1 has a column whose name is not text"):
         rows_of("numbered:rows")
+
+
+@pytest.mark.parametrize("size", [1, 40, 1 << 20])
+@pytest.mark.parametrize("wanted", [range(6), [0, 3], [5], []])
+def test_how_much_of_a_file_is_read_at_a_time_changes_no_row(tmp_path, monkeypatch, size, wanted):
+    monkeypatch.setattr("aligntune.data.files.READ", size)
+    rows = [{"prompt": f"q{i}", "n": 10**19 * (i == 3)} for i in range(6)]
+    lines = [json.dumps(row) for row in rows]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\ufeff" + "\n  \n".join(lines[:4]) + "\r\n\n" + "\n".join(lines[4:]))
+    dataset = Dataset(name=str(path))
+    found = read(dataset, fingerprint(dataset))
+    assert (found.count, found.columns) == (6, ("prompt", "n"))
+    assert list(found.at(wanted)) == [rows[index] for index in wanted]
+    assert [found.place(i).split(":")[1] for i in range(6)] == ["1", "3", "5", "7", "9", "10"]
