@@ -28,7 +28,7 @@ class Row:
 class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
-        _drop_torn_line(path)
+        drop_torn_line(path)
         self._seen = {(row.step, name) for row in read(path) for name in row.metrics}
         self._file = path.open("a", encoding="utf-8")
 
@@ -85,7 +85,8 @@ def complete_lines(path: Path, offset: int = 0) -> list[bytes]:
     return text[: text.rfind(b"\n") + 1].splitlines(keepends=True)
 
 
-def _drop_torn_line(path: Path) -> None:
+def drop_torn_line(path: Path) -> None:
+    """Cut off a line that a killed process left unfinished."""
     whole = sum(len(line) for line in complete_lines(path))
     if path.exists() and path.stat().st_size > whole:
         os.truncate(path, whole)

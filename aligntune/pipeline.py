@@ -1,7 +1,7 @@
 """The pipeline, once: which stages a run has, in which order, and what each of them reads.
 
-    model -> tokenizer -> eval-data? -> sft-data? -> reward-data? -> sft? -> reward? -> data -> dpo
-    -> champion? -> evaluate-* -> register -> decide -> promote -> push?
+    model -> tokenizer -> eval-data? -> sft-data? -> reward-data? -> sft? -> reward? -> data
+    -> reference? -> dpo -> champion? -> evaluate-* -> register -> decide -> promote -> push?
 
 Whoever runs it (the CLI directly, a flow as tasks) goes through this list from first to last.
 """
@@ -19,6 +19,7 @@ from aligntune.slicing import (
     model_slice,
     policy_name,
     push_slice,
+    reference_slice,
     registry_name,
     reward_base_slice,
     reward_data_slice,
@@ -26,7 +27,7 @@ from aligntune.slicing import (
     train_slice,
 )
 
-CHAMPION, START = "champion", "start"
+CHAMPION, START, REFERENCE = "champion", "start", "reference"
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,12 @@ def _steps(
         policy, trained = "sft", ["sft"]
     spec = train_slice(config, config.algo, config.train, config.peft)
     yield Step("data", "data", data_slice(config, config.datasets, spec), reads)
-    judge = _judge(config) if spec.rewards else {}
-    yield Step(config.algo, config.algo, spec, {"model": policy, "data": "data"} | judge)
+    reads = {"model": policy, "data": "data"}
+    besides = _judge(config) if spec.rewards else {}
+    if shared := reference_slice(config, spec):
+        yield Step(REFERENCE, REFERENCE, shared, reads)
+        besides = {REFERENCE: REFERENCE}
+    yield Step(config.algo, config.algo, spec, reads | besides)
     trained.append(config.algo)
     measured = list(_evaluation(config, trained, champion, tracking_uri))
     yield from measured

@@ -23,6 +23,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "tokenizer": (),
     "data": ("rows_train", "rows_heldout"),
     "sft": ("train_loss", "final_loss", "rows"),
+    "reference": ("rows_train", "rows_heldout"),
     "dpo": ("final_loss", "final_rewards/accuracies", "final_rewards/margins"),
     **dict.fromkeys(ONLINE, ("first_reward", "final_reward", "rows")),
     "evaluate": (

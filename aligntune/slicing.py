@@ -11,7 +11,14 @@ from aligntune.config.presets import resolved
 from aligntune.config.reward_model import RewardModelSection
 from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
-from aligntune.config.slices import DataSlice, EvaluateSlice, ModelSlice, PushSlice, TrainSlice
+from aligntune.config.slices import (
+    DataSlice,
+    EvaluateSlice,
+    ModelSlice,
+    PushSlice,
+    ReferenceSlice,
+    TrainSlice,
+)
 from aligntune.config.train import Peft, Train
 from aligntune.models.precision import resolve
 
@@ -135,6 +142,37 @@ def train_slice(config: RunConfig, algo: Trained, train: Train, peft: Peft | Non
         sample_logging=samples if samples and samples.enabled else None,
         shown_rewards=_shown(config) if samples and samples.enabled and algo not in ONLINE else (),
     )
+
+
+def reference_slice(config: RunConfig, spec: TrainSlice) -> ReferenceSlice | None:
+    """Of the stage that computes the log-probabilities of DPO's reference for the training stage
+    `spec`; None where that does so itself, batch by batch."""
+    wanted = spec.train.precompute_ref_log_probs
+    if wanted == "auto":
+        wanted = not spec.use_unsloth and _sees_every_row(config, spec)
+    if not wanted:
+        return None
+    assert spec.train.max_length is not None, "resolved"
+    return ReferenceSlice(
+        max_length=spec.train.max_length,
+        precision=spec.precision,
+        attn_implementation=spec.attn_implementation,
+        quantization=spec.quantization,
+        trust_remote_code=spec.trust_remote_code,
+        processes=spec.processes,
+    )
+
+
+def _sees_every_row(config: RunConfig, spec: TrainSlice) -> bool:
+    """Whether that is known before the rows are: what training never sees need not be computed."""
+    train = spec.train
+    if train.max_steps is None:
+        return train.num_epochs >= 1
+    rows = [dataset.max_samples for dataset in config.datasets]
+    step = train.per_device_batch_size * train.gradient_accumulation_steps * spec.processes
+    if None in rows or config.mix.repeat:
+        return False
+    return train.max_steps * step >= sum(filter(None, rows))
 
 
 def _shown(config: RunConfig) -> tuple[Reward, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from aligntune.artifacts import WORK, files_digest
 from aligntune.config.rewards import Reward
-from aligntune.config.slices import EvaluateSlice, TrainSlice
+from aligntune.config.slices import EvaluateSlice, ReferenceSlice, TrainSlice
 from aligntune.errors import Interrupted
 from aligntune.work import Outcome, Work, emptied
 
@@ -28,10 +28,28 @@ def train(work: Work) -> Outcome:
         shown.append(local(reward, fingerprint(reward, uri), setting.work / f"shown-{i}", uri=uri))
         check_model(shown[-1])
     spec = work.config.model_copy(update={"rewards": _pinned(work), "shown_rewards": tuple(shown)})
-    job = Job(spec, model.path / "model", data.path, setting.work, work.key)
+    known = work.inputs.get("reference")
+    reference = known.path if known else None
+    job = Job(spec, model.path / "model", data.path, setting.work, work.key, reference)
     with together(job):
-        metrics = train_policy(spec, job.model, job.data, setting)
+        metrics = train_policy(spec, job.model, job.data, setting, job.reference)
     return Outcome(metrics, {"data_digests": data.manifest.facts["digests"]})
+
+
+def precompute(work: Work) -> Outcome:
+    from aligntune.train import reference
+    from aligntune.train.loop import Setting
+    from aligntune.train.ranks import Job, together
+
+    assert isinstance(work.config, ReferenceSlice)
+    spec = reference.as_training(work.config)
+    model, data = work.inputs["model"].path / "model", work.inputs["data"].path
+    setting = Setting(work.out, work.out / WORK, work.key, work.progress, work.stopping)
+    job = Job(spec, model, data, setting.work, work.key, task="reference")
+    reference.begin(job.work)
+    with together(job):
+        batches = reference.compute(job, setting)
+    return Outcome(reference.collect(job, work.out, batches))
 
 
 def train_reward(work: Work) -> Outcome:

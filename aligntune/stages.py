@@ -18,6 +18,7 @@ from aligntune.config.slices import (
     ModelSlice,
     PromoteSlice,
     PushSlice,
+    ReferenceSlice,
     RegisterSlice,
     TrainSlice,
 )
@@ -165,6 +166,7 @@ def _push(work: Work) -> Outcome:
 
 
 _TORCH = ("torch", "transformers")
+_REFERENCE = ("torch", "transformers", "trl", "accelerate")
 _TRAINER = ("torch", "transformers", "trl", "peft", "accelerate")
 
 KINDS: dict[str, Kind] = {
@@ -191,6 +193,9 @@ KINDS: dict[str, Kind] = {
     },
     "evaluate": Kind(
         7, EvaluateSlice, stage_models.measure, evaluate_sources, libraries=_TORCH, trains=True
+    ),
+    "reference": Kind(
+        1, ReferenceSlice, stage_models.precompute, libraries=_REFERENCE, trains=True
     ),
     "reward": Kind(2, TrainSlice, stage_models.train_reward, libraries=_TRAINER, trains=True),
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),

@@ -2,6 +2,8 @@
 
 import pytest
 
+from aligntune.config.base import identity
+from aligntune.config.rules import problems
 from aligntune.config.run import RunConfig
 from aligntune.pipeline import Champion, steps
 from aligntune.slicing import registry_name
@@ -21,13 +23,18 @@ def graph(run, champion=None):
     return {step.label: step for step in made}
 
 
+def check(run):
+    for problem in problems(run):
+        raise ValueError(problem.message)
+
+
 SFT = {"datasets": [{"name": "owner/chats"}]}
 
 
 def test_the_smallest_run_is_data_training_evaluation_registration():
     assert list(graph(config())) == [
-        "model", "tokenizer", "data", "dpo", "evaluate-base", "evaluate-dpo", "register",
-        "decide", "promote",
+        "model", "tokenizer", "data", "reference", "dpo", "evaluate-base", "evaluate-dpo",
+        "register", "decide", "promote",
     ]  # fmt: skip
 
 
@@ -38,7 +45,8 @@ def test_optional_sections_add_stages():
         logging={"push_to_hub": True, "hub_model_id": "me/model"},
     )
     assert list(graph(run)) == [
-        "model", "tokenizer", "eval-data", "sft-data", "sft", "data", "dpo",
+        "model", "tokenizer", "eval-data", "sft-data", "sft", "data",
+        "reference", "dpo",
         "evaluate-base", "evaluate-sft", "evaluate-dpo", "register", "decide", "promote",
         "push",
     ]  # fmt: skip
@@ -53,11 +61,69 @@ def test_every_stage_comes_after_its_inputs():
 
 def test_dpo_starts_from_sft_and_each_model_is_compared_with_those_before_it():
     made = graph(config(sft=SFT))
-    assert made["dpo"].inputs["model"] == "sft"
+    assert made["dpo"].inputs == {"model": "sft", "data": "data", "reference": "reference"}
+    assert made["reference"].inputs == {"model": "sft", "data": "data"}
     assert made["evaluate-dpo"].inputs == {
         "model": "dpo", "data": "data", "reference": "model", "base": "evaluate-base",
         "sft": "evaluate-sft",
     }  # fmt: skip
+
+
+def precomputed(model=None, **changes):
+    """Whether dpo has its reference from a stage."""
+    made = graph(config(model={"name_or_path": "owner/Model-1B"} | (model or {}), **changes))
+    assert ("reference" in made["dpo"].inputs) == ("reference" in made)
+    return "reference" in made
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({}, True),
+        ({"num_epochs": 3}, True),
+        ({"num_epochs": 0.5}, False),
+        ({"max_steps": 100}, False),
+        ({"max_steps": 100, "precompute_ref_log_probs": True}, True),
+        ({"num_epochs": 3, "precompute_ref_log_probs": False}, False),
+    ],
+)
+def test_dpos_reference_is_precomputed_where_every_row_is_known_to_be_seen(train, expected):
+    assert precomputed(train=train) == expected
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(12, False), (13, True)])
+def test_steps_that_see_so_many_rows_are_epochs(steps, expected):
+    """13 steps of 2 * 2 * 3 pairs see 150."""
+    limited = [{"name": "owner/a", "max_samples": 100}, {"name": "owner/b", "max_samples": 50}]
+    train = {"max_steps": steps, "per_device_batch_size": 2, "gradient_accumulation_steps": 2}
+    changes = {"train": train, "launch": {"processes": 3}}
+    assert precomputed(datasets=limited, **changes) == expected
+    assert not precomputed(datasets=[*limited, {"name": "owner/c"}], **changes)
+    assert not precomputed(datasets=limited, mix={"repeat": True}, **changes)
+
+
+def test_unsloth_computes_its_reference_itself():
+    fast = {"use_unsloth": True}
+    assert not precomputed(fast)
+    with pytest.raises(ValueError, match="unsloth computes log-probabilities its own way"):
+        check(config(model={"name_or_path": "m"} | fast, train={"precompute_ref_log_probs": True}))
+
+
+def test_only_what_changes_the_references_log_probabilities_is_in_its_key():
+    def both(**train):
+        made = graph(config(train=train, seed=train.pop("seed", 42), peft=train.pop("peft", None)))
+        return identity(made["reference"].config), identity(made["dpo"].config)
+
+    alone, trained = both()
+    for other in (
+        {"beta": 0.5}, {"learning_rate": 1e-3}, {"num_epochs": 3}, {"loss_type": "ipo"},
+        {"per_device_batch_size": 2}, {"seed": 7}, {"peft": {"r": 4}},
+    ):  # fmt: skip
+        kept, changed = both(**other)
+        assert kept == alone
+        assert changed != trained
+    assert both(max_length=99)[0] != alone
+    assert both(precompute_ref_log_probs=True) == (alone, trained), "it is one of the inputs"
 
 
 def test_the_champion_is_measured_on_the_same_rows_and_changes_nothing_else():

@@ -11,7 +11,12 @@ from aligntune.config.algo import ALGOS, GROUP, ONLINE, Trained
 from aligntune.config.train import Bolt, Counterfactual, Gbmpo, Guard, Peft, Train
 
 _SFT = {"loss_type": "nll", "packing": False, "completion_only_loss": True}
-_DPO = {"loss_type": "sigmoid", "beta": 0.1, "label_smoothing": 0.0}
+_DPO = {
+    "loss_type": "sigmoid",
+    "beta": 0.1,
+    "label_smoothing": 0.0,
+    "precompute_ref_log_probs": "auto",
+}
 _REWARD = {"center_rewards_coefficient": 0.0, "margin_scale": 1.0}
 _ONLINE = {
     "num_generations": None,

@@ -225,6 +225,12 @@ def _model(config: RunConfig) -> Iterator[Problem]:
             ("model", "quantization"),
             "quantized weights cannot be trained; add a `peft` section for an adapter on them",
         )
+    if config.model.use_unsloth and config.train.precompute_ref_log_probs is True:
+        yield Problem(
+            ("train", "precompute_ref_log_probs"),
+            "unsloth computes log-probabilities its own way, which the reference's would not be "
+            "from; remove it, or `model.use_unsloth`",
+        )
 
 
 def _trainings(config: RunConfig) -> Iterator[tuple[KeyPath, str]]:

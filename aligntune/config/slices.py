@@ -71,6 +71,19 @@ class TrainSlice(Strict):
     """What scores the logged samples of an algorithm that optimises no reward."""
 
 
+class ReferenceSlice(Strict):
+    """What the log-probabilities of DPO's reference depend on besides the model and the tokens:
+    nothing of the loss or of the steps, so that runs which differ there share them."""
+
+    max_length: int
+    """In tokens; what is longer is cut, as in training."""
+    precision: Precision
+    attn_implementation: Attention | None
+    quantization: Quantization | None
+    trust_remote_code: bool
+    processes: NeutralField[int]
+
+
 class EvaluateSlice(Strict):
     split: Literal["train", "heldout"]
     """Which file of the data artifact to measure on."""

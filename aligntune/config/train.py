@@ -163,6 +163,12 @@ class Train(Strict):
     label_smoothing: float | None = Field(None, ge=0, lt=0.5)
     """dpo: the assumed share of flipped labels. Default: 0."""
 
+    precompute_ref_log_probs: NeutralField[Literal["auto"] | bool | None] = None
+    """dpo: compute the reference's log-probabilities of all rows once, in a stage of its own that
+    runs with another beta, loss, learning rate or number of epochs share, and keep no reference
+    beside the policy. Default: auto, where training is known to see every row at least once: by
+    `num_epochs`, or by `max_steps` and every dataset's `max_samples`."""
+
     center_rewards_coefficient: float | None = Field(None, ge=0)
     """reward model: weight of the squared sum of a pair's scores in the loss, which keeps scores
     near 0 (arXiv:2312.09244 uses 0.01). Default: 0."""

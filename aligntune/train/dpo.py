@@ -9,6 +9,7 @@ from trl import DPOConfig, DPOTrainer
 from aligntune.config.slices import TrainSlice
 from aligntune.train.loop import Finite, Setting, arguments
 from aligntune.train.lora import lora
+from aligntune.train.rows import REFERENCE
 
 
 class _Trainer(Finite, DPOTrainer):  # type: ignore[misc]
@@ -21,6 +22,9 @@ class _Trainer(Finite, DPOTrainer):  # type: ignore[misc]
         longest = args.max_length
         return dataset.filter(lambda row: longest is None or len(row["prompt_ids"]) < longest)
 
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        return dataset  # the rows have them, or nobody is going to train
+
 
 def dpo_trainer(
     model: PreTrainedModel,
@@ -30,19 +34,39 @@ def dpo_trainer(
     spec: TrainSlice,
     setting: Setting,
 ) -> Any:
-    """The reference is the policy the stage starts from: the adapter switched off under LoRA,
-    else a frozen copy that TRL loads from the same directory."""
+    """The reference is the policy the stage starts from: what the rows know of it already, or else
+    the adapter switched off under LoRA, or a frozen copy that TRL loads from the same directory."""
     config = DPOConfig(
         **arguments(spec, setting, evaluates=heldout is not None),
         beta=spec.train.beta,
         loss_type=[spec.train.loss_type],
         label_smoothing=spec.train.label_smoothing,
+        precompute_ref_log_probs=set(REFERENCE) <= set(train.column_names),
     )
     return _Trainer(
         model=model,
         args=config,
         train_dataset=train,
         eval_dataset=heldout,
+        processing_class=tokenizer,
+        peft_config=lora(spec.peft, model),
+    )
+
+
+def reference_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    spec: TrainSlice,
+    setting: Setting,
+) -> Any:
+    """A trainer whose policy, without its adapter, is the reference. Its `compute_ref_log_probs` is
+    the code, on the device, that the policy's log-probabilities come from in training."""
+    config = DPOConfig(**arguments(spec, setting, evaluates=False), precompute_ref_log_probs=True)
+    return _Trainer(
+        model=model,
+        args=config,
+        train_dataset=rows,
         processing_class=tokenizer,
         peft_config=lora(spec.peft, model),
     )

@@ -48,10 +48,11 @@ TRAINERS: dict[Trained, Callable[..., Any]] = {
 
 
 def train_policy(
-    spec: TrainSlice, model: Path, data: Path, setting: Setting
+    spec: TrainSlice, model: Path, data: Path, setting: Setting, reference: Path | None = None
 ) -> Mapping[str, float]:
     """Train the policy in `model`, or a reward model made of it, on the rows in `data`, and save it
-    below `setting.out`.
+    below `setting.out`. In `reference` are the log-probabilities of dpo's reference, where they
+    are not to be computed.
 
     Raises:
         ConfigError: a reward of the user's own gives no scores.
@@ -61,9 +62,9 @@ def train_policy(
         ResourceError: `spec.processes` do not train together.
     """
     set_seed(spec.seed)
-    train = training_rows(data, "train", spec)
+    train = training_rows(data, "train", spec, reference)
     both = (data / "heldout.parquet").exists()
-    heldout = training_rows(data, "heldout", spec) if both else None
+    heldout = training_rows(data, "heldout", spec, reference) if both else None
     if spec.algo in ONLINE:
         tried(spec.rewards, [train[index] for index in range(min(len(train), TRIED))])
     policy = (load_scorer if spec.algo == "reward" else load_trainable)(model, spec)
@@ -71,7 +72,7 @@ def train_policy(
     tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
     measured = heldout if spec.eval_steps and heldout else None
     trainer = TRAINERS[spec.algo](policy, tokenizer, train, measured, spec, setting)
-    _check_world(trainer, spec)
+    check_world(trainer, spec)
     prompts = first_prompts(spec.sample_logging, data)
     metrics = fit(trainer, spec, setting, rows=len(train), prompts=prompts)
     if trainer.is_world_process_zero():
@@ -79,7 +80,7 @@ def train_policy(
     return metrics
 
 
-def _check_world(trainer: Any, spec: TrainSlice) -> None:
+def check_world(trainer: Any, spec: TrainSlice) -> None:
     """Processes that do not find each other would each train alone, and say nothing."""
     if trainer.args.world_size != spec.processes:
         raise ResourceError(

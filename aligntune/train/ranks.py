@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError
@@ -32,7 +33,7 @@ GRACE = 30.0
 ANNOUNCED = "nodes.json"
 """The job in its own folder, for other machines."""
 
-_PLACES = ("model", "data", "work")
+_PLACES = ("model", "data", "work", "reference")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Job:
     work: Path
     """Scratch of the stage; checkpoints are in it."""
     key: str
+    reference: Path | None = None
+    """The artifact with the log-probabilities of dpo's reference."""
+    task: Literal["train", "reference"] = "train"
+    """Whether to train, or to compute those."""
 
 
 @contextmanager
@@ -97,26 +102,32 @@ def meeting(count: int, machines: nodes.Nodes) -> dict[str, str]:
 
 
 def accompany(job: Job, rank: int) -> None:
-    """Train `job` as one of the others."""
+    """Do `job` as one of the others."""
+    from aligntune.train import reference
     from aligntune.train.loop import Setting
     from aligntune.train.policy import train_policy
 
     out = _folder(job.work, rank)
     setting = Setting(out, job.work, job.key, lambda done, total, shown: None, lambda: False)
-    train_policy(job.spec, job.model, job.data, setting)
+    if job.task == "reference":
+        reference.compute(job, setting, rank)
+    else:
+        train_policy(job.spec, job.model, job.data, setting, job.reference)
     _leave()
 
 
 def write_job(job: Job, path: Path) -> None:
-    record = {"spec": job.spec.model_dump(mode="json"), "key": job.key}
-    places = {name: str(getattr(job, name).absolute()) for name in _PLACES}
+    record = {"spec": job.spec.model_dump(mode="json"), "key": job.key, "task": job.task}
+    found = {name: getattr(job, name) for name in _PLACES}
+    places = {name: str(path.absolute()) for name, path in found.items() if path}
     path.write_text(json.dumps(record | places), encoding="utf-8")
 
 
 def read_job(path: Path) -> Job:
     record = json.loads(path.read_text(encoding="utf-8"))
-    places = {name: Path(record[name]) for name in _PLACES}
-    return Job(spec=TrainSlice.model_validate(record["spec"]), key=record["key"], **places)
+    found = {name: Path(record[name]) for name in _PLACES if name in record}
+    spec = TrainSlice.model_validate(record["spec"])
+    return Job(spec=spec, key=record["key"], task=record["task"], **found)
 
 
 def _check_devices(count: int) -> None:

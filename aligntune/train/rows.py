@@ -14,15 +14,26 @@ from aligntune.config.algo import ONLINE
 from aligntune.config.slices import TrainSlice
 from aligntune.data import tokens
 from aligntune.data.rows import ANSWER, EXTRA
+from aligntune.errors import DataError
 from aligntune.train.scores import extras, to_score
 
 ASKED = ("prompt", ANSWER, EXTRA)
 """What sampling and rewards need of a row."""
 
 
-def training_rows(data: Path, split: str, spec: TrainSlice) -> Dataset:
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+"""TRL's names for the log-probabilities of a pair's answers under dpo's reference, in nats."""
+
+
+def training_rows(
+    data: Path, split: str, spec: TrainSlice, reference: Path | None = None
+) -> Dataset:
     """The rows of a split as `spec.algo` learns from them, tokenised: not a row of text is
-    tokenised again."""
+    tokenised again. Pairs have what `reference` says of them beside them.
+
+    Raises:
+        DataError: that is not of these rows.
+    """
     made = tokens.read(data / f"{split}.tokens.parquet")
     if spec.algo == "sft":
         return imitation(made, last=not spec.train.completion_only_loss)
@@ -30,7 +41,7 @@ def training_rows(data: Path, split: str, spec: TrainSlice) -> Dataset:
         return asked(pq.read_table(data / f"{split}.parquet"), made)
     if spec.algo == "reward":
         return to_score(extras(data / f"{split}.parquet"), made, spec)
-    return pairs(made)
+    return referred(pairs(made), reference / f"{split}.parquet") if reference else pairs(made)
 
 
 def imitation(made: pa.Table, *, last: bool) -> Dataset:
@@ -64,6 +75,20 @@ def pairs(made: pa.Table) -> Dataset:
         }
 
     return _dataset(made, columns)
+
+
+def referred(rows: Dataset, file: Path) -> Dataset:
+    """Pairs, each with the log-probabilities that `file` has of it."""
+    known = pq.read_table(file)
+    if known.num_rows != rows.num_rows:
+        raise DataError(
+            f"{file} is of {known.num_rows} rows and not of these {rows.num_rows}; remove its "
+            "folder and run the same command again, it is computed anew"
+        )
+    table = rows.data.table
+    for name in REFERENCE:
+        table = table.append_column(name, known[name])
+    return Dataset(table)
 
 
 LENGTH = "prompt_length"

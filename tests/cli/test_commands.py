@@ -353,8 +353,8 @@ def test_a_plan_is_json_too(run, config, tmp_path, tiny_model):
     planned = json.loads(out)
     labels = [stage["label"] for stage in planned["stages"]]
     assert labels == [
-        "model", "tokenizer", "data", "dpo", "evaluate-base", "evaluate-dpo", "register",
-        "decide", "promote",
+        "model", "tokenizer", "data", "reference", "dpo", "evaluate-base", "evaluate-dpo",
+        "register", "decide", "promote",
     ]  # fmt: skip
     assert not any(stage["reuse"] for stage in planned["stages"])
 

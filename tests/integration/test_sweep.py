@@ -14,6 +14,7 @@ from aligntune.sweep.choose import Choice, chosen
 from aligntune.sweep.here import sweep_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+PRECOMPUTED = "train.precompute_ref_log_probs=true"
 SETTINGS = ("--set", "train.beta=0.05,0.1,0.3", "--metric", "preference_margin")
 RUNS = ["tiny-beta-0.05", "tiny-beta-0.1", "tiny-beta-0.3"]
 
@@ -35,7 +36,7 @@ def mean(output, run):
 
 
 def test_a_sweep_that_is_killed_is_finished_by_the_same_command(aligntune, write_config, output):
-    arguments = ("sweep", "--config", write_config(output), *SETTINGS)
+    arguments = ("sweep", "--config", write_config(output), *SETTINGS, "--set", PRECOMPUTED)
     process = aligntune(*arguments)
     second = output / "runs" / RUNS[1] / "stages" / "sft"
     end = time.monotonic() + 400
@@ -55,13 +56,15 @@ def test_a_sweep_that_is_killed_is_finished_by_the_same_command(aligntune, write
     assert f"{RUNS[0]}: finished before" in said
     assert [path.stat().st_ino for path in (output / "stages").glob("sft-*")] == [made]
     assert len(list((output / "stages").glob("dpo-*"))) == 3
+    assert len(list((output / "stages").glob("reference-*"))) == 1
     assert {path.name for path in (output / "runs").iterdir()} == set(RUNS)
     assert "best of 3 by the same 12 rows" in said
     assert (output / "sweeps" / "tiny" / "compare.html").read_text().count("tiny-beta-0.3") > 1
 
 
-def test_sft_was_trained_once(output):
-    built = mlflow_runs(output, "tags.`aligntune.stage` = 'sft'")
+@pytest.mark.parametrize("stage", ["sft", "reference"])
+def test_what_the_runs_share_was_made_once(output, stage):
+    built = mlflow_runs(output, f"tags.`aligntune.stage` = '{stage}'")
     assert sum("aligntune.cached_from" not in run.data.tags for run in built) == 1
     assert len(built) >= 3
 
@@ -91,7 +94,7 @@ def test_again_nothing_is_run_and_the_candidate_is_the_best_of_the_sweep(write_c
     (other,) = {"1", "2"} - {str(candidate)}
     client.set_registered_model_alias("tiny.policy", "candidate", other)
     before = len(mlflow_runs(output, ""))
-    sweep_here(chosen([config], SETTINGS[1:2], Choice(metric=SETTINGS[3])))
+    sweep_here(chosen([config], [SETTINGS[1], PRECOMPUTED], Choice(metric=SETTINGS[3])))
     assert client.get_registered_model("tiny.policy").aliases["candidate"] == candidate
     assert len(mlflow_runs(output, "")) == before
 

@@ -44,13 +44,13 @@ def test_the_best_is_registered_and_promotes_nothing_by_itself(config):
     assert "registry.promote=manual" not in never.runs[0].registered
 
 
-def test_a_sweep_over_beta_trains_sft_once(config):
+def test_a_sweep_over_beta_trains_sft_and_asks_the_reference_once(config):
     made = chosen([config], ["train.beta=0.1,0.2,0.3"], Choice())
     first, *others = sharing(plans(made))
     assert {"sft", "dpo", "evaluate-sft"} <= set(first["run"])
     for other in others:
         assert other["run"] == ["dpo", "evaluate-dpo"]
-        assert "sft" in other["shared"]
+        assert {"sft", "reference"} <= set(other["shared"])
 
 
 def test_all_problems_are_told_at_once_with_the_combinations_that_have_them(config):

@@ -82,6 +82,7 @@ ELSEWHERE = {
     "max_prompt_length": ONLINE,  # which prompts are left out: test_online
     **{name: {"ppo"} for name in (*PPO, "missing_eos_penalty")},
     "gbmpo": {"gbmpo"},
+    "precompute_ref_log_probs": {"dpo"},  # whether there is a stage more: test_pipeline
     "vllm": ONLINE,  # test_vllm
     "guard": ONLINE,  # test_guard
     "overlong_buffer": GROUP,  # a reward more: test_refill

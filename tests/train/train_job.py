@@ -1,9 +1,10 @@
-"""Trains one job as a stage does: `python train_job.py JOB OUT [STOP_AFTER]`."""
+"""Does one job as a stage does: `python train_job.py JOB OUT [STOP_AFTER]`."""
 
 import sys
 from pathlib import Path
 
 from aligntune.errors import AlignTuneError
+from aligntune.train import reference
 from aligntune.train.loop import Setting
 from aligntune.train.policy import train_policy
 from aligntune.train.ranks import read_job, together
@@ -19,8 +20,14 @@ if __name__ == "__main__":
 
     setting = Setting(out, job.work, job.key, lambda *shown: None, stopping)
     try:
-        with together(job):
-            train_policy(job.spec, job.model, job.data, setting)
+        if job.task == "reference":
+            reference.begin(job.work)
+            with together(job):
+                count = reference.compute(job, setting)
+            reference.collect(job, out, count)
+        else:
+            with together(job):
+                train_policy(job.spec, job.model, job.data, setting, job.reference)
     except AlignTuneError as error:
         sys.stdout.write(f"{error}\n")
         raise SystemExit(error.exit_code) from error
