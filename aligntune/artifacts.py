@@ -28,6 +28,8 @@ from aligntune.digest import sha256
 
 MANIFEST = "manifest.json"
 WORK = "work"
+LINKED = 2**20
+"""Bytes from which on a file is linked rather than copied."""
 _POLL = 0.5
 """Seconds between looks at a lock that another process holds."""
 _STAGING = re.compile(r"\..+\.(\d+)\.new")
@@ -210,6 +212,25 @@ def records(folder: Path) -> dict[str, FileRecord]:
         for path in files
         if path.name != MANIFEST
     }
+
+
+def linked(source: Path | str, target: Path | str) -> None:
+    """Give the file `source` the second name `target`, in place of what is there; or a copy, where
+    the disk has no such names or it is of another disk.
+
+    A linked file becomes read-only under both names, since who wrote to one would change the other.
+    What is small enough to be edited by hand is copied.
+    """
+    Path(target).unlink(missing_ok=True)
+    try:
+        found = os.stat(source)
+        if found.st_size >= LINKED:
+            os.chmod(source, stat.S_IMODE(found.st_mode) & ~0o222)
+            os.link(source, target)
+            return
+    except OSError:
+        pass  # another disk, or one without links, or another user's file
+    shutil.copyfile(source, target)
 
 
 def write_atomic(path: Path, text: str) -> None:

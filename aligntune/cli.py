@@ -6,7 +6,6 @@ that needs it, so that `--help`, `validate` and `plan` answer at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aligntune import startup
 from aligntune.cli_config import (
     WITHOUT_MODEL,
     checked,
@@ -56,7 +56,9 @@ def train(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) ->
     from aligntune.direct import post_train
 
     command = command_line("train", paths, overrides)
-    post_train(checked(paths, overrides), command, as_json=as_json)
+    # A program that reads the result wants MLflow's ids in it.
+    afterwards = not as_json
+    post_train(checked(paths, overrides), command, as_json=as_json, afterwards=afterwards)
 
 
 @app.command()
@@ -266,10 +268,10 @@ def main() -> None:
     """Entry point: a mistake is one message and an exit code, a bug a file with its traceback."""
     from aligntune.errors import NO_ROOM, AlignTuneError
 
-    # Else pydantic looks through every installed package for plugins that validate differently.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    startup.quick()
     try:
         app(standalone_mode=False)
+        startup.ended()
     except AlignTuneError as error:
         _fail(error.exit_code, str(error))
     except click.exceptions.Exit as done:

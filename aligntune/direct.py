@@ -22,9 +22,12 @@ from aligntune.supervise import Limits
 LOG = logging.getLogger("aligntune.direct")
 
 
-def post_train(config: RunConfig, command: str, *, as_json: bool = False) -> None:
+def post_train(
+    config: RunConfig, command: str, *, as_json: bool = False, afterwards: bool = False
+) -> None:
     """Run every stage of `config` that does not exist yet, and print what came of it.
 
+    With `afterwards` MLflow may be told of a run that reuses everything when this has returned.
     With `as_json` the result is JSON on standard output, and everything else goes to the other.
 
     Raises:
@@ -34,7 +37,7 @@ def post_train(config: RunConfig, command: str, *, as_json: bool = False) -> Non
     configure(config.logging.level, console)
     with stop_on_signals(at_once=kill_children) as stopping:
         planned = plan(config)
-        with opened(planned, command) as session:
+        with opened(planned, command, afterwards=afterwards) as session:
             run_stages(config, console, session, stopping)
     if as_json:
         sys.stdout.write(json.dumps(result_record(session), indent=2) + "\n")

@@ -15,7 +15,6 @@ The numbers are exit codes (sysexits.h); schedulers read from them whether a ret
 import errno
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 """What the system says where a disk is full or may not be written."""
@@ -74,6 +73,8 @@ def public(text: str) -> str:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is in none of our tables."""
+    from difflib import get_close_matches
+
     known = sorted(known)
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"

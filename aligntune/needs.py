@@ -90,9 +90,9 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
 
 
 def _evaluation(config: RunConfig) -> Iterator[Problem]:
-    from aligntune.evaluate.harness import check
-
     if tasks := config.evaluation.lm_eval:
+        from aligntune.evaluate.harness import check
+
         yield from _tried(("evaluation", "lm_eval"), partial(check, tasks))
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aligntune import aliased
 from aligntune.artifacts import Artifact, find, key_of
 from aligntune.config.base import Strict, identity
 from aligntune.config.run import RunConfig
@@ -135,18 +136,29 @@ def _champion(config: RunConfig, root: Path, candidate: str) -> Champion | None:
 
     One that does not answer is no reason not to train: the stages that need it say so.
     """
-    uri = tracking_uri(root)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        return None
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from aligntune.registry import champion_for
-
+    uri, name = tracking_uri(root), policy_name(config)
     try:
-        found = champion_for(uri, policy_name(config), candidate)
+        found = _known_here(uri, name, candidate)
     except ServiceError as error:
         LOG.warning("nothing is known of a champion: %s", error)
         return None
     return Champion(*found) if found else None
+
+
+def _known_here(uri: str, name: str, candidate: str) -> tuple[str, str] | None:
+    """Version and key of the champion, from its file if that can be read without MLflow.
+
+    Raises:
+        ServiceError: the registry failed.
+    """
+    try:
+        champion = aliased.holder(uri, name, "champion")
+        return champion.opponent(candidate) if champion else None
+    except aliased.Unreadable:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from aligntune.registry import champion_for
+
+        return champion_for(uri, name, candidate)
 
 
 def needed(every: Sequence[Step], wanted: set[str]) -> list[Step]:

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from aligntune.aliased import AGAINST
 from aligntune.artifacts import Artifact
 from aligntune.config.slices import PromoteSlice
 from aligntune.errors import DataError, ServiceError
 from aligntune.registry import (
-    AGAINST,
     ARTIFACT,
     CHAMPION,
     EVALUATED,

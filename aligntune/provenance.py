@@ -3,7 +3,8 @@
 import getpass
 import platform
 import subprocess
-from importlib.metadata import distributions, version
+from functools import cache
+from importlib.metadata import Distribution, distributions, version
 from pathlib import Path
 
 ENVIRONMENT = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow")
@@ -11,11 +12,17 @@ ENVIRONMENT = ("torch", "transformers", "trl", "peft", "accelerate", "datasets",
 
 def environment() -> dict[str, str]:
     """Exact versions of what computes."""
-    versions = {name: version(name) for name in ENVIRONMENT}
+    versions = _versions()
     own = {"aligntune": version("aligntune-pipeline"), "python": platform.python_version()}
     checkout = Path(__file__).parent.parent
     found = _commit(checkout) if (checkout / ".git").exists() else ""
     return own | versions | ({"git": found} if found else {})
+
+
+# What is loaded does not change while the process lives, and every stage asks.
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ENVIRONMENT}
 
 
 def tags() -> dict[str, str]:
@@ -40,10 +47,21 @@ def tags() -> dict[str, str]:
 
 def installed() -> str:
     """Every distribution, as a requirements file."""
-    names = {found.metadata["Name"]: found.version for found in distributions()}
+    names = dict(map(_named, distributions()))
     return "".join(f"{name}=={names[name]}\n" for name in sorted(names, key=str.lower))
 
 
+def _named(distribution: Distribution) -> tuple[str, str]:
+    """Name and version, from the two lines that say them: parsing what follows, often a README,
+    takes ten times as long for all that is installed."""
+    lines = (distribution.read_text("METADATA") or "").partition("\n\n")[0].splitlines()
+    fields = dict(line.split(": ", 1) for line in lines if line.startswith(("Name: ", "Version: ")))
+    if len(fields) == 2:
+        return fields["Name"], fields["Version"]
+    return distribution.metadata["Name"], distribution.version
+
+
+@cache
 def _commit(folder: Path) -> str:
     """The commit that is checked out there, or nothing."""
     try:

@@ -1,14 +1,13 @@
 """A trained model on the hub, with a card made from the manifests it came from."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from aligntune.artifacts import WORK, Artifact, ancestors, write_atomic
+from aligntune.artifacts import WORK, Artifact, ancestors, linked, write_atomic
 from aligntune.card import CardFacts, Compared, model_card
 from aligntune.config.slices import PushSlice
 from aligntune.hub import push
@@ -33,7 +32,7 @@ def publish(
     if config.adapter_of:
         _copy_adapter(policy, config.adapter_of, folder)
     else:
-        shutil.copytree(policy.path / "model", folder, copy_function=os.link)
+        shutil.copytree(policy.path / "model", folder, copy_function=linked)
     (folder / "README.md").unlink(missing_ok=True)
     write_atomic(folder / "README.md", card)
     receipt = asdict(

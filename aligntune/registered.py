@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +63,8 @@ def download(name: str, uri: str, into: Path) -> None:
         ConfigError: as `registered`, and where its files are gone.
         ServiceError: as `registered`.
     """
+    import shutil
+
     from mlflow.artifacts import download_artifacts
 
     version, loaded = registered(name, uri), into.with_name(f"{into.name}.download")

@@ -6,7 +6,6 @@ again after a kill between any two calls adds what is missing and nothing else.
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,27 +18,25 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from aligntune.artifacts import Artifact, digest_of, files_digest, find, records
+from aligntune.aliased import KEY, Version
+from aligntune.artifacts import Artifact, digest_of, files_digest, find, linked, records
 from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
 from aligntune.lineage import Known, Lineage, lineage_of
 from aligntune.registered import download
-from aligntune.track import client_of, connect, experiment
+from aligntune.track import client_of, connect, experiment, put_model
 
 LOG = logging.getLogger(__name__)
 
 Client = MlflowClient
 T = TypeVar("T")
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
-KEY = "aligntune.key"
 ARTIFACT = "aligntune.artifact"
 """Name of the artifact that a version was registered from."""
 FILES = "aligntune.sha256"
 """Digest of the model's files."""
 EVALUATED = "aligntune.evaluation.data"
 """Digest of the rows that a version's metrics are of."""
-AGAINST = "aligntune.decision.against"
-"""What a version was decided against, as JSON {version, key}; nothing for the base model."""
 STARTED = "aligntune.started_from"
 """The version that a training went on from, as JSON {version, key}; nothing for a base model."""
 LINEAGE = "aligntune.lineage"
@@ -130,8 +127,6 @@ def _there(ask: Callable[[], T]) -> T | None:
 def champion_for(uri: str, name: str, candidate: str) -> tuple[str, str] | None:
     """Version and key of what the stage with the key `candidate` has to be compared with.
 
-    That is the champion, or, where the candidate itself has become it, what it was decided against.
-
     Raises:
         ServiceError: the registry failed.
     """
@@ -139,10 +134,7 @@ def champion_for(uri: str, name: str, candidate: str) -> tuple[str, str] | None:
         found = holder(reader(uri), name, CHAMPION)
     if found is None:
         return None
-    if found.tags.get(KEY) != candidate:
-        return str(found.version), key_of(found)
-    earlier = json.loads(found.tags.get(AGAINST) or "null")
-    return (earlier["version"], earlier["key"]) if earlier else None
+    return Version(str(found.version), str(found.source), found.tags).opponent(candidate)
 
 
 def all_versions(uri: str) -> dict[str, list[dict[str, Any]]]:
@@ -242,7 +234,7 @@ def _described(version: ModelVersion, aliases: Mapping[str, Any]) -> dict[str, A
 
 def key_of(version: ModelVersion) -> str:
     """What identifies a version's content: its stage's key, or its source if that is not ours."""
-    return str(version.tags.get(KEY) or version.source)
+    return Version(str(version.version), str(version.source), version.tags).key
 
 
 def fetch(
@@ -261,7 +253,7 @@ def fetch(
         found = client.get_model_version(name, version)
         kind, _, key = found.tags.get(ARTIFACT, "").rpartition("-")
         if kind and (made := find(root / "stages", kind, key)):
-            shutil.copytree(made.path / "model", out, copy_function=os.link)
+            shutil.copytree(made.path / "model", out, copy_function=linked)
         else:
             download(f"models:/{name}/{version}", uri, out)
     expected, got_digest = found.tags.get(FILES), digest_of(records(out))
@@ -392,5 +384,5 @@ def _logged_model(
         params={"algorithm": policy.manifest.kind},
         model_type="policy",
     )
-    client.log_model_artifacts(model.model_id, str(policy.path / "model"))
+    put_model(client, model, policy.path / "model")
     return client.finalize_logged_model(model.model_id, "READY")

@@ -15,6 +15,8 @@ import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -107,9 +109,12 @@ class Session:
 
 
 @contextmanager
-def opened(plan: Plan, command: str, named: Mapping[str, str] = NOTHING) -> Iterator[Session]:
+def opened(
+    plan: Plan, command: str, named: Mapping[str, str] = NOTHING, *, afterwards: bool = False
+) -> Iterator[Session]:
     """A session whose MLflow run ends as FINISHED, FAILED or KILLED, and whose report is written.
-    `named` are tags of that run.
+    `named` are tags of that run. With `afterwards` a run that reuses everything does not wait for
+    MLflow: a process that goes on by itself tells it.
 
     If the same run is going on in another process, this one reports as an MLflow run of its own.
     """
@@ -131,10 +136,13 @@ def opened(plan: Plan, command: str, named: Mapping[str, str] = NOTHING) -> Iter
             write_atomic(folder / "plan.json", _plan_json(plan))
             write_atomic(folder / "environment.txt", installed())
         own = folder if owned else None
-        with _status(own), _tracked(plan, command, own, named=named) as (session, ending):
+        apart = afterwards and all(planned.artifact for planned in plan.stages)
+        tracked = _tracked(plan, command, own, named=named, apart=apart)
+        with _status(own), tracked as (session, ending):
             with _reported(session):
                 yield session
-            session.ask_mlflow()
+            if not apart:
+                session.ask_mlflow()
             write_report(session)
             ending.metrics = headline_metrics(session)
             names = ("config.yaml", "plan.json", "environment.txt")
@@ -199,19 +207,40 @@ def _tracked(
     folder: Path | None,
     role: str = "pipeline",
     named: Mapping[str, str] = NOTHING,
+    apart: bool = False,
 ) -> Iterator[tuple[Session, Ending]]:
-    """A session and its record in the outbox, which MLflow gets while the block runs.
+    """A session and its record in the outbox, which MLflow gets while the block runs, or `apart`
+    from it.
 
     `folder` remembers the record: a run that did not finish is continued, not started anew.
     """
-    from aligntune.courier import delivering
-
     root = plan.paths.root
     record = continued(Outbox(root), folder, _record(plan, command, role, named))
     uri = tracking_uri(root)
     context = Context(str(root), uri, plan.paths.run.name, record.id)
-    with delivering(uri, root, record.store), Outbox(root).owned(record) as ending:
+    with _delivered(context, record.store, apart), Outbox(root).owned(record) as ending:
         yield Session(plan, context, command), ending
+
+
+@contextmanager
+def _delivered(context: Context, store: str, apart: bool) -> Iterator[None]:
+    if not apart:
+        from aligntune.courier import delivering
+
+        with delivering(context.tracking_uri, Path(context.root), store):
+            yield
+        return
+    try:
+        yield
+    finally:
+        # To import MLflow and tell it takes several times as long as to reuse all stages.
+        subprocess.Popen(
+            [sys.executable, "-m", "aligntune", "sync", "--output-dir", context.root],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
 def _record(plan: Plan, command: str, role: str, named: Mapping[str, str]) -> Record:

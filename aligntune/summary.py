@@ -8,6 +8,7 @@ from typing import Any
 from aligntune import findings
 from aligntune.artifacts import Artifact
 from aligntune.config.dump import dump
+from aligntune.data.rows import head
 from aligntune.report.page import write
 from aligntune.report.types import (
     Answer,
@@ -137,10 +138,8 @@ def _evaluation_rows(session: Session) -> Iterator[EvaluationRow]:
 
 
 def _samples(session: Session, count: int) -> Iterator[SampleRow]:
-    import pyarrow.parquet as pq
-
     tables = {
-        label: pq.read_table(artifact.path / "predictions.parquet").slice(0, count).to_pylist()
+        label: head(artifact.path / "predictions.parquet", count)
         for label, artifact in _evaluations(session)
     }
     for rows in zip(*tables.values(), strict=True) if tables else ():

@@ -7,15 +7,18 @@ MLflow remembers; the artifact directories are the truth. What it has to be told
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModel
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from aligntune.artifacts import Artifact
+from aligntune.artifacts import Artifact, linked
 
 EXPERIMENT = "aligntune"
 SAMPLE_TABLE = "samples.json"
@@ -61,6 +64,16 @@ def experiment(client: MlflowClient, uri: str, root: Path) -> str:
             raise
     # Another run made it just now.
     return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+
+
+def put_model(client: MlflowClient, model: LoggedModel, folder: Path) -> None:
+    """Bring the files of `folder` to a LoggedModel: as links where they are kept in a directory
+    here, which takes no time and no room, else as MLflow copies or uploads them."""
+    kept = get_artifact_repository(model.artifact_location, client.tracking_uri)
+    if isinstance(kept, LocalArtifactRepository):
+        shutil.copytree(folder, kept.artifact_dir, copy_function=linked, dirs_exist_ok=True)
+    else:
+        client.log_model_artifacts(model.model_id, str(folder))
 
 
 def datasets(role: str, artifact: Artifact) -> list[DatasetInput]:

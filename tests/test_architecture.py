@@ -13,7 +13,7 @@ import flows
 PACKAGE = Path(aligntune.__file__).parent
 FLOWS = Path(flows.__file__).parent
 LAYERS = [
-    {"errors", "digest"},
+    {"errors", "digest", "startup"},
     {"config"},
     {
         "artifacts",
@@ -27,6 +27,7 @@ LAYERS = [
         "hub_retry",
         "recorded",
         "registered",
+        "aliased",
         "provenance",
     },
     {"outbox"},

@@ -4,16 +4,20 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 from aligntune.artifacts import (
+    LINKED,
     MANIFEST,
     Manifest,
     commit,
     find,
     key_of,
+    linked,
     lock,
     partial,
     staged,
@@ -171,3 +175,60 @@ def test_a_lock_dies_with_its_holder(tmp_path, holder):
     with lock(tmp_path, "data", "k", kill_the_holder):
         pass
     assert waited
+
+
+def weights(path, size=LINKED):
+    path.write_bytes(b"w" * size)
+    return path
+
+
+def test_weights_get_a_second_name_and_are_read_only_under_both(tmp_path):
+    source, target = weights(tmp_path / "source"), tmp_path / "target"
+    target.write_text("what was there before")
+    linked(source, target)
+    assert target.samefile(source)
+    assert source.stat().st_mode & 0o222 == 0
+
+
+def test_what_a_link_replaces_is_not_written_to_under_its_other_name(tmp_path):
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second", LINKED + 1)
+    small = weights(tmp_path / "small", 10)
+    linked(first, tmp_path / "target")
+    linked(second, tmp_path / "target")
+    assert first.stat().st_size == LINKED
+    linked(small, tmp_path / "target")
+    assert second.stat().st_size == LINKED + 1
+    assert (tmp_path / "target").stat().st_size == 10
+
+
+def test_small_files_are_copied(tmp_path):
+    source, target = weights(tmp_path / "config.json", LINKED - 1), tmp_path / "target"
+    linked(source, target)
+    target.write_text("edited by hand")
+    assert source.stat().st_size == LINKED - 1
+
+
+def test_weights_are_copied_to_another_disk(tmp_path):
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one disk only")
+    source = weights(tmp_path / "source")
+    with tempfile.TemporaryDirectory(dir=shared) as other:
+        target = Path(other) / "target"
+        linked(source, target)
+        assert target.read_bytes() == source.read_bytes()
+
+
+def test_a_stage_that_is_built_again_does_not_change_what_its_files_were_linked_to(tmp_path):
+    def built(content):
+        out = partial(tmp_path, "sft", "k")
+        (out / "model").mkdir()
+        weights(out / "model" / "model.safetensors").write_bytes(content * LINKED)
+        return commit(out, manifest(kind="sft", key="k"))
+
+    kept = tmp_path / "kept"
+    first = built(b"1").path / "model" / "model.safetensors"
+    linked(first, kept)
+    built(b"2")
+    assert kept.read_bytes() == b"1" * LINKED
+    assert first.read_bytes() == b"2" * LINKED

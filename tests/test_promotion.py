@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import queue
 import shutil
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from aligntune import courier, promotion, registry
-from aligntune.artifacts import Artifact, Manifest, commit, partial
+from aligntune import aliased, courier, promotion, registry
+from aligntune.artifacts import LINKED, Artifact, Manifest, commit, find, partial
 from aligntune.config.slices import DecideSlice, FetchSlice, PromoteSlice
 from aligntune.errors import ConfigError, DataError, ServiceError
 from aligntune.evaluate.compare import Resampling, measure, write
@@ -510,3 +511,51 @@ def test_a_fetched_start_gets_the_tokenizer_of_the_run_and_leaves_its_own_alone(
     assert (out / "model.safetensors").read_text() == "weights of one"
     source = world.stages / f"sft-{made['name']}" / "model"
     assert (source / "config.json").read_text() == "{}"
+
+
+def test_the_registry_s_file_says_the_same_of_its_champion_as_mlflow(world):
+    def agree(expected):
+        for key in ("one", "better", "another"):
+            held = aliased.holder(world.uri, NAME, "champion")
+            found = held.opponent(key) if held else None
+            assert found == registry.champion_for(world.uri, NAME, key) == expected[key]
+
+    agree(dict.fromkeys(("one", "better", "another")))
+    first = world.champion()
+    agree({"one": None, "better": ("1", "one"), "another": ("1", "one")})
+    made = world.candidate("better", 0.7, seed=2)
+    world.settle(made, world.decide(made, ("1", "one"), first["sft"]))
+    agree({"one": ("2", "better"), "better": ("1", "one"), "another": ("2", "better")})
+    world.client.delete_model_version(NAME, "2")
+    agree(dict.fromkeys(("one", "better", "another")))
+
+
+def test_a_store_that_is_no_file_of_mlflow_is_left_to_mlflow(world, tmp_path, monkeypatch):
+    empty = tmp_path / "other.db"
+    sqlite3.connect(empty).close()
+    empty.write_bytes(b"")
+    for uri in ("http://127.0.0.1:1", f"{world.uri}?timeout=3", f"sqlite:///{empty}"):
+        with pytest.raises(aliased.Unreadable):
+            aliased.holder(uri, NAME, "champion")
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "team")
+    with pytest.raises(aliased.Unreadable):
+        aliased.holder(world.uri, NAME, "champion")
+
+
+def test_weights_enter_the_local_store_by_link_and_what_people_edit_by_copy(world):
+    made = world.model("big")
+    shutil.rmtree(made.path)
+    out = partial(world.stages, "sft", "big")
+    (out / "model").mkdir()
+    (out / "model" / "model.safetensors").write_bytes(b"w" * LINKED)
+    (out / "model" / "config.json").write_text("{}")
+    made = world.commit("sft", "big", {"data_digests": {}})
+    registry.register(NAME, {"sft": made}, world.uri, world.root)
+    (kept,) = (world.root / "mlartifacts").rglob("model.safetensors")
+    assert kept.samefile(made.path / "model" / "model.safetensors")
+    assert kept.stat().st_mode & 0o222 == 0
+    kept.with_name("config.json").write_text('{"edited": true}')
+    fetched = world.root / "fetched"
+    registry.fetch(NAME, "1", world.uri, world.root, fetched)
+    assert (fetched / "config.json").read_text() == "{}"
+    assert find(world.stages, "sft", "big", verify=True)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from mlflow import MlflowClient
 
-from aligntune import registry
+from aligntune import aliased, registry
 from aligntune.config.load import load
 from aligntune.errors import ServiceError
 from aligntune.lineage import Lineage, Source, changed
@@ -85,7 +85,7 @@ class World:
                 registry.KEY: final.key,
                 registry.ARTIFACT: final.name,
                 registry.EVIDENCE: json.dumps(evidence),
-                registry.AGAINST: json.dumps(against) if against else "",
+                aliased.AGAINST: json.dumps(against) if against else "",
                 registry.STARTED: json.dumps(came) if came else "",
                 registry.LINEAGE: looked.lineage.to_json(),
                 **tags,

@@ -3,18 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aligntune.config.environment import filled, refers
 from aligntune.config.naming import KeyPath, printable
 from aligntune.config.reader import Reader, StrayKey
-from aligntune.config.repair import Repair, Repaired, repaired
 from aligntune.config.scalar import plain
 from aligntune.config.script import MAX_BYTES, Mark, Script, decoded, forbidden
 from aligntune.errors import ConfigError
 
+if TYPE_CHECKING:
+    from aligntune.config.repair import Repair
+
 __all__ = [
-    "Document", "KeyPath", "Mark", "Repair",
+    "Document", "KeyPath", "Mark",
     "fixed", "parse_document", "parse_value", "printable", "read_document",
 ]  # fmt: skip
 
@@ -31,7 +33,7 @@ class Document:
     """The values that come from the environment, as the file has them."""
     text: str
     """The file's text, repaired."""
-    repairs: tuple[Repair, ...]
+    repairs: tuple["Repair", ...]
     """What was repaired in it."""
 
 
@@ -49,7 +51,7 @@ def read_document(path: Path) -> Document:
     return parse_document(data, source)
 
 
-def fixed(path: Path) -> tuple[str, tuple[Repair, ...]]:
+def fixed(path: Path) -> tuple[str, tuple["Repair", ...]]:
     """The file's text as valid YAML, line ends and comments as they were, and what changed.
 
     Write it with `newline=""`. ConfigError as from `read_document`.
@@ -61,22 +63,25 @@ def fixed(path: Path) -> tuple[str, tuple[Repair, ...]]:
 def parse_document(data: bytes, source: str) -> Document:
     """`data` as `read_document` would read it from a file named `source`."""
     text = decoded(data, source)
-    fix = Repaired(text, {}, ())
+    repairs: tuple[Repair, ...] = ()
     reader = Reader(Script(source, text))
     try:
         values = reader.read()
     except StrayKey:
+        from aligntune.config.repair import repaired
+
         fix = repaired(text, source)
         if not fix.repairs:
             raise
         reader = Reader(Script(source, fix.text, original=text, added=fix.added))
+        text, repairs = fix.text, fix.repairs
         values = reader.read()
     if not isinstance(values, dict):
         line, column = reader.marks[()]
         raise ConfigError(
             f"{source}:{line}:{column}: the top level is not a mapping; write `key: value` lines"
         )
-    return Document(source, values, reader.marks, reader.references, fix.text, fix.repairs)
+    return Document(source, values, reader.marks, reader.references, text, repairs)
 
 
 def parse_value(text: str, source: str) -> tuple[Any, Mapping[KeyPath, str]]:

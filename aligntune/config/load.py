@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -15,18 +16,20 @@ from aligntune.config import rules
 from aligntune.config.document import read_document
 from aligntune.config.naming import KeyPath
 from aligntune.config.problems import Place, explain, together
-from aligntune.config.repair import Repair
 from aligntune.config.run import RunConfig
 from aligntune.config.schedule_rules import set_problems
 from aligntune.config.secrets import secret_problems
 from aligntune.config.settings import Settings
 from aligntune.errors import ConfigError
 
+if TYPE_CHECKING:
+    from aligntune.config.repair import Repair
+
 
 @dataclass(frozen=True)
 class Loaded:
     config: RunConfig
-    repairs: tuple[Repair, ...]
+    repairs: tuple["Repair", ...]
     """What was not read as it stands, file by file."""
     places: Mapping[KeyPath, Place]
     """Where each key was set last; its keys are what was given. `()` is the last file's top."""

@@ -1,6 +1,5 @@
 """Settings from a config's `set` as overrides: what a command line and a flow's parameters take."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,5 +24,7 @@ def override(key: str, value: object) -> str:
     """`key=value` that reads as this value; a template stays as it is, for Prefect."""
     if isinstance(value, str) and TEMPLATE in value:
         return f"{key}={value}"
+    import json
+
     text = json.dumps(value, ensure_ascii=False)
     return f"{key}={escaped(text)}"

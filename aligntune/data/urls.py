@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from posixpath import commonpath, dirname, relpath
-from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -102,6 +101,8 @@ def _copy(filesystem: Any, path: str) -> Path:
         return target
     with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        from tempfile import NamedTemporaryFile
+
         with NamedTemporaryFile(dir=folder, delete=False) as file:
             part = Path(file.name)
     try:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from aligntune.config.logging import Logger
-from aligntune.config.slices import TrainSlice
 from aligntune.errors import ConfigError
 
 if TYPE_CHECKING:
+    from aligntune.config.slices import TrainSlice
     from aligntune.train.loop import Setting
 
 TENSORBOARD = "tensorboard"
@@ -31,7 +31,7 @@ def missing(loggers: Iterable[Logger]) -> list[Logger]:
 
 @contextmanager
 def open_for(
-    trainer: Any, spec: TrainSlice, setting: "Setting", resume: Path | None
+    trainer: Any, spec: "TrainSlice", setting: "Setting", resume: Path | None
 ) -> Iterator[None]:
     """`trainer` reports to the loggers of `spec` within.
 
@@ -66,7 +66,7 @@ def _tensorboard(trainer: Any, setting: "Setting", resume: Path | None) -> Any:
     return writer.close
 
 
-def _wandb(trainer: Any, spec: TrainSlice, setting: "Setting") -> Any:
+def _wandb(trainer: Any, spec: "TrainSlice", setting: "Setting") -> Any:
     from transformers.integrations import WandbCallback
 
     wandb: Any = import_module("wandb")

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from aligntune.config import reader, repair
-from aligntune.config.document import Repair, fixed, parse_document
+from aligntune.config.document import fixed, parse_document
 from aligntune.config.load import read
-from aligntune.config.repair import repaired
+from aligntune.config.repair import Repair, repaired
 from aligntune.errors import ConfigError
 
 GUIDE = Path(__file__).parents[1] / "guide"
@@ -151,9 +151,7 @@ def test_another_mistake_in_a_file_to_repair_is_the_one_that_is_reported():
 def test_anything_else_is_refused_as_before(text, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         parse_document(text.encode(), "run.yaml")
-    monkeypatch.setattr(
-        "aligntune.config.document.repaired", lambda t, _: repair.Repaired(t, {}, ())
-    )
+    monkeypatch.setattr("aligntune.config.repair.repaired", lambda t, _: repair.Repaired(t, {}, ()))
     with pytest.raises(ConfigError) as original:
         parse_document(text.encode(), "run.yaml")
     assert str(caught.value) == str(original.value)

@@ -1,6 +1,9 @@
 """The whole pipeline: what a run leaves behind, what the next one reuses, what a change reruns."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -157,6 +160,30 @@ def test_running_again_reuses_everything_and_registers_nothing(finished, config_
         p: t for p, t in before.items() if ".locks" not in p.parts
     }
     assert len(client.search_model_versions("name='tiny.policy'")) == versions
+
+
+def test_running_again_by_command_loads_no_mlflow_and_tells_it_afterwards(
+    finished, config_path, client
+):
+    seen = """
+import sys
+sys.argv = ["aligntune", "train", "--config", sys.argv[1]]
+from aligntune.cli import main
+main()
+print(*sys.modules)
+"""
+    before = len(runs(client))
+    again = subprocess.run(
+        [sys.executable, "-c", seen, str(config_path)], capture_output=True, text=True, check=True
+    )
+    assert "everything was reused" in again.stdout
+    loaded = set(again.stdout.splitlines()[-1].split())
+    assert not {"mlflow", "torch", "transformers", "pandas", "trl", "prefect"} & loaded
+    told, end = before, time.monotonic() + 300
+    while told < before + 1 + len(STAGES) and time.monotonic() < end:
+        time.sleep(0.5)
+        told = len(runs(client, "attributes.status = 'FINISHED'"))
+    assert told == before + 1 + len(STAGES)
 
 
 def test_changing_one_rl_setting_reruns_only_what_depends_on_it(finished, config_path):

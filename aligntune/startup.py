@@ -1,0 +1,48 @@
+"""What keeps commands short that only read: `validate` spent a third of its time on these."""
+
+import gc
+import os
+import sys
+from types import ModuleType
+
+OBJECTS = 100_000
+"""`validate` makes a third of them; what trains makes many times as many."""
+NO_PLUGINS = "__all__"
+
+
+def quick() -> None:
+    """Look neither for garbage nor for plugins of pydantic before there is any."""
+    _collect_later()
+    _without_plugins()
+
+
+def ended() -> None:
+    """Leave what a short command has made to the system, which takes all of it back at once."""
+    if gc.get_threshold()[0] == OBJECTS:
+        gc.freeze()
+
+
+def _collect_later() -> None:
+    """Look for garbage after so many objects, and from then on as usual: imports make none."""
+    usual = gc.get_threshold()
+
+    def as_usual(phase: str, _: object) -> None:
+        if phase == "stop":
+            gc.set_threshold(*usual)
+            gc.callbacks.remove(as_usual)
+
+    gc.set_threshold(OBJECTS)
+    gc.callbacks.append(as_usual)
+
+
+def _without_plugins() -> None:
+    """Keep pydantic from looking through every installed package for other validators.
+
+    Where that is turned off it still loads what it would look with, for longer than it takes to
+    build all sections of a config; so it finds its answer in place of that module.
+    """
+    if os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", NO_PLUGINS) != NO_PLUGINS:
+        return
+    none = ModuleType("pydantic.plugin._loader")
+    none.__dict__["get_plugins"] = tuple
+    sys.modules.setdefault(none.__name__, none)
