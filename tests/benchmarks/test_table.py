@@ -172,12 +172,14 @@ def test_a_topic_that_fails_says_where_its_log_is(tmp_path, monkeypatch, code, e
 @pytest.mark.slow
 def test_the_cheap_topics_are_measured_and_a_failure_is_the_exit_code(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "--small", "--output", str(tmp_path)]
+    topics = ["--only", "front_door", "overhead", "tracking"]
     found = subprocess.run(
-        [*command, "--only", "front_door"], capture_output=True, text=True, check=False,
+        [*command, *topics], capture_output=True, text=True, check=False,
         env=bench.os.environ | {"PYTHONPATH": f"{HERE.parent}:{bench.ROOT}"},
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
-    assert "| aligntune --help, CPU time |" in found.stdout
+    for what in ("aligntune --help", "SFT of five minutes", "1,000 metrics to SQLite"):
+        assert f"| {what}" in found.stdout
     assert {path.name for path in tmp_path.iterdir()} == {
-        "figures.json", "front_door.log", "report.html", "table.md",
+        "figures.json", "front_door.log", "overhead.log", "report.html", "table.md", "tracking.log",
     }  # fmt: skip
