@@ -17,7 +17,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -203,9 +203,15 @@ class Outbox:
         from filelock import FileLock
 
         place = self.place(record_id)
-        place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / "lock"):
+        held = FileLock(place / "lock")
+        while not held.is_locked:
+            place.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # `tidy` was faster: nothing is in there yet
+                held.acquire()
+        try:
             yield
+        finally:
+            held.release()
 
     def _end(
         self, record: Record, status: Status, ending: Ending, ended: int | None = None
@@ -244,11 +250,21 @@ class Outbox:
         return max(int(path.stat().st_mtime * 1000) for path in places if path and path.exists())
 
     def tidy(self) -> None:
-        """Remove what has arrived and cannot change any more."""
+        """Remove what has arrived and cannot change any more, and what processes left that were
+        killed as they began a record or removed it."""
         for record in self.records():
             if record.status == "FINISHED" and self.sent(record.id).told == record.state:
                 (self.place(record.id) / _RECORD).unlink(missing_ok=True)
-                shutil.rmtree(self.place(record.id), ignore_errors=True)
+        for place in self.folder.iterdir():
+            if place.is_dir() and not (place / _RECORD).exists():
+                self._clear(place)
+
+    def _clear(self, place: Path) -> None:
+        from filelock import FileLock, Timeout
+
+        with suppress(Timeout, FileNotFoundError), FileLock(place / "lock", timeout=0):
+            if not (place / _RECORD).exists():
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def new_record(**fields: Any) -> Record:

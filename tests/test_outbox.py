@@ -116,6 +116,16 @@ def test_a_stage_arrives_whole(outbox, courier, client, found):
     assert outbox.records() == []
 
 
+def test_what_a_kill_left_of_a_record_goes_and_one_that_begins_stays(outbox):
+    (outbox.place("killed")).mkdir(parents=True)
+    (outbox.place("killed") / "sent.json").write_text("{}")
+    with outbox.held("begins"):
+        outbox.tidy()
+        assert [path.name for path in outbox.folder.iterdir()] == ["begins"]
+    outbox.tidy()
+    assert not list(outbox.folder.iterdir())
+
+
 def test_the_run_that_made_an_artifact_is_found_though_it_was_not_there_at_the_commit(
     outbox, courier, uri, tmp_path, found, caplog, monkeypatch
 ):

@@ -2,16 +2,19 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
 
 from aligntune.artifacts import find
 from aligntune.config.load import load
@@ -50,7 +53,7 @@ CONFIGS = {
 class Server:
     """The fork server, and the stages that are run in its children."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.sabotage: str | None = None
         """A precaution that the children go without."""
@@ -60,7 +63,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=(folder / "forks.log").open("wb"),
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         )
 
     def __enter__(self) -> Self:
@@ -80,26 +83,45 @@ class Server:
         (ended,) = self.together(1, stage, context, **fault)
         return ended
 
-    def together(
-        self, copies: int, stage: Stage, context: Context, fault: str | None = None,
-        event: int = 0, after: float | None = None,
-    ) -> "list[Ended]":  # fmt: skip
-        """The same stage in several children at once; `after` that many seconds one of those that
-        are still there is killed, whatever it does."""
+    def together(self, copies: int, stage: Stage, context: Context, **fault: Any) -> "list[Ended]":
+        """The same stage in several children at once."""
         spec = self.folder / "spec.json"
         spec.write_text(to_json(stage, context), encoding="utf-8")
-        log = self.log(stage)
-        job = {"spec": str(spec), "log": str(log), "fault": fault, "event": event}
+        job = {"spec": str(spec), "arguments": [], "log": str(self.log(stage))}
+        return self.play(job | {"root": context.root}, copies, **fault)
+
+    def command(self, arguments: Sequence[str], log: Path, root: Path, **fault: Any) -> "Ended":
+        """A command in a child."""
+        job = {"spec": None, "arguments": list(arguments), "log": str(log), "root": str(root)}
+        (ended,) = self.play(job, 1, **fault)
+        return ended
+
+    def play(
+        self, job: Mapping[str, object], copies: int, *, fault: str | None = None, event: int = 0,
+        after: float | None = None, number: int = signal.SIGKILL,
+    ) -> "list[Ended]":  # fmt: skip
+        """A job with a fault; `after` that many seconds the first of the children, and what it has
+        started, gets the signal `number`, whatever it does."""
         began = time.monotonic()
-        self._send(job | {"root": context.root, "copies": copies, "sabotage": self.sabotage})
+        self._send({**job, "copies": copies, "fault": fault, "event": event,
+                    "sabotage": self.sabotage})  # fmt: skip
         (victim, *_) = self._answer()
         if after is not None:
             time.sleep(after)
             with suppress(ProcessLookupError):  # it was faster
-                os.kill(victim, signal.SIGKILL)
+                (os.killpg if number == signal.SIGKILL else os.kill)(victim, number)
         answers = self._answer()
         seconds = time.monotonic() - began
         return [Ended(seconds=seconds, **answer) for answer in answers]
+
+    def left(self) -> list[str]:
+        """The command lines of processes that are still there."""
+        found = psutil.Process(self._process.pid).children(recursive=True)
+        return [" ".join(process.cmdline()) for process in found]
+
+    def descriptors(self) -> int:
+        """How many files it has open."""
+        return psutil.Process(self._process.pid).num_fds()
 
     def _send(self, job: Mapping[str, object]) -> None:
         assert self._process.stdin
@@ -135,6 +157,7 @@ class Bench:
     context: Context
     expected: Mapping[str, Any]
     whole: Ended
+    config: Path
 
     @property
     def artifact(self) -> Path:
@@ -152,8 +175,24 @@ class Bench:
         for path in (self.artifact, self.partial):
             shutil.rmtree(path, ignore_errors=True)
 
-    def attempt(self, **fault: Any) -> Ended:
-        return self.server.run(self.stage, self.context, **fault)
+    def attempt(self, stage: Stage | None = None, **fault: Any) -> Ended:
+        return self.server.run(stage or self.stage, self.context, **fault)
+
+    def lost(self) -> int:
+        """Steps that were taken and that no checkpoint has."""
+        rows = read(self.partial / "metrics.jsonl")
+        taken = [row.step for row in rows if "train/loss" in row.metrics]
+        saved = self.partial.glob("work/checkpoints/step-*")
+        newest = max((int(path.name.partition("-")[2]) for path in saved), default=0)
+        return max(taken, default=0) - newest
+
+    def changed(self, setting: str) -> Stage:
+        """The stage with another setting."""
+        return plan(load([self.config], [setting]))[self.stage.label].stage
+
+    def why(self, setting: str) -> str:
+        """What the plan says of it."""
+        return plan(load([self.config], [setting]))[self.stage.label].why
 
     def finish(self, why: str) -> None:
         """Run again without a fault: what is made then must be what was expected."""
@@ -196,7 +235,7 @@ def bench(trainer: str, model: Path, folder: Path) -> Iterator[Bench]:
         stage = planned[trainer].stage
         whole = server.run(stage, context)
         assert whole.code == 0, whole.error + server.log(stage).read_text()[-3000:]
-        made = Bench(server, stage, context, result(context.stages, stage), whole)
+        made = Bench(server, stage, context, result(context.stages, stage), whole, config)
         made.clear()
         yield made
 
@@ -219,3 +258,11 @@ def result(stages: Path, stage: Stage) -> dict[str, Any]:
     metrics = artifact.manifest.metrics
     summary = {name: value for name, value in metrics.items() if "seconds" not in name}
     return {"files": files, "curves": curves, "summary": summary}
+
+
+def drawn(rng: random.Random, whole: Ended, number: int = signal.SIGKILL) -> dict[str, Any]:
+    """A signal at a random change of a file, or at a random time."""
+    if rng.random() < 0.5:
+        fault = "kill" if number == signal.SIGKILL else "term"
+        return {"fault": fault, "event": rng.randint(1, whole.events)}
+    return {"after": rng.uniform(0, whole.seconds), "number": number}

@@ -1,15 +1,19 @@
-"""A fork server: imports the trainers once, then runs one stage per child, with one fault in it.
+"""A fork server: imports the trainers once, then runs one stage, or one command, per child, with
+one fault in it.
 
     python forks.py            reads jobs as JSON lines, answers with JSON lines
 
-A job is {"spec": path, "log": path, "root": path, "copies": n, "fault": name or null, "event": n,
-"sabotage": name or null}. The answers are the children's process ids when they have started, and
-for each of them {"code": ..., "events": ..., "error": ..., "reused": ...} when all have ended.
-`code` is negative for a signal. `events` counts what the stage did to the files below `root`:
-opening one to write, renaming, making a directory, deleting. The fault happens just before event
-number `event`, so a run with a seed can be played again exactly.
+A job is {"spec": path or null, "arguments": those of a command, "log": path, "root": path,
+"copies": n, "fault": name or null, "event": n, "sabotage": name or null}. The answers are the
+children's process ids when they have started, and for each of them {"code": ..., "events": ...,
+"error": ..., "reused": ...} when all have ended. `code` is negative for a signal. `events` counts
+what the child did to the files below `root`: opening one to write, renaming, making a directory,
+deleting. The fault happens just before event number `event`, so a run with a seed can be played
+again exactly. A child leads a session of its own, and what it leaves behind becomes a child of the
+server.
 """
 
+import ctypes
 import errno
 import json
 import logging
@@ -18,11 +22,13 @@ import signal
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+PR_SET_CHILD_SUBREAPER = 36
+POISONS = ("nan", "inf", "gradient")
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
 
 
@@ -47,7 +53,7 @@ class Injector:
         if full and name in ("open", "os.mkdir"):  # a full disk stays full
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
         if due and self.fault == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.killpg(0, signal.SIGKILL)
         if due and self.fault == "term":
             os.kill(os.getpid(), signal.SIGTERM)
         if due and self.fault in ("tomorrow", "yesterday"):
@@ -65,8 +71,8 @@ class Injector:
         return bool(writes) and str(arguments[0]).startswith(self.root)
 
 
-def poison(step: int) -> None:
-    """A weight that is not a number, from micro-step number `step` on."""
+def poison(step: int, how: str) -> None:
+    """A weight, or a gradient, that is not finite from micro-step number `step` on."""
     from aligntune.train.loop import Finite
 
     healthy, seen = Finite.training_step, 0
@@ -76,7 +82,10 @@ def poison(step: int) -> None:
         seen += 1
         if seen == step:
             weight = next(p for p in model.parameters() if p.requires_grad)
-            weight.data.view(-1)[0] = float("nan")
+            if how == "gradient":
+                weight.register_hook(lambda gradient: gradient * float("nan"))
+            else:
+                weight.data.view(-1)[0] = float(how)
         return healthy(self, model, *arguments)
 
     Finite.training_step = training_step  # type: ignore[method-assign]
@@ -114,28 +123,26 @@ def super_method(name: str, kind: type) -> Any:
     return lambda self, *given, **named: getattr(super(kind, self), name)(*given, **named)
 
 
-def child(job: dict[str, object], answer: int) -> int:
-    """Run the stage; returns the exit code that the command line would have."""
-    log = os.open(str(job["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def child(job: dict[str, Any], answer: int) -> int:
+    """Run the stage or the command; returns the exit code that the command line has."""
+    os.setsid()
+    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    logging.basicConfig(level=logging.INFO)
-    from aligntune.errors import AlignTuneError
-    from aligntune.interrupt import stop_on_signals
-    from aligntune.run import execute, from_json
-
-    stage, context = from_json(Path(str(job["spec"])).read_text(encoding="utf-8"))
-    injector = Injector(str(job["root"]), job["fault"], int(str(job["event"])))  # type: ignore[arg-type]
+    injector = Injector(job["root"], job["fault"], job["event"])
     if job["sabotage"]:
-        sabotage(str(job["sabotage"]))
-    if job["fault"] == "nan":
-        poison(int(str(job["event"])))
+        sabotage(job["sabotage"])
+    if job["fault"] in POISONS:
+        poison(job["event"], job["fault"])
+    from aligntune.errors import AlignTuneError
+
     code, said, reused = 0, "", None
     try:
-        with stop_on_signals() as stopping:
-            reused = execute(stage, context, lambda *shown: None, stopping).reused
+        reused = stage(job["spec"]) if job["spec"] else command(job["arguments"])
     except AlignTuneError as error:
         code, said = error.exit_code, str(error)
+    except SystemExit as error:
+        code = int(error.code or 0)
     except BaseException as error:  # noqa: BLE001  # whatever it is, the test has to hear of it
         import traceback
 
@@ -146,14 +153,39 @@ def child(job: dict[str, object], answer: int) -> int:
     return code
 
 
+def stage(spec: str) -> bool:
+    """Whether the stage was there already; it is now."""
+    from aligntune.interrupt import stop_on_signals
+    from aligntune.run import execute, from_json
+
+    logging.basicConfig(level=logging.INFO)
+    wanted, context = from_json(Path(spec).read_text(encoding="utf-8"))
+    with stop_on_signals() as stopping:
+        return execute(wanted, context, lambda *shown: None, stopping).reused
+
+
+def command(arguments: list[str]) -> None:
+    from aligntune.cli import main
+
+    sys.argv = ["aligntune", *arguments]
+    main()
+    sys.stdout.flush()
+
+
 def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     import torch
 
     torch.set_num_threads(1)
+    import mlflow  # noqa: F401
     import transformers  # noqa: F401
     import trl  # noqa: F401
 
+    import aligntune.courier
+    import aligntune.direct
+    import aligntune.evaluate.run
+    import aligntune.registry
     import aligntune.stages
     import aligntune.train.bolt
     import aligntune.train.dpo
@@ -165,16 +197,22 @@ def main() -> None:
         job = json.loads(line)
         children = [start(job) for _ in range(job["copies"])]
         print(json.dumps([pid for pid, _ in children]), flush=True)  # noqa: T201
-        print(json.dumps([ended(*found) for found in children]), flush=True)  # noqa: T201
+        ends = [ended(*found) for found in children]
+        reap()
+        print(json.dumps(ends), flush=True)  # noqa: T201
 
 
-def start(job: dict[str, object]) -> tuple[int, int]:
+def start(job: dict[str, Any]) -> tuple[int, int]:
     """A child's process id, and the pipe that it will answer through."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        os._exit(child(job, writing))
+        code = 70
+        try:
+            code = child(job, writing)
+        finally:
+            os._exit(code)
     os.close(writing)
     return pid, reading
 
@@ -184,6 +222,13 @@ def ended(pid: int, answer: int) -> dict[str, object]:
     with os.fdopen(answer, "rb") as pipe:
         said = json.loads(pipe.read() or b'{"events": 0, "error": "", "reused": null}')
     return {"code": os.waitstatus_to_exitcode(status), **said}
+
+
+def reap() -> None:
+    """Bury those of its children's children that have ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_sigterm_ends_as_resumable(bench, rng):
 
 
 def test_a_full_disk_is_named_and_loses_nothing(bench, rng):
-    trials.full_disks(bench, max(POINTS // 2, 1), rng)
+    trials.full_disks(bench, POINTS if POINTS > 9 else 1, rng)
 
 
 def test_a_damaged_checkpoint_is_found_and_the_one_before_used(bench, rng):
@@ -54,3 +54,20 @@ def test_a_clock_that_jumps_changes_nothing(bench, rng):
 
 def test_of_several_processes_one_trains(bench, rng):
     trials.races(bench, max(POINTS // 4, 1), rng)
+
+
+@pytest.fixture
+def chosen(bench):
+    """Where few points are played, one trainer stands for all."""
+    if POINTS < 10 and bench.stage.label != "sft":
+        pytest.skip("`make faults` plays it with every trainer")
+
+
+@pytest.mark.usefixtures("chosen")
+def test_every_flipped_bit_is_found(bench, rng):
+    trials.flips(bench, max(100, POINTS * 5), rng)
+
+
+@pytest.mark.usefixtures("chosen")
+def test_a_changed_setting_continues_nothing_and_is_named(bench, rng):
+    trials.changes(bench, max(POINTS // 20, 1), rng)

@@ -2,11 +2,11 @@
 
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
-from faults.bench import CONFIGS, Bench, Ended, bench
+from faults.bench import CONFIGS, Bench, bench, drawn, result
 from safetensors.torch import load_file
 
 __all__ = ["CONFIGS", "Bench", "bench"]
@@ -25,7 +25,7 @@ def kills(bench: Bench, points: int, rng: random.Random) -> int:
     """
     killed = compared = 0
     while killed < points:
-        point = _drawn(rng, bench.whole)
+        point = drawn(rng, bench.whole)
         ended = bench.attempt(**point)
         assert ended.code in (0, -signal.SIGKILL), f"{point}: {ended.code} {ended.error}"
         killed += ended.code != 0
@@ -40,25 +40,24 @@ def kills(bench: Bench, points: int, rng: random.Random) -> int:
     return compared
 
 
-def _drawn(rng: random.Random, whole: Ended) -> dict[str, Any]:
-    if rng.random() < 0.5:
-        return {"fault": "kill", "event": rng.randint(1, whole.events)}
-    return {"after": rng.uniform(0, whole.seconds)}
-
-
 def terms(bench: Bench, points: int, rng: random.Random) -> int:
-    """SIGTERM before `points` random changes of files: each ends as resumable or, in its very last
-    moments, finished. Returns how many ended early."""
+    """SIGTERM at `points` random points, in saving, evaluation and generation too: each ends as
+    resumable with at most one step lost or, in its very last moments, finished. Returns how many
+    ended early."""
     early = 0
     for _ in range(points):
-        event = rng.randint(1, bench.whole.events)
-        ended = bench.attempt(fault="term", event=event)
-        why = f"SIGTERM at {event} of {bench.whole.events}"
-        late = event > bench.whole.events // 2  # the last step may have begun
-        assert ended.code in ((0, RESUMABLE) if late else (RESUMABLE,)), f"{why}: {ended}"
+        point = drawn(rng, bench.whole, signal.SIGTERM)
+        ended = bench.attempt(**point)
+        why = f"SIGTERM at {point} of {bench.whole}"
+        if ended.code == -signal.SIGTERM and "after" in point:
+            continue  # it was not listening yet
+        assert ended.code in (0, RESUMABLE), f"{why}: {ended}"
+        late = "after" in point or point["event"] > bench.whole.events // 2
+        assert late or ended.code == RESUMABLE, f"{why}: {ended}"
         if ended.code == RESUMABLE:
             early += 1
             assert not bench.artifact.exists(), why
+            assert bench.lost() <= 1, f"{why}: {bench.lost()} steps are lost"
             bench.finish(why)
         else:
             bench.compare(why)
@@ -67,11 +66,12 @@ def terms(bench: Bench, points: int, rng: random.Random) -> int:
 
 
 def full_disks(bench: Bench, points: int, rng: random.Random) -> int:
-    """A disk that is full from a random change on: the error says so, and what was committed before
-    is what the next run continues from. Returns how many were hit."""
+    """A disk that is full from a change of a file on, each of them once if there are `points`
+    enough: the error says so, and what was committed before is what the next run continues from.
+    Returns how many were hit."""
     hit = 0
-    for _ in range(points):
-        event = rng.randint(1, bench.whole.events)
+    every = range(1, bench.whole.events + 1)
+    for event in rng.sample(every, min(points, len(every))):
         ended = bench.attempt(fault="full", event=event)
         why = f"full from {event} of {bench.whole.events}"
         assert ended.code in (0, NO_SPACE), f"{why}: {ended.code} {ended.error}"
@@ -86,12 +86,12 @@ def full_disks(bench: Bench, points: int, rng: random.Random) -> int:
 
 
 def nans(bench: Bench, points: int, rng: random.Random) -> int:
-    """A weight that is not a number, from a random step on: the run stops before the update, and
-    no file has the number in it. Returns how many runs stopped."""
+    """A weight or a gradient that is not finite, from a random step on: the run stops before the
+    update, and no file has the number in it. Returns how many runs stopped."""
     for _ in range(points):
-        step = rng.randint(1, STEPS)
-        ended = bench.attempt(fault="nan", event=step)
-        why = f"NaN at micro-step {step}"
+        step, how = rng.randint(1, STEPS), rng.choice(("nan", "inf", "gradient"))
+        ended = bench.attempt(fault=how, event=step)
+        why = f"{how} at micro-step {step}"
         assert ended.code == DIVERGED, f"{why}: {ended.code} {ended.error}"
         assert "not finite" in ended.error, ended.error
         for file in bench.context.stages.rglob("*.safetensors"):
@@ -162,12 +162,69 @@ def damages(bench: Bench, points: int, rng: random.Random) -> int:
     return found
 
 
-def _damage(file: Path, how: str, rng: random.Random) -> None:
+def flips(bench: Bench, points: int, rng: random.Random) -> int:
+    """Single bits of a checkpoint's files that are flipped: each is found. Returns how many were
+    tried."""
+    from aligntune.train import checkpoints
+
+    folder = None
+    while folder is None:
+        bench.clear()
+        bench.attempt(fault="kill", event=rng.randint(bench.whole.events // 2, bench.whole.events))
+        folder = checkpoints.newest(bench.partial / "work" / "checkpoints", key=bench.stage.key)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    for _ in range(points):
+        file = rng.choice(files)
+        content = file.read_bytes()
+        place = rng.randrange(8 * len(content))
+        _damage(file, "bit", rng, place)
+        assert checkpoints._problem(folder, bench.stage.key), f"bit {place} of {file.name}"
+        file.write_bytes(content)
+    bench.finish("all bits are as they were")
+    bench.clear()
+    return points
+
+
+def changes(bench: Bench, points: int, rng: random.Random) -> int:
+    """A setting that counts and is changed after a kill: the plan says which, nothing is continued,
+    and not even where somebody moves the checkpoints."""
+    for _ in range(points):
+        section = "reward_model." if bench.stage.label == "reward" else ""
+        setting = f"{section}train.learning_rate={rng.uniform(1e-5, 1e-4)}"
+        changed = bench.changed(setting)
+        wanted = bench.attempt(stage=changed)
+        assert wanted.code == 0, wanted
+        expected = result(bench.context.stages, changed)
+        shutil.rmtree(bench.context.stages / changed.name)
+        while not list(bench.partial.glob("work/checkpoints/step-*")):
+            bench.clear()
+            bench.attempt(
+                fault="kill", event=rng.randint(bench.whole.events // 2, bench.whole.events)
+            )
+        why = bench.why(setting)
+        assert "train.learning_rate changed; step" in why, why
+        assert "is not continued" in why, why
+        moved = bench.context.stages / f"{changed.name}.partial"
+        bench.partial.rename(moved)
+        bench.server.log(changed).unlink(missing_ok=True)
+        ended = bench.attempt(stage=changed)
+        assert ended.code == 0, ended
+        said = bench.server.log(changed).read_text()
+        assert (
+            f"it belongs to stage key {bench.stage.key}, of another train.learning_rate;" in said
+        ), said
+        assert result(bench.context.stages, changed) == expected
+        shutil.rmtree(bench.context.stages / changed.name)
+        bench.clear()
+    return points
+
+
+def _damage(file: Path, how: str, rng: random.Random, place: int | None = None) -> None:
     content = bytearray(file.read_bytes())
     if how == "missing":
         file.unlink()
     elif how == "bit" and content:
-        place = rng.randrange(8 * len(content))
+        place = rng.randrange(8 * len(content)) if place is None else place
         content[place // 8] ^= 1 << place % 8
         file.write_bytes(content)
     else:
