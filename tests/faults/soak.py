@@ -127,6 +127,7 @@ def soak(made: Soak, runs: int, rng: random.Random) -> None:
         (again,) = made.play(name)
         assert again.code == OK, f"{why}: {again} {made.log.read_text()[-3000:]}"
         made.clean(name, why)
+        print(why, flush=True)  # noqa: T201
         made.log.unlink()
         made.forget(name)
         made.tried[fault] = made.tried.get(fault, 0) + 1
