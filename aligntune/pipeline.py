@@ -96,7 +96,7 @@ def _steps(
     yield Step("data", "data", data_slice(config, config.datasets, spec), reads)
     reads = {"model": policy, "data": "data"}
     besides = _judge(config) if spec.rewards else {}
-    if shared := reference_slice(config, spec):
+    if shared := reference_slice(spec):
         yield Step(REFERENCE, REFERENCE, shared, reads)
         besides = {REFERENCE: REFERENCE}
     yield Step(config.algo, config.algo, spec, reads | besides)

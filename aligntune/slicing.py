@@ -122,7 +122,7 @@ def reward_slice(config: RunConfig, section: RewardModelSection) -> TrainSlice:
 
 def train_slice(config: RunConfig, algo: Trained, train: Train, peft: Peft | None) -> TrainSlice:
     model, logging, samples = config.model, config.logging, config.sample_logging
-    return TrainSlice(
+    spec = TrainSlice(
         algo=algo,
         train=resolved(train, algo, peft, model.max_seq_length),
         rewards=rewards(config) if algo in ONLINE else (),
@@ -142,15 +142,22 @@ def train_slice(config: RunConfig, algo: Trained, train: Train, peft: Peft | Non
         sample_logging=samples if samples and samples.enabled else None,
         shown_rewards=_shown(config) if samples and samples.enabled and algo not in ONLINE else (),
     )
+    return _precomputes(config, spec)
 
 
-def reference_slice(config: RunConfig, spec: TrainSlice) -> ReferenceSlice | None:
+def _precomputes(config: RunConfig, spec: TrainSlice) -> TrainSlice:
+    """`spec` with what `train.precompute_ref_log_probs: auto` stands for."""
+    if spec.train.precompute_ref_log_probs != "auto":
+        return spec
+    decided = not spec.use_unsloth and _sees_every_row(config, spec)
+    train = spec.train.model_copy(update={"precompute_ref_log_probs": decided})
+    return spec.model_copy(update={"train": train})
+
+
+def reference_slice(spec: TrainSlice) -> ReferenceSlice | None:
     """Of the stage that computes the log-probabilities of DPO's reference for the training stage
-    `spec`; None where that does so itself, batch by batch."""
-    wanted = spec.train.precompute_ref_log_probs
-    if wanted == "auto":
-        wanted = not spec.use_unsloth and _sees_every_row(config, spec)
-    if not wanted:
+    `spec`; None where that does so itself, batch by batch, or has no reference."""
+    if not spec.train.precompute_ref_log_probs:
         return None
     assert spec.train.max_length is not None, "resolved"
     return ReferenceSlice(

@@ -8,6 +8,9 @@ from aligntune.config.slices import EvaluateSlice, ReferenceSlice, TrainSlice
 from aligntune.errors import Interrupted
 from aligntune.work import Outcome, Work, emptied
 
+MEASURES = 7
+"""The version of evaluations, and of the scores that are kept for others."""
+
 
 def train(work: Work) -> Outcome:
     from aligntune.rewards.sources import check_model, fingerprint, local
@@ -87,11 +90,29 @@ def measure(work: Work) -> Outcome:
         model=measured_model.path / "model",
         reference=reference.path / "model" if reference else None,
         baselines=earlier,
-        cache=Cache(work.root / "answers", files_digest(measured_model, "model/")),
+        cache=Cache(
+            work.root / "answers",
+            files_digest(measured_model, "model/"),
+            files_digest(reference, "model/") if reference else None,
+            _judges(work),
+            MEASURES,
+        ),
     )
     spec = work.config.model_copy(update={"rewards": _pinned(work)})
     measured = evaluate(spec, models, work.inputs["data"].path, work.out, progress)
     return Outcome(measured.metrics, measured.facts)
+
+
+def _judges(work: Work) -> dict[int, str]:
+    """What identifies the models of the rewards, by their places."""
+    assert isinstance(work.config, EvaluateSlice)
+    found = {}
+    for i, reward in enumerate(work.config.rewards):
+        if reward.of_run:
+            found[i] = files_digest(work.inputs["reward"], "model/")
+        elif reward.model_name:
+            found[i] = work.sources[f"rewards[{i}]"]
+    return found
 
 
 def _pinned(work: Work) -> tuple[Reward, ...]:

@@ -192,7 +192,12 @@ KINDS: dict[str, Kind] = {
         for algo in ALGOS
     },
     "evaluate": Kind(
-        7, EvaluateSlice, stage_models.measure, evaluate_sources, libraries=_TORCH, trains=True
+        stage_models.MEASURES,
+        EvaluateSlice,
+        stage_models.measure,
+        evaluate_sources,
+        libraries=_TORCH,
+        trains=True,
     ),
     "reference": Kind(
         1, ReferenceSlice, stage_models.precompute, libraries=_REFERENCE, trains=True

@@ -165,7 +165,7 @@ def has_reference(spec: TrainSlice) -> bool:
     if spec.peft is not None:
         return False
     if spec.algo == "dpo":
-        return True
+        return spec.train.precompute_ref_log_probs is not True
     weight = spec.train.kl_coef if spec.algo == "ppo" else spec.train.beta
     return spec.algo in ONLINE and bool(weight or spec.train.gbmpo)
 

@@ -72,12 +72,20 @@ _PAIR = ("prompt", "chosen", "rejected")
 
 METRICS: dict[str, Metric] = {
     "exact_match": Metric(exact_match, ("answer",), generates=True),
-    "nll": Metric(nll, ("messages",), higher_is_better=False, unit="nats"),
+    "nll": Metric(nll, ("messages",), higher_is_better=False, kept=True, unit="nats"),
     "perplexity": Metric(
-        nll, ("messages",), higher_is_better=False, diagnostic=True, geometric=True, unit=""
+        nll,
+        ("messages",),
+        higher_is_better=False,
+        diagnostic=True,
+        geometric=True,
+        kept=True,
+        unit="",
     ),
-    "preference_accuracy": Metric(preference_margin, _PAIR, of=_prefers, passes=2),
-    "preference_margin": Metric(preference_margin, _PAIR, diagnostic=True, passes=2, unit="nats"),
+    "preference_accuracy": Metric(preference_margin, _PAIR, of=_prefers, passes=2, kept=True),
+    "preference_margin": Metric(
+        preference_margin, _PAIR, diagnostic=True, passes=2, kept=True, unit="nats"
+    ),
     **STYLE,
     "kl_to_base": Metric(
         kl_to_base,
@@ -87,6 +95,7 @@ METRICS: dict[str, Metric] = {
         diagnostic=True,
         against_base=True,
         passes=2,
+        kept=True,
         unit="nats",
         unscored="has an answer to compare",
     ),

@@ -3,23 +3,29 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 import torch
 
 from aligntune.config.rewards import Reward
+from aligntune.evaluate.cache import Cache
 from aligntune.evaluate.forward import Tick
 from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.types import Metric, Row, Score, Subject, prompt_of
 from aligntune.rewards import scorer
 from aligntune.rewards.combine import combined
+from aligntune.rewards.opened import chosen
 from aligntune.rewards.probe import ANSWERS, probe
 from aligntune.rewards.types import Sample, last_user
 
 Judge = Callable[[Sequence[Sample]], list[float | None]]
 
 
-def reward_metrics(rewards: Sequence[Reward], rows: Sequence[Row]) -> dict[str, Metric]:
-    """`rewards/<name>` for each, as it is, and `reward`, what they make together.
+def reward_metrics(
+    rewards: Sequence[Reward], rows: Sequence[Row], cache: Cache | None = None
+) -> dict[str, Metric]:
+    """`rewards/<name>` for each, as it is, and `reward`, what they make together. What a model has
+    judged before is in `cache`.
 
     Raises:
         ConfigError: a reward of the user's own, tried on the first `rows`, gives no scores.
@@ -30,7 +36,7 @@ def reward_metrics(rewards: Sequence[Reward], rows: Sequence[Row]) -> dict[str, 
     ]
     for reward in rewards:
         probe(reward, tried)
-    judges = [_once(scorer(reward)) for reward in rewards]
+    judges = [_once(_kept(scorer(reward), at, reward, cache)) for at, reward in enumerate(rewards)]
     names = _distinct([f"rewards/{reward.reward_type}" for reward in rewards])
     found = {name: _metric(judge) for name, judge in zip(names, judges, strict=True)}
     if len(judges) > 1:
@@ -93,6 +99,25 @@ def _total(judges: Sequence[Judge], rewards: Sequence[Reward]) -> Judge:
         return [None if math.isnan(value) else value for value in sums]
 
     return total
+
+
+def _kept(judge: Judge, at: int, reward: Reward, cache: Cache | None) -> Judge:
+    """`judge`; if it is a model that is known, it judges nothing that it has judged before."""
+    identity = cache.judges.get(at) if cache else None
+    # A failure's value would be kept, too.
+    if cache is None or identity is None or reward.on_error != "stop":
+        return judge
+    what = {
+        "judge": reward.reward_type,
+        "params": reward.params,
+        "model": identity,
+        "device": chosen(reward.device).type,
+    }
+
+    def kept(samples: Sequence[Sample]) -> list[float | None]:
+        return cache.scores(what, [asdict(one) for one in samples], lambda: judge(samples))
+
+    return kept
 
 
 def _once(judge: Judge) -> Judge:

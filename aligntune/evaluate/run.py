@@ -74,7 +74,7 @@ def evaluate(
     """
     rows = _read(data / f"{spec.split}.parquet", spec.max_samples)
     subject = _load(spec, models)
-    scored = reward_metrics(spec.rewards, rows)
+    scored = reward_metrics(spec.rewards, rows, models.cache)
     chosen = _choose(spec.metrics, rows, optional=bool(scored), reference=bool(subject.reference))
     metrics = chosen | scored
     conditions = _conditions(spec, rows)
@@ -93,7 +93,7 @@ def evaluate(
         def tell(done: int, shown: Mapping[str, float]) -> None:
             progress(asked + done, total, speed | dict(shown))
 
-        columns = _score(subject, rows, metrics, found, tell)
+        columns = _score(subject, rows, metrics, found, tell, models.cache)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"{spec.batch_size} rows at once do not fit in memory ({error}); lower "
@@ -243,17 +243,42 @@ def _answers(
         )
         return made, perf_counter() - started
 
-    settings = {
-        "max_new_tokens": spec.max_new_tokens,
-        "batch_size": spec.batch_size,
-        "precision": spec.precision,
-        "max_length": spec.max_length,
-        "device": subject.model.device.type,
-    }
+    settings = {"max_new_tokens": spec.max_new_tokens, **_settings(subject)}
     questions = list(zip(prompts, tools, strict=True))
     found, seconds = cache.answers(settings, questions, generate) if cache else generate()
     tokens = sum(answer.tokens for answer in found if answer)
     return found, {"tokens_per_second": tokens / seconds} if tokens else {}
+
+
+def _settings(subject: Subject) -> dict[str, Any]:
+    """What a forward pass depends on besides the model and the tokens."""
+    return {
+        "batch_size": subject.batch_size,
+        "precision": subject.precision,
+        "max_length": subject.max_length,
+        "device": subject.model.device.type,
+    }
+
+
+def _scores(
+    subject: Subject,
+    metric: Metric,
+    rows: Sequence[Row],
+    answers: Sequence[Answer | None],
+    tick: Tick,
+    cache: Cache | None,
+) -> list[float | None]:
+    """A score for each of the rows; those that a model gives are given once."""
+
+    def score() -> list[float | None]:
+        return metric.score(subject, rows, answers, tick)
+
+    if cache is None or not metric.kept:
+        return score()
+    written = [answer.ids if answer else None for answer in answers] if metric.generates else None
+    return cache.of_subject(
+        metric.score.__name__, _settings(subject), [[dict(row) for row in rows], written], score
+    )
 
 
 def _score(
@@ -262,6 +287,7 @@ def _score(
     metrics: Mapping[str, Metric],
     found: Sequence[Answer | None],
     tell: Callable[[int, Mapping[str, float]], None],
+    cache: Cache | None,
 ) -> dict[str, Column]:
     """Metric -> score per row. `tell` hears of the sequences that are done, and of means."""
     shown: dict[str, float] = {}
@@ -276,7 +302,7 @@ def _score(
         if metric.score not in raw:
             indices = _judged(metric, rows, found)
             subset, answered = [rows[i] for i in indices], [found[i] for i in indices]
-            scores = metric.score(subject, subset, answered, tick_from(done))
+            scores = _scores(subject, metric, subset, answered, tick_from(done), cache)
             raw[metric.score] = dict(zip(indices, scores, strict=True))
             done += _passes(subset, {name: metric}, len(indices))
         by_row = raw[metric.score]

@@ -58,6 +58,8 @@ class Metric:
     """Needs the model that training started from."""
     passes: int = 1
     """Sequences that go through the model per row."""
+    kept: bool = False
+    """Whether rows go through a model for it, so that the scores are kept for the next time."""
     unit: str = "%"
     """`%` for shares of 1."""
     unscored: str = "fits the model"

@@ -12,6 +12,7 @@ from tiny import build_tiny_model
 
 from aligntune.config.slices import EvaluateSlice
 from aligntune.errors import ConfigError, DataError, Diverged, Interrupted, ResourceError
+from aligntune.evaluate import likelihood
 from aligntune.evaluate.cache import Cache
 from aligntune.evaluate.run import UNSCORED_ANSWERS, Models, evaluate
 from aligntune.models.load import load_policy
@@ -298,6 +299,66 @@ def test_other_settings_and_other_models_have_answers_of_their_own(
     measure(SUMS, cache=Cache(tmp_path / "answers", "one"))
     measure(SUMS, cache=Cache(tmp_path / "answers", model), **settings)
     assert len(list((tmp_path / "answers").iterdir())) == 2
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Counts the batches that go through a model to be scored."""
+    seen, score = [], likelihood._score
+    monkeypatch.setattr(likelihood, "_score", lambda *given: seen.append(1) or score(*given))
+    return seen
+
+
+@pytest.mark.parametrize("rows", [TALK, PAIRS, SUMS], ids=["nll", "pairs", "kl"])
+def test_what_a_model_scored_it_scores_once_whatever_is_made_of_it(
+    measure, tiny_model, tmp_path, passes, rows
+):
+    cache = Cache(tmp_path / "answers", "one", "base")
+    first, one = measure(rows, cache=cache, reference=tiny_model)
+    scored = len(passes)
+    second, other = measure(rows, cache=cache, reference=tiny_model, confidence=0.9, resamples=300)
+    assert len(passes) == scored > 0
+    assert first.metrics.keys() == second.metrics.keys()
+    for name, value in first.metrics.items():
+        if not name.endswith(("/low", "/high")):
+            assert second.metrics[name] == value
+    tables = [pq.read_table(out / "predictions.parquet") for out in (one, other)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "rows", "settings"),
+    [
+        ({"model": "two"}, PAIRS, {}),
+        ({"reference": "other"}, PAIRS, {}),
+        ({"measures": 8}, PAIRS, {}),
+        ({}, PAIRS[1:], {}),
+        ({}, PAIRS, {"max_length": 64}),
+        ({}, PAIRS, {"batch_size": 3}),
+    ],
+)
+def test_other_models_rows_and_settings_have_scores_of_their_own(
+    measure, tmp_path, passes, changed, rows, settings
+):
+    known = {"model": "one", "reference": "base", "measures": 7}
+    chosen = {"metrics": ("preference_accuracy",)}
+    measure(PAIRS, cache=Cache(tmp_path / "answers", **known), **chosen)
+    scored = len(passes)
+    measure(rows, cache=Cache(tmp_path / "answers", **known | changed), **chosen | settings)
+    assert len(passes) > scored
+    files = list((tmp_path / "scores").iterdir())
+    assert len(files) == 2
+
+
+def test_damaged_scores_are_made_again(measure, tmp_path, passes):
+    cache = Cache(tmp_path / "answers", "one")
+    first, _ = measure(PAIRS, cache=cache)
+    scored = len(passes)
+    (file,) = (tmp_path / "scores").iterdir()
+    file.write_bytes(file.read_bytes()[:-9])
+    second, _ = measure(PAIRS, cache=cache)
+    assert len(passes) == 2 * scored
+    assert second.metrics["preference_margin"] == first.metrics["preference_margin"]
 
 
 def test_damaged_answers_are_made_again(measure, tmp_path):

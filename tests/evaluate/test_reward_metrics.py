@@ -3,14 +3,17 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tiny import build_tokenizer
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from aligntune.config.rewards import Reward
 from aligntune.config.slices import EvaluateSlice
 from aligntune.errors import DataError
+from aligntune.evaluate.cache import Cache
 from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.reward import reward_metrics
 from aligntune.evaluate.run import Models, evaluate
-from aligntune.rewards import Sample, scorer
+from aligntune.rewards import Sample, learned, scorer
 
 ROWS = [{"prompt": [{"role": "user", "content": f"What is {n} + 1?"}]} for n in range(6)]
 LENGTH = Reward(reward_type="length", weight=2.0, params={"min_length": 1})
@@ -22,7 +25,7 @@ MATH = Reward(reward_type="math")
 
 @pytest.fixture
 def measure(tiny_model, tmp_path):
-    def measure(rewards, rows=ROWS, baselines=None):
+    def measure(rewards, rows=ROWS, baselines=None, cache=None, resamples=200):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "heldout.parquet")
         spec = EvaluateSlice(
             split="heldout",
@@ -33,14 +36,15 @@ def measure(tiny_model, tmp_path):
             batch_size=4,
             max_length=128,
             confidence=0.95,
-            resamples=200,
+            resamples=resamples,
             precision="fp32",
             trust_remote_code=False,
             seed=1,
         )
         out = tmp_path / "out"
         out.mkdir(exist_ok=True)
-        found = evaluate(spec, Models(tiny_model, None, baselines), tmp_path, out, lambda *_: None)
+        models = Models(tiny_model, None, baselines, cache)
+        found = evaluate(spec, models, tmp_path, out, lambda *_: None)
         return found.metrics, pq.read_table(out / "predictions.parquet").to_pylist()
 
     return measure
@@ -52,6 +56,43 @@ def test_each_reward_is_a_metric_of_what_the_model_answers(measure):
     assert metrics["rewards/length"] == pytest.approx(sum(scorer(LENGTH)(answers)) / len(answers))
     assert metrics["rewards/length/count"] == 6
     assert "reward" not in metrics, "one reward is its own sum, but for the weight"
+
+
+@pytest.fixture
+def judge(tmp_path):
+    """A small reward model."""
+    tokenizer = build_tokenizer(vocab_size=400, context=128)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, num_labels=1, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path / "judge")
+    tokenizer.save_pretrained(tmp_path / "judge")
+    return Reward(reward_type="model", model_name=str(tmp_path / "judge"), weight=2.0)
+
+
+def test_a_reward_model_scores_the_same_answers_once(measure, judge, tmp_path, monkeypatch):
+    loaded, load = [], learned._Judge.__init__
+    monkeypatch.setattr(
+        learned._Judge, "__init__", lambda *a, **k: loaded.append(1) or load(*a, **k)
+    )
+    rewards = (LENGTH, judge)
+
+    def measured(digest, resamples=200, chosen=rewards):
+        cache = Cache(tmp_path / "answers", "policy", judges={1: digest})
+        return measure(chosen, cache=cache, resamples=resamples)
+
+    first, one = measured("judge")
+    second, other = measured("judge", resamples=300)
+    assert (len(loaded), one) == (1, other)
+    for name in ("rewards/model", "reward"):
+        assert second[name] == first[name]
+    measured("another judge")
+    assert len(loaded) == 2
+    failing = judge.model_copy(update={"on_error": "value"})
+    for count in (3, 4):
+        measured("judge", chosen=(LENGTH, failing))
+        assert len(loaded) == count, "what it gives where it fails is not kept"
 
 
 def test_a_reward_is_told_how_many_tokens_an_answer_has(measure):
