@@ -1,6 +1,6 @@
 """Batches without padding: the rows one after the other, each attending to itself alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 NAME = "sdpa_by_row"
 """The attention under transformers' interface: `sdpa` where the rows are not told apart."""
+_SDPA: Callable[..., tuple[Tensor, None]] = AttentionInterface()["sdpa"]
+_SDPA_MASK: Callable[..., Tensor | None] = AttentionMaskInterface()["sdpa"]
 _FLAT: ContextVar[bool] = ContextVar("flat", default=False)
 
 
@@ -61,21 +61,26 @@ def _attention(
     if cu_seq_lens_q is None:
         if _FLAT.get():
             raise RuntimeError(f"{type(module).__name__} does not hand on where rows begin")
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **given)
+        return _SDPA(module, query, key, value, attention_mask, **given)
     lengths = cu_seq_lens_q.diff().tolist()
-    rows = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
-    made = [sdpa_attention_forward(module, *row, None, **given)[0] for row in rows]
+    rows = zip(*(torch.split(each, lengths, dim=2) for each in (query, key, value)), strict=True)
+    made = [_SDPA(module, *row, None, **given)[0] for row in rows]
     return torch.cat(made, dim=1), None
 
 
 def _mask(**given: Any) -> Tensor | None:
-    return None if _FLAT.get() else sdpa_mask(**given)
+    return None if _FLAT.get() else _SDPA_MASK(**given)
 
 
-def attend_by_row(model: PreTrainedModel) -> bool:
-    """Switch `model` to an attention that can tell rows apart; False where it has another kind."""
+def attend_by_row(model: PreTrainedModel, longest: int) -> bool:
+    """Switch `model` to an attention that can tell rows of up to `longest` tokens apart; False
+    where it has a kind that cannot, or one that does not see all of such a row."""
     config = model.config.get_text_config()
-    if config._attn_implementation == "sdpa" and not getattr(config, "sliding_window", None):
+    seen = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    if (
+        config._attn_implementation == "sdpa"
+        and min(filter(None, seen), default=longest) >= longest
+    ):
         model.set_attn_implementation(NAME)
     return bool(config._attn_implementation == NAME)
 

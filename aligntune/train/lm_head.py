@@ -16,10 +16,12 @@ from types import MethodType
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
+from aligntune.config.train import Train
 from aligntune.train.by_row import attend_by_row, flattened, no_mask
 from aligntune.train.token_scores import FIELDS, token_scores
 
@@ -40,22 +42,33 @@ class Lighter:
     plain_head: bool
     padding_free: bool
 
+    @classmethod
+    def asked(cls, train: Train) -> "Lighter":
+        """By the settings; `auto` is yes on a CPU, since nothing here was measured on a GPU."""
+        cpu = not torch.cuda.is_available()
+        return cls(
+            train.lm_head == "plain" or (train.lm_head == "auto" and cpu),
+            cpu if train.padding_free == "auto" else bool(train.padding_free),
+        )
+
 
 def lighten(
-    model: PreTrainedModel,
+    policy: PreTrainedModel | PeftModel,
     lighter: Lighter,
     *,
     wanted: tuple[str, ...],
+    longest: int,
     temperature: float = 1.0,
 ) -> Lighter:
-    """Change the forward that TRL's `add_fused_lm_head` has given to `model`, and return how.
+    """Change the forward that TRL's `add_fused_lm_head` has given to `policy`, and return how.
 
-    `wanted` and `temperature` are what TRL's was made with. Call it before anything wraps the
-    model. It is tried on two short rows first: what does not find TRL's log-probabilities there is
-    left out, with a warning.
+    `wanted` and `temperature` are what TRL's was made with; rows have up to `longest` tokens. Call
+    it before anything wraps the model. It is tried on two short rows first: what does not find
+    TRL's log-probabilities there is left out, with a warning.
     """
+    model = policy.get_base_model() if isinstance(policy, PeftModel) else policy
     theirs = model.forward
-    by_row = lighter.padding_free and attend_by_row(model)
+    by_row = lighter.padding_free and attend_by_row(model, longest)
     for made in _fewer(Lighter(lighter.plain_head, by_row)):
         head = _plain(model, wanted, temperature) if made.plain_head else theirs
         forward = _unpadded(head) if made.padding_free else head
@@ -90,7 +103,7 @@ def _plain(model: PreTrainedModel, wanted: tuple[str, ...], temperature: float) 
 
     The model's own forward makes them, so whatever it does to its logits is done to these.
     """
-    theirs = model.forward
+    theirs, text_config = model.forward, model.config.get_text_config()
 
     def forward(
         *,
@@ -108,10 +121,13 @@ def _plain(model: PreTrainedModel, wanted: tuple[str, ...], temperature: float) 
         found = token_scores(logits, labels[:, 1:][learned], temperature, wanted)
         log_probs = found["log_probs"]
         count = max(len(log_probs), 1) if num_items_in_batch is None else num_items_in_batch
+        loss, experts = -log_probs.sum() / count, getattr(outputs, "aux_loss", None)
+        if experts is not None:
+            loss = loss + getattr(text_config, "router_aux_loss_coef", 0.0) * experts
         return FusedCausalLMOutput(
-            loss=-log_probs.sum() / count,
+            loss=loss,
             label_mask=learned,
-            aux_loss=getattr(outputs, "aux_loss", None),
+            aux_loss=experts,
             **{name: _spread(value, learned) for name, value in found.items()},
         )
 
