@@ -6,11 +6,12 @@ The client's own variables apply: `HF_TOKEN` (or `hf auth login`), `HF_ENDPOINT`
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -29,7 +30,15 @@ if TYPE_CHECKING:
         ModelInfo,
     )
 
-__all__ = ["Receipt", "commit_of", "download_dataset", "download_model", "push", "retrying"]
+__all__ = [
+    "Receipt",
+    "commit_of",
+    "download_dataset",
+    "download_model",
+    "push",
+    "retrying",
+    "shipped",
+]
 
 T = TypeVar("T")
 RepoType = Literal["model", "dataset"]
@@ -39,10 +48,11 @@ REVISION = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9_][\w./+@-]*(?<![./])", re.AS
 """What git allows, without what has a meaning in paths; `refs/pr/1` is one."""
 KEYS = {"model": "model.name_or_path", "dataset": "datasets.name"}
 MODEL_FILES = re.compile(
-    r"(?!consolidated)[^/]+\.(safetensors|json|txt|model|jinja|tiktoken|spm|bpe|codes)"
+    r"(?!consolidated|sbom\.cdx\.json)[^/]+\.(safetensors|json|txt|model|jinja|tiktoken|spm|bpe|codes)"
     r"|(LICENSE|LICENCE|NOTICE)[^/]*|additional_chat_templates/[^/]+\.jinja"
 )
-"""Other directories hold exports for other runtimes; `consolidated` is a second copy."""
+"""Other directories hold exports for other runtimes; `consolidated` is a second copy, and the
+bill of materials is that of the model and not of what is made from it."""
 CODE_FILES = re.compile(r"[^/]+\.py")
 LINKED_BYTES = 2**20
 """Files from this size on are linked, not copied. A program that rewrites a small file in place
@@ -191,9 +201,14 @@ def push(folder: Path, repo_id: str, *, private: bool, message: str) -> Receipt:
     One commit adds what differs and removes weights of an older model; afterwards the digests on
     the hub are compared. If main already holds all of it, there is no new commit.
     """
-    files = _to_push(folder)
+    files = shipped(folder)
+
+    def attempt() -> Receipt:
+        with _understood():
+            return _push_once(files, repo_id, private=private, message=message)
+
     return retrying(
-        lambda: _push_once(files, repo_id, private=private, message=message),
+        attempt,
         f"repository {repo_id!r} (logging.hub_model_id)",
     )
 
@@ -238,8 +253,8 @@ def _differing(files: dict[str, Path], there: Sequence[_File]) -> list[str]:
     return [n for n, path in files.items() if n not in listed or not listed[n].matches(path)]
 
 
-def _to_push(folder: Path) -> dict[str, Path]:
-    """Relative name -> path of what may leave this machine."""
+def shipped(folder: Path) -> dict[str, Path]:
+    """Relative name -> path of what may leave this machine. ConfigError for what must not."""
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -299,7 +314,18 @@ def _info(repo_id: str, repo_type: RepoType, revision: str | None) -> "ModelInfo
     """The repository at a revision, with the digests of its files."""
     # Not `list_repo_tree`: that takes no timeout.
     ask = _api().model_info if repo_type == "model" else _api().dataset_info
-    return ask(repo_id, revision=revision, files_metadata=True, timeout=timeout())
+    with _understood():
+        return ask(repo_id, revision=revision, files_metadata=True, timeout=timeout())
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Turns an answer that is no JSON, as a login page of a network or a broken proxy is, into one
+    of those that may pass."""
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        raise ConnectionError("an answer that is no JSON") from error
 
 
 def _files(info: "ModelInfo | DatasetInfo") -> list[_File]:

@@ -24,9 +24,10 @@ from loopback_routes import TOKEN, Handler
 from loopback_store import Blob, Repo, Request
 
 RepoType = Literal["model", "dataset"]
-Fault = int | Literal["cut", "stall", "short", "tamper", "lost"]
+Fault = int | Literal["cut", "stall", "short", "tamper", "lost", "etag", "redirect"]
 """A status, or: close without an answer, answer nothing for 3 s, close halfway through the body,
-flip a bit of the body, do the work but close without an answer."""
+flip a bit of the body, do the work but close without an answer, tell a wrong digest, lead to the
+same address for ever."""
 
 
 @dataclass
@@ -47,6 +48,8 @@ class LoopbackHub:
         self.objects: dict[str, bytes] = {}
         self.requests: list[Request] = []
         self.lock = threading.RLock()
+        self.front: str | None = None
+        """The address that clients are given instead of its own."""
         self._plans: list[Plan] = []
         for kind in ("model", "dataset"):
             for folder in sorted((root / f"{kind}s").glob("*/*")) if root else []:
@@ -65,8 +68,12 @@ class LoopbackHub:
         self._server.server_close()
 
     @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self.front or f"http://127.0.0.1:{self.port}"
 
     def env(self, tmp_path: Path) -> dict[str, str]:
         """Variables for a client in a child process, to be laid over `os.environ`."""
@@ -114,6 +121,11 @@ class LoopbackHub:
     ) -> None:
         """Spoil the next `times` requests whose path holds the regular expression `path`."""
         self._plans.append(Plan(fault, method, path, times, headers or {}, message))
+
+    def heal(self) -> None:
+        """Forget every fault."""
+        with self.lock:
+            self._plans.clear()
 
     def take_fault(self, method: str, path: str) -> Plan | None:
         with self.lock:

@@ -48,7 +48,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.plan and self.plan.fault in ("cut", "stall"):
             time.sleep(STALL_SECONDS if self.plan.fault == "stall" else 0)
             self.close_connection = True
-            return
+            return None
+        if self.plan and self.plan.fault == "redirect":
+            return self.send(302, b"", {"Location": self.path})
         try:
             if self.plan and isinstance(self.plan.fault, int):
                 raise Refused(self.plan.fault, self.plan.message)
@@ -73,6 +75,8 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "lost":
             self.close_connection = True
             return
+        if fault == "etag" and "ETag" in headers:
+            headers = {**headers, "ETag": f'"{"0" * 64}"'}
         if fault == "tamper" and body:
             body = bytes([body[0] ^ 1]) + body[1:]
         self.send_response(status)

@@ -101,6 +101,14 @@ def test_refused_access_names_the_variable_but_never_the_token(model, status):
     assert len(model.requests) == 1
 
 
+def test_an_answer_that_is_no_json_is_asked_for_again_and_then_a_service_error(model):
+    model.fail("tamper", path="/api/models")
+    assert hub.commit_of(MODEL, "model", None) == model.commits(MODEL)[-1]
+    model.fail("tamper", path="/api/models", times=1000)
+    with pytest.raises(ServiceError, match="within 2 s"):
+        hub.commit_of(MODEL, "model", None)
+
+
 def test_a_file_that_may_not_be_read_says_so_and_not_that_it_is_missing(model, tmp_path):
     model.fail(403, method="HEAD", path="config.json")
     with pytest.raises(ConfigError, match="set HF_TOKEN to a token that may use it"):

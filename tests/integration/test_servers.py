@@ -9,6 +9,7 @@ import pytest
 import servers
 from local import PORTS
 from mlflow import MlflowClient
+from proxy import Proxy
 
 from aligntune.artifacts import find
 from aligntune.journal import read
@@ -38,9 +39,8 @@ def server():
 
 @pytest.fixture(scope="module")
 def line(server):
-    line = servers.Line(server.port + PORTS["mlflow"])
-    yield line
-    line.close()
+    with Proxy(server.port + PORTS["mlflow"]) as line:
+        yield line
 
 
 @pytest.fixture

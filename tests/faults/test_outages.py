@@ -1,0 +1,265 @@
+"""A real training whose MLflow goes away behind a proxy, in every way a server does.
+
+    FAULT_POINTS=200 pytest tests/faults/test_outages.py    five minutes without it, every cut
+
+Each trial prints what it measured (pytest -s).
+"""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from local import free_ports
+from mlflow import MlflowClient
+from proxy import Proxy
+from servers import until
+
+from aligntune import courier
+from aligntune.artifacts import digest_of, find, records
+from aligntune.config.load import load
+from aligntune.journal import Journal, complete_lines, read
+from aligntune.paths import tracking_identity, tracking_uri
+from aligntune.plan import plan
+from aligntune.run import execute
+from aligntune.session import preparing
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+POINTS = int(os.environ.get("FAULT_POINTS", "6"))
+SEED = int(os.environ.get("FAULT_SEED", str(random.SystemRandom().randrange(10**6))))
+LARGE = POINTS >= 200
+SHORT = 3.0
+"""Seconds of an outage that a step of this training would be noticed to wait for."""
+LONGEST_END = 60.0
+"""Seconds that MLflow's absence may add to a run."""
+STEPS, BREAK = 60, 10
+PAUSE = 0.1
+"""Seconds that a step of a larger model would take longer."""
+CONFIG = """
+algo: sft
+model: {{name_or_path: {model}, precision: fp32, max_seq_length: 96}}
+datasets: [{{name: "arithmetic:", params: {{count: 64, seed: 1}}}}]
+train: {{per_device_batch_size: 4, max_steps: {steps}, learning_rate: 1e-3}}
+logging: {{output_dir: {output}, run_name: tiny, save_steps: 100000, eval_steps: 100000}}
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    at: float
+    wall: float
+    blocked: float
+    """Seconds in which the training waited, and not for a processor: those of a busy machine are
+    not counted."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    weights: str
+    """Digest of the model's files."""
+    before: list[Step]
+    since: list[Step]
+    """From when the line broke."""
+    after: float
+    """Seconds from the trained model to the end."""
+
+
+class Watch:
+    """Every step of a training, as the thread that trains spends it."""
+
+    def __init__(self, patch):
+        self.steps, self._last = [], None
+        write = Journal.write
+
+        def watched(journal, step, metrics):
+            now = self._now()
+            if "train/loss" in metrics and self._last:
+                wall, cpu, queued = (b - a for a, b in zip(self._last, now, strict=True))
+                self.steps.append(Step(time.time(), wall, wall - cpu - queued))
+            write(journal, step, metrics)
+            if "train/loss" in metrics:
+                time.sleep(PAUSE)
+                self._last = self._now()
+
+        patch.setattr(Journal, "write", watched)
+
+    @staticmethod
+    def _now():
+        cpu, queued = Path("/proc/thread-self/schedstat").read_text().split()[:2]
+        return time.monotonic(), int(cpu) / 1e9, int(queued) / 1e9
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The port of an MLflow server on SQLite."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_ports(1)
+    place = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination"]
+    command = ["server", *place, str(folder / "files"), "--host", "127.0.0.1", "--port", str(port)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command, "--workers", "1"],
+            stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder, start_new_session=True,
+        )  # fmt: skip
+    try:
+        until(lambda: answers(port), "MLflow's start")
+        yield port
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(60)
+
+
+def answers(port):
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
+            return reply.status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def line(server, monkeypatch):
+    with Proxy(server) as line:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", line.url)
+        yield line
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server, tiny_model, tmp_path_factory):
+    """The same training with MLflow there: what it ends with, and a folder to start others from."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server}")
+        return train(patch, tiny_model, output, STEPS), output
+
+
+def train(patch, model, output, steps, outage=None):
+    """Train up to the sft stage as `train` does, and break the line meanwhile."""
+    file = output.with_suffix(".yaml")
+    file.write_text(CONFIG.format(model=model, output=output, steps=steps))
+    planned = plan(load([file]))
+    wanted = planned.stages[: [each.stage.label for each in planned.stages].index("sft") + 1]
+    broken, watch = [], Watch(patch)
+    with preparing(planned, "train", "data") as session:
+        with outage(output, broken) if outage else nothing():
+            for each in wanted:
+                execute(each.stage, session.context, lambda *_: None, lambda: False)
+        ended = time.monotonic()
+    after = time.monotonic() - ended
+    made = find(session.context.stages, "sft", wanted[-1].stage.key, verify=True)
+    border = broken[0] if broken else time.time()
+    before = [step for step in watch.steps if step.at < border]
+    since = [step for step in watch.steps if step.at >= border]
+    return Trained(digest_of(records(made.path / "model")), before, since, after)
+
+
+@contextmanager
+def nothing():
+    yield
+
+
+def away(line, mode, seconds):
+    """Breaks the line after the tenth step; for good where there are no `seconds`."""
+
+    @contextmanager
+    def outage(output, broken):
+        def watch():
+            until(lambda: len(logged(output)) >= BREAK, "ten steps", 600)
+            broken.append(time.time())
+            line.set(mode)
+            if seconds:
+                time.sleep(seconds)
+                line.set("pass")
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+
+    return outage
+
+
+def logged(output):
+    found = list((output / "stages").glob("sft-*/metrics.jsonl"))
+    return complete_lines(found[0]) if found else []
+
+
+def arrived(client):
+    """Journal points, with how often MLflow has each, of the sft stage that began last."""
+    where = client.get_experiment_by_name("aligntune").experiment_id
+    runs = client.search_runs([where], "tags.`aligntune.stage` = 'sft'", max_results=1)
+    points = Counter(
+        (name, point.step, point.timestamp, point.value)
+        for name in runs[0].data.metrics
+        for point in client.get_metric_history(runs[0].info.run_id, name)
+        if "/" in name and not name.startswith("system/")
+    )
+    same = f"tags.`aligntune.id` = '{runs[0].data.tags['aligntune.id']}'"
+    return points, client.search_runs([where], same), runs[0].data.tags["aligntune.artifact"]
+
+
+def expected(output, name):
+    return Counter(
+        (name, row.step, row.time, value)
+        for row in read(output / "stages" / name / "metrics.jsonl")
+        for name, value in row.metrics.items()
+    )
+
+
+def prepared(undisturbed, output):
+    """An output directory where the stages before the training are done."""
+    for made in (undisturbed[1] / "stages").iterdir():
+        if not made.name.startswith(("sft-", ".")):
+            shutil.copytree(made, output / "stages" / made.name)
+    return output
+
+
+WAYS = [("stall", SHORT), ("cut", SHORT), ("stall", None)]
+MORE = [
+    *[(mode, 20.0) for mode in ("refuse", "503", "slow", "deaf", "stall", "cut")],
+    ("refuse", 300.0), ("refuse", None), ("503", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "seconds"), WAYS + MORE * LARGE)
+def test_mlflow_away_costs_no_point_no_model_and_no_step_waits(
+    mode, seconds, line, undisturbed, tiny_model, tmp_path, monkeypatch
+):
+    reference, _ = undisturbed
+    output = prepared(undisturbed, tmp_path / "out")
+    # Training goes on for a while after the outage.
+    steps = max(STEPS, BREAK + int(1.1 * (seconds or 0) / PAUSE))
+    made = train(monkeypatch, tiny_model, output, steps, away(line, mode, seconds))
+    line.set("pass")
+    found = courier.sync(tracking_uri(output), output, tracking_identity())
+    assert (found.going, found.elsewhere) == (0, {})
+    points, runs, name = arrived(MlflowClient(line.url))
+    journal = expected(output, name)
+    lost, more = journal - points, points - journal
+    waited = [max(step.blocked for step in steps) for steps in (made.before, made.since)]
+    slowest = [max(step.wall for step in steps) for steps in (made.before, made.since)]
+    print(  # noqa: T201
+        f"\n{mode} {seconds or 'for good'}: {steps} steps, {len(journal)} points, {len(lost)} "
+        f"lost, {len(more)} doubled, {len(runs)} run, {found.sent} records by sync; a step waited "
+        f"{waited[1]:.3f} s at most ({waited[0]:.3f} s before), the slowest took {slowest[1]:.3f} s"
+        f" ({slowest[0]:.3f} s); {made.after:.1f} s from the model to the end"
+    )
+    assert not lost
+    assert not more
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    assert (found.sent > 0) == (seconds is None)
+    assert made.after < LONGEST_END
+    assert waited[1] < SHORT / 2
+    if steps == STEPS:
+        assert made.weights == reference.weights
