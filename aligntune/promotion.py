@@ -12,17 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aligntune.aliased import AGAINST
 from aligntune.artifacts import Artifact
 from aligntune.config.slices import PromoteSlice
 from aligntune.errors import DataError, ServiceError
+from aligntune.papers import check_version
 from aligntune.registry import (
     ARTIFACT,
     CHAMPION,
     EVALUATED,
     EVIDENCE,
+    FILES,
     PREVIOUS,
     PROMOTED,
     REFUSED,
@@ -149,7 +151,7 @@ def settle(
         refused = book.tags(version).get(REFUSED)
         if passed and not refused and book.aliases().get(CHAMPION) != version:
             check(book, version, decision)
-            _install(book, version, "by its evidence")
+            _install(book, version, "by its evidence", Place(uri, root))
         held = {alias: v for alias, v in book.aliases().items() if v == version}
     return {
         "registered_model": config.name,
@@ -197,7 +199,7 @@ def promote(
                 )
             check(book, version, json.loads(found))
         by = f"by its evidence, approved by {approved}" if approved else "by its evidence"
-        _install(book, version, f"forced: {reason}" if reason else by)
+        _install(book, version, f"forced: {reason}" if reason else by, Place(uri, root))
     before = f", v{champion} is the previous one" if champion else ""
     return f"{name} v{version} is the champion{before}"
 
@@ -284,7 +286,19 @@ def _record(book: Book, version: str, decision: Mapping[str, Any]) -> None:
     book.tag(version, {tag: value for tag, value in tags.items() if known.get(tag) != value})
 
 
-def _install(book: Book, version: str, how: str) -> None:
+class Place(NamedTuple):
+    """The registry, and the output directory of the runs that filled it."""
+
+    uri: str
+    root: Path
+
+
+def _install(book: Book, version: str, how: str, place: Place) -> None:
+    found = book.client.get_model_version(book.name, version)
+    if digest := found.tags.get(FILES):  # without it, it is none of ours
+        what, tags = f"{book.name} v{version}", {"artifact": found.tags[ARTIFACT], "digest": digest}
+        signer = check_version(what, tags, found.source, place.uri, place.root / "stages")
+        how += f", signed by key {signer}" if signer else ""
     book.move(version, how)
     if book.aliases().get(CHAMPION) != version:
         raise ServiceError(

@@ -1,12 +1,17 @@
 """Which code ran, on whose behalf: for manifests, model cards and MLflow's tags."""
 
 import getpass
+import os
 import platform
 import subprocess
 from functools import cache
 from importlib.metadata import Distribution, distributions, version
 from pathlib import Path
 
+from aligntune.digest import sha256
+
+LOCK = "ALIGNTUNE_LOCK"
+"""The variable that names the lock which an image was installed from."""
 ENVIRONMENT = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow")
 
 
@@ -14,6 +19,9 @@ def environment() -> dict[str, str]:
     """Exact versions of what computes."""
     versions = _versions()
     own = {"aligntune": version("aligntune-pipeline"), "python": platform.python_version()}
+    lock = Path(os.environ.get(LOCK, ""))
+    if lock.is_file():
+        own["lock"] = sha256(lock)
     checkout = Path(__file__).parent.parent
     found = _commit(checkout) if (checkout / ".git").exists() else ""
     return own | versions | ({"git": found} if found else {})

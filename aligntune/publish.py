@@ -9,8 +9,10 @@ from typing import Any
 
 from aligntune.artifacts import WORK, Artifact, ancestors, linked, write_atomic
 from aligntune.card import CardFacts, Compared, model_card
+from aligntune.checksums import key_id, signing_key
 from aligntune.config.slices import PushSlice
-from aligntune.hub import push
+from aligntune.hub import push, shipped
+from aligntune.papers import enclose
 
 
 def publish(
@@ -22,20 +24,25 @@ def publish(
 
     Raises:
         ServiceError: the hub failed through all retries.
-        ConfigError: the token is missing or may not write there.
+        ConfigError: the token is missing or may not write there, or the signing key is none.
+        DataError: the model is not as its stage made it.
     """
     policy = inputs["policy"]
     facts = _facts(config, policy, inputs["evaluation"], inputs.get("decision"))
-    card = model_card(replace(facts, mlflow_run=mlflow_run))
+    key = signing_key()
+    signer = key_id(key.public_key()) if key else None
+    card = model_card(replace(facts, mlflow_run=mlflow_run, signer=signer))
     folder = out / WORK / "upload"
     shutil.rmtree(folder, ignore_errors=True)
+    part = "adapter" if config.adapter_of else "model"
     if config.adapter_of:
         _copy_adapter(policy, config.adapter_of, folder)
     else:
         shutil.copytree(policy.path / "model", folder, copy_function=linked)
     (folder / "README.md").unlink(missing_ok=True)
     write_atomic(folder / "README.md", card)
-    receipt = asdict(
+    enclose(policy, part, folder, shipped(folder))
+    receipt = {"signed_by": signer} | asdict(
         push(folder, config.hub_model_id, private=config.private, message=f"Train {policy.name}")
     )
     write_atomic(out / "README.md", card)

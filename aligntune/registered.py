@@ -61,11 +61,14 @@ def download(name: str, uri: str, into: Path) -> None:
 
     Raises:
         ConfigError: as `registered`, and where its files are gone.
+        DataError: they are not those that it was registered with.
         ServiceError: as `registered`.
     """
     import shutil
 
     from mlflow.artifacts import download_artifacts
+
+    from aligntune.checksums import unwrapped
 
     version, loaded = registered(name, uri), into.with_name(f"{into.name}.download")
     for folder in (into, loaded):
@@ -81,8 +84,29 @@ def download(name: str, uri: str, into: Path) -> None:
         folder = download_artifacts(version.source, dst_path=str(loaded), tracking_uri=uri)
     Path(folder).rename(into)
     shutil.rmtree(loaded, ignore_errors=True)
+    unwrapped(into, name)
     if not (into / "config.json").is_file():
         raise ConfigError(f"{name} holds no model directory with a config.json; name another one")
+
+
+def paper(source: str, name: str, uri: str) -> bytes | None:
+    """A small file beside a registered model's, from the place that the registry names; None where
+    there is none.
+
+    Raises:
+        ServiceError: the registry cannot be reached.
+    """
+    import tempfile
+
+    from mlflow.artifacts import download_artifacts, list_artifacts
+
+    with tempfile.TemporaryDirectory(prefix="aligntune-") as place, _asking(source):
+        # An S3 store answers with an error of its own where a file is not there.
+        there = list_artifacts(artifact_uri=source, tracking_uri=uri)
+        if name not in {Path(entry.path).name for entry in there}:
+            return None
+        found = download_artifacts(f"{source.rstrip('/')}/{name}", dst_path=place, tracking_uri=uri)
+        return Path(found).read_bytes()
 
 
 @contextmanager

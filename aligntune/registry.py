@@ -23,6 +23,7 @@ from aligntune.artifacts import Artifact, digest_of, files_digest, find, linked,
 from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
 from aligntune.lineage import Known, Lineage, lineage_of
+from aligntune.papers import papers
 from aligntune.registered import download
 from aligntune.track import client_of, connect, experiment, put_model
 
@@ -385,4 +386,6 @@ def _logged_model(
         model_type="policy",
     )
     put_model(client, model, policy.path / "model")
+    with papers(policy) as beside:
+        client.log_model_artifacts(model.model_id, str(beside))
     return client.finalize_logged_model(model.model_id, "READY")

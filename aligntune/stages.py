@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from aligntune import stage_models
-from aligntune.config.algo import ALGOS
+from aligntune.config.algo import ALGOS, ONLINE
 from aligntune.config.slices import (
     DataSlice,
     DecideSlice,
@@ -169,9 +169,6 @@ _TORCH = ("torch", "transformers")
 _REFERENCE = ("torch", "transformers", "trl", "accelerate")
 _TRAINER = ("torch", "transformers", "trl", "peft", "accelerate")
 
-_OFFLINE = {"sft": 3, "dpo": 2}
-"""Versions of what learns from data; the online algorithms share one."""
-
 KINDS: dict[str, Kind] = {
     "model": Kind(1, ModelSlice, _model, model_sources, ("transformers",), network=True),
     "tokenizer": Kind(
@@ -185,7 +182,7 @@ KINDS: dict[str, Kind] = {
     "data": Kind(5, DataSlice, _data, data_sources, ("transformers",), network=True),
     **{
         algo: Kind(
-            _OFFLINE.get(algo, 6),
+            6 if algo in ONLINE else 2,
             TrainSlice,
             stage_models.train,
             train_sources,
@@ -207,11 +204,11 @@ KINDS: dict[str, Kind] = {
     ),
     "reward": Kind(2, TrainSlice, stage_models.train_reward, libraries=_TRAINER, trains=True),
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),
-    "register": Kind(3, RegisterSlice, _with_mlflow(_register), network=True),
-    "register-reward": Kind(1, RegisterSlice, _with_mlflow(_register_reward), network=True),
+    "register": Kind(4, RegisterSlice, _with_mlflow(_register), network=True),
+    "register-reward": Kind(2, RegisterSlice, _with_mlflow(_register_reward), network=True),
     "decide": Kind(3, DecideSlice, _decide),
     "promote": Kind(1, PromoteSlice, _promote, network=True),
-    "push": Kind(3, PushSlice, _push, network=True),
+    "push": Kind(4, PushSlice, _push, network=True),
 }
 
 

@@ -429,8 +429,12 @@ def test_a_version_whose_files_were_changed_is_refused(world, tmp_path):
     (file,) = (world.root / "mlartifacts").rglob("model.safetensors")
     file.write_text("something else")
     (tmp_path / "got").mkdir()
+    place = (world.uri, tmp_path / "elsewhere", tmp_path / "got" / "model")
+    with pytest.raises(DataError, match=r"model\.safetensors changed"):
+        registry.fetch(NAME, "1", *place)
+    (file.parent / "SHA256SUMS").unlink()
     with pytest.raises(ServiceError, match="not the files that were registered"):
-        registry.fetch(NAME, "1", world.uri, tmp_path / "elsewhere", tmp_path / "got" / "model")
+        registry.fetch(NAME, "1", *place)
 
 
 def test_a_champion_whose_files_are_gone_says_how_to_go_on(world, tmp_path):

@@ -5,6 +5,8 @@ import json
 import pytest
 from loopback_hub import TOKEN, LoopbackHub
 
+from aligntune import checksums
+
 
 @pytest.fixture
 def hub(tmp_path):
@@ -28,6 +30,7 @@ def test_the_trained_model_is_pushed_once_with_its_card_and_loads_from_there(
     files = hub.files("model", "me/adder")
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= files.keys()
     assert not {name for name in files if name.endswith((".bin", ".pt", ".pth"))}
+    check_papers(files, tmp_path / "back")
     card = files["README.md"].decode()
     assert "license: apache-2.0" in card
     assert "## Comparison" in card
@@ -41,6 +44,18 @@ def test_the_trained_model_is_pushed_once_with_its_card_and_loads_from_there(
     for path in output.rglob("*"):
         if path.is_file() and path.stat().st_size < 5_000_000:
             assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def check_papers(files, folder):
+    """That what was pushed is what its own list says, and its bill is about that."""
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    assert checksums.check(folder, None).problems == []
+    bill = json.loads(files["sbom.cdx.json"])
+    parts = {each["name"] for each in bill["metadata"]["component"]["components"]}
+    listed = checksums.parse(files["SHA256SUMS"], "pushed").keys()
+    assert listed - {"sbom.cdx.json", "README.md", "adapter_config.json"} <= parts
 
 
 def test_an_adapter_alone_is_pushed_with_the_name_of_its_base(hub, tiny_model, aligntune, tmp_path):
@@ -62,3 +77,4 @@ def test_an_adapter_alone_is_pushed_with_the_name_of_its_base(hub, tiny_model, a
     assert "model.safetensors" not in pushed
     settings = json.loads(pushed["adapter_config.json"])
     assert (settings["base_model_name_or_path"], settings["revision"]) == ("me/base", commit)
+    check_papers(pushed, tmp_path / "back")
