@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from aligntune import stage_models
-from aligntune.config.algo import ALGOS, ONLINE
+from aligntune.config.algo import ALGOS
 from aligntune.config.slices import (
     DataSlice,
     DecideSlice,
@@ -169,6 +169,9 @@ _TORCH = ("torch", "transformers")
 _REFERENCE = ("torch", "transformers", "trl", "accelerate")
 _TRAINER = ("torch", "transformers", "trl", "peft", "accelerate")
 
+_OFFLINE = {"sft": 3, "dpo": 2}
+"""Versions of what learns from data; the online algorithms share one."""
+
 KINDS: dict[str, Kind] = {
     "model": Kind(1, ModelSlice, _model, model_sources, ("transformers",), network=True),
     "tokenizer": Kind(
@@ -182,7 +185,7 @@ KINDS: dict[str, Kind] = {
     "data": Kind(5, DataSlice, _data, data_sources, ("transformers",), network=True),
     **{
         algo: Kind(
-            6 if algo in ONLINE else 2,
+            _OFFLINE.get(algo, 6),
             TrainSlice,
             stage_models.train,
             train_sources,

@@ -1,4 +1,4 @@
-"""What keeps commands short that only read: `validate` spent a third of its time on these."""
+"""What keeps commands short that only read: `validate` spent a quarter of its time on these."""
 
 import gc
 import os

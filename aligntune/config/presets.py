@@ -10,7 +10,13 @@ from typing import Any
 from aligntune.config.algo import ALGOS, GROUP, ONLINE, Trained
 from aligntune.config.train import Bolt, Counterfactual, Gbmpo, Guard, Peft, Train
 
-_SFT = {"loss_type": "nll", "packing": False, "completion_only_loss": True}
+_SFT = {
+    "loss_type": "nll",
+    "packing": False,
+    "completion_only_loss": True,
+    "lm_head": "auto",
+    "padding_free": "auto",
+}
 _DPO = {
     "loss_type": "sigmoid",
     "beta": 0.1,

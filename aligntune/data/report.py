@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from aligntune.artifacts import write_atomic
 from aligntune.config.data import TaskType
 
@@ -91,6 +89,8 @@ def histogram(values: Sequence[int]) -> Histogram | None:
     """Counts between powers of two; None of nothing."""
     if not len(values):
         return None
+    import numpy as np
+
     found = np.asarray(values)
     top = int(found.max()).bit_length()
     bottom = max(int(found.min()).bit_length() - 1, 0)

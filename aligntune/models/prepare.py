@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from aligntune.artifacts import find, linked
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError
 from aligntune.models import intake, template
 from aligntune.models.load import load_tokenizer, reading
@@ -96,15 +97,24 @@ def _take(
 ) -> None:
     """Fill `out` with the files of a directory that passes the checks.
 
-    Copies, never hard links, as whoever rewrites the original in place would change a finished
-    artifact. Only a download's weights are moved: they are ours, and nothing here writes to them.
+    Copies, and no hard links, as whoever rewrites the original in place would change a finished
+    artifact. Only weights that nothing writes to are not copied: a download's are moved, and those
+    of a finished artifact are linked.
     """
+    finished = _is_artifact(directory.resolve().parent)
     for name in intake.check(directory, trust_remote_code=trust_remote_code, weights=weights):
         (out / name).parent.mkdir(exist_ok=True)
         if move_weights and name.endswith(".safetensors"):
             (directory / name).replace(out / name)
+        elif finished and name.endswith(".safetensors"):
+            linked(directory / name, out / name)
         else:
             shutil.copyfile(directory / name, out / name)
+
+
+def _is_artifact(folder: Path) -> bool:
+    kind, _, key = folder.name.rpartition("-")
+    return find(folder.parent, kind, key) is not None
 
 
 def _complete(

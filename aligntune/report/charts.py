@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from aligntune.report import words
 from aligntune.report.compared import Line, Overlay
 from aligntune.report.types import Curve, EvaluationRow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CURVES = (
     "train/loss",
@@ -138,6 +140,8 @@ class OverlayChart:
 
 def overlay_chart(overlay: Overlay) -> OverlayChart:
     """All lines on the scale that holds them all; many lines get fewer points each."""
+    import numpy as np
+
     every = np.array([v for line in overlay.lines for v in line.values], dtype=np.float64)
     drawable = _all_drawable(every)
     gaps = int((~drawable).sum())
@@ -249,6 +253,8 @@ def thin(
     if size <= 1:
         yield from points
         return
+    import numpy as np
+
     count = math.ceil(len(points) / size)
     padded = np.full(count * size, math.nan)
     padded[: len(points)] = [value for _, value in points]
@@ -268,7 +274,9 @@ def thin(
         yield from (points[number * size + place] for place in places)
 
 
-def _all_drawable(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _all_drawable(values: "NDArray[np.float64]") -> "NDArray[np.bool_]":
+    import numpy as np
+
     drawable: NDArray[np.bool_] = np.isfinite(values) & (np.abs(values) < LARGEST)
     return drawable
 

@@ -7,8 +7,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from aligntune.config.slices import TrainSlice
+from aligntune.train.lm_head import Lighter, lighten
 from aligntune.train.loop import Finite, Setting, arguments
 from aligntune.train.lora import lora
+
+SCORED = ("log_probs", "entropy", "is_top1")
+"""What TRL's trainer asks its head for; the contract test compares."""
 
 
 class _Trainer(Finite, SFTTrainer):  # type: ignore[misc]
@@ -29,7 +33,7 @@ def sft_trainer(
         completion_only_loss=spec.train.completion_only_loss,
         loss_type=spec.train.loss_type,
     )
-    return _Trainer(
+    trainer = _Trainer(
         model=model,
         args=config,
         train_dataset=train,
@@ -37,3 +41,6 @@ def sft_trainer(
         processing_class=tokenizer,
         peft_config=lora(spec.peft, model),
     )
+    lighter, longest = Lighter.asked(spec.train), spec.train.max_length or 0
+    lighten(trainer.model, lighter, wanted=SCORED, longest=longest)
+    return trainer

@@ -22,7 +22,15 @@ from benchmarks.results import Result, Results, known
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-TOPICS = ("front_door", "overhead", "tracking", "data", "evaluation", "growth")
+TOPICS = (
+    "front_door",
+    "overhead",
+    "tracking",
+    "dpo",
+    "data",
+    "evaluation",
+    "growth",
+)
 """In the order of the table."""
 LONGEST = 20 * 60
 """Seconds after which a topic is ended."""

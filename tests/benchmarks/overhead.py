@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.figures import Figure, Found, cpu_seconds, in_turns, medians
+from benchmarks.figures import Figure, Found, cpu_seconds, in_turns, medians, on_the_clock
 
 RUN = 300.0
 """CPU-seconds of a short training run."""
@@ -184,6 +184,28 @@ def unchanged(folder: Path, rounds: int) -> tuple[dict[str, float], int]:
     return taken, sum(stage["state"] != "reuse" for stage in stages)
 
 
+def as_flow(folder: Path, rounds: int) -> Figure:
+    """The same run, unchanged, as a Prefect flow, against a flow of as many empty tasks."""
+    from aligntune.config.load import load
+    from aligntune.plan import plan
+
+    config = folder / "unchanged.yaml"
+    count = str(len(plan(load([config])).stages))
+    commands = {
+        "ours": [sys.executable, "-m", "aligntune", "flow", "-c", str(config)],
+        "prefect": [sys.executable, "-m", "benchmarks.empty_flow", count],
+    }
+    sides = {
+        name: lambda command=command: children_seconds(command)
+        for name, command in commands.items()
+    }
+    took = medians(in_turns(sides, rounds, on_the_clock))
+    return Figure(
+        "the same as a flow, on the clock", took["ours"], took["prefect"] + LIMIT, "s",
+        f"a flow of {count} empty tasks ({took['prefect']:.1f} s), and 2 s", 1.0, True,
+    )  # fmt: skip
+
+
 def figures(
     step: Mapping[str, float], process: Mapping[str, float], weights: float,
     rerun: Mapping[str, float], ran: int,
@@ -221,6 +243,8 @@ def main() -> None:
         process = whole(folder, 4, turns)
         rerun, ran = unchanged(folder, turns)
         found = figures(step, process, weighing(folder), rerun, ran)
+        if not small:  # each starts a server
+            found.append(as_flow(folder, 1))
     setup = {
         "model": "2 layers of 32, and the size and step of SmolLM2-135M",
         "steps": f"{steps} in {rounds} turns",

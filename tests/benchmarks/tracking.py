@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.figures import Figure, Found, cpu_seconds, in_turns, medians
+from benchmarks.figures import Figure, Found, cpu_seconds, in_turns, medians, on_the_clock
 
 RUN = 300.0
 """CPU-seconds of a short training run."""
@@ -22,12 +22,6 @@ ROWS, METRICS = 100, 10
 STORE = "here"
 WEIGHTS = 541_000_000
 """Bytes of SmolLM2-135M in fp32."""
-
-
-def on_the_clock(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def metrics() -> dict[str, float]:

@@ -48,8 +48,8 @@ def after(*command):
         (["--help"], 122),
         (["validate", "--config", CONFIG], 281),
         (["schema"], 215),
-        (["plan", "--config", CONFIG], 564),
-        (["runs"], 468),
+        (["plan", "--config", CONFIG], 484),
+        (["runs"], 340),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )

@@ -6,7 +6,9 @@ import shutil
 
 import pytest
 from loopback_hub import LoopbackHub
+from tiny import CHATML, build_tiny_model
 
+from aligntune.artifacts import Manifest, commit, find, partial
 from aligntune.errors import ConfigError, ResourceError
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.models.prepare import prepare
@@ -25,6 +27,12 @@ STRINGS = ("bos_token", "eos_token", "pad_token", "unk_token")
 def folder(tiny_model, tmp_path):
     """A copy of the tiny model to change."""
     return shutil.copytree(tiny_model, tmp_path / "source")
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """A model whose weights are large enough to be linked."""
+    return build_tiny_model(tmp_path_factory.mktemp("larger") / "model", hidden_size=256)
 
 
 def edit(path, *removed, **changes):
@@ -60,6 +68,22 @@ def test_a_complete_directory_is_taken_as_it_is(tiny_model, tmp_path):
         "context_length": 512,
         "chat_template": "model",
     }
+
+
+def test_weights_of_a_finished_artifact_are_linked_and_those_of_others_copied(larger, tmp_path):
+    stages = tmp_path / "stages"
+    shutil.copytree(larger, partial(stages, "sft", "k") / "model")
+    fields = {"kind": "sft", "key": "k", "identity": {}, "inputs": {}, "environment": {}}
+    times = {"metrics": {}, "started": "", "finished": "", "seconds": 0, "files": {}}
+    made = commit(stages / "sft-k.partial", Manifest(**fields, **times))
+    (tmp_path / "run").symlink_to(made.path / "model")
+    for source, linked in ((tmp_path / "run", True), (larger, False)):
+        out = tmp_path / f"out-{linked}"
+        prepare(locate(str(source)), out, chat_template=CHATML + "{# #}", trust_remote_code=False)
+        for name in ("model.safetensors", "tokenizer_config.json"):
+            shared = (out / name).samefile(source / name)
+            assert shared == (linked and name == "model.safetensors")
+    assert find(stages, "sft", "k", verify=True)
 
 
 def test_rewriting_the_original_in_place_leaves_the_artifact_alone(folder):

@@ -3,20 +3,26 @@
 A failure here after an update of TRL says which assumption to look at, before a training is wrong.
 """
 
-from dataclasses import fields
+import dataclasses
 from inspect import getsource, signature
 
+import offline
 import pytest
 import torch
 import transformers
 import trl
 from rollouts import make, place, spec
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from aligntune.config.train import Gbmpo
+from aligntune.models.load import load_policy
 from aligntune.train.online import online_trainer
 from aligntune.train.policy import TRAINERS
 from aligntune.train.rollout import OnlineConfig, Rollout
+from aligntune.train.sft import SCORED
+from aligntune.train.token_scores import FIELDS
 
 WRAPPED = {
     "_calculate_rewards": ["inputs", "prompts", "completions", "completion_ids_list"],
@@ -194,7 +200,7 @@ def test_one_answer_per_prompt_is_refused_last_of_all(tmp_path):
     one = OnlineConfig(num_generations=1, **shared)
     two = GRPOConfig(num_generations=2, **shared)
     skipped = {"num_generations", "logging_dir"}
-    for field in fields(GRPOConfig):
+    for field in dataclasses.fields(GRPOConfig):
         if field.name not in skipped:
             assert getattr(one, field.name) == getattr(two, field.name), field.name
 
@@ -209,6 +215,46 @@ def test_offline_trainers_count_tokens_where_a_resume_goes_on_counting(trainer):
     source = getsource(trainer)
     said = changed("tokens are counted elsewhere", "ContinueCount in callbacks.py")
     assert "self._total_train_tokens += " in source, said
+
+
+def test_the_head_is_asked_for_what_the_plain_one_says(tiny_model, tmp_path, monkeypatch):
+    asked = []
+
+    def spy(model, **given):
+        asked.append(given)
+        return add_fused_lm_head(model, **given)
+
+    monkeypatch.setattr("trl.trainer.sft_trainer.add_fused_lm_head", spy)
+    offline.make(tiny_model, offline.spec(), offline.place(tmp_path))
+    said = changed(f"SFTTrainer makes its head with {asked}", "SCORED in sft.py")
+    assert asked == [{"outputs": SCORED}], said
+
+
+def test_the_head_has_the_same_fields_and_ways_to_call_it(tiny_model):
+    fields = {field.name for field in dataclasses.fields(FusedCausalLMOutput)}
+    said = changed(f"its head says {sorted(fields)}", "FIELDS in token_scores.py and lm_head.py")
+    assert fields == {*FIELDS, "loss", "label_mask", "aux_loss"}, said
+    model = load_policy(tiny_model, trust_remote_code=False)
+    add_fused_lm_head(model)
+    code = model.forward.__func__.__code__
+    taken = {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]} - {"self"}
+    said = changed(f"its head takes {sorted(taken)}", "lm_head.py")
+    assert taken == {"fused_lm_head", "labels", "shift_labels", "num_items_in_batch"}, said
+
+
+def test_a_packed_batch_says_where_rows_begin():
+    collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
+    made = collate(
+        [
+            {"input_ids": [5, 6, 7, 8], "seq_lengths": [3, 1]},
+            {"input_ids": [9, 9], "seq_lengths": [2]},
+        ]
+    )
+    said = changed(f"a packed batch is {made}", "by_row.py")
+    assert made["cu_seq_lens_q"].tolist() == [0, 3, 4, 6], said
+    assert made["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]], said
+    assert made["labels"].tolist() == [[-100, 6, 7, -100, -100, 9]], said
+    assert "attention_mask" not in made, said
 
 
 def test_an_epoch_is_a_method_that_can_be_left_out():
