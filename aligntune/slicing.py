@@ -159,9 +159,14 @@ def reference_slice(spec: TrainSlice) -> ReferenceSlice | None:
     `spec`; None where that does so itself, batch by batch, or has no reference."""
     if not spec.train.precompute_ref_log_probs:
         return None
-    assert spec.train.max_length is not None, "resolved"
+    train = spec.train
+    assert train.max_length is not None, "resolved"
+    assert train.lm_head is not None, "resolved"
+    assert train.padding_free is not None, "resolved"
     return ReferenceSlice(
-        max_length=spec.train.max_length,
+        max_length=train.max_length,
+        lm_head=train.lm_head,
+        padding_free=train.padding_free,
         precision=spec.precision,
         attn_implementation=spec.attn_implementation,
         quantization=spec.quantization,

@@ -169,7 +169,7 @@ _TORCH = ("torch", "transformers")
 _REFERENCE = ("torch", "transformers", "trl", "accelerate")
 _TRAINER = ("torch", "transformers", "trl", "peft", "accelerate")
 
-_OFFLINE = {"sft": 3, "dpo": 2}
+_OFFLINE = {"sft": 3, "dpo": 3}
 """Versions of what learns from data; the online algorithms share one."""
 
 KINDS: dict[str, Kind] = {
@@ -203,7 +203,7 @@ KINDS: dict[str, Kind] = {
         trains=True,
     ),
     "reference": Kind(
-        1, ReferenceSlice, stage_models.precompute, libraries=_REFERENCE, trains=True
+        2, ReferenceSlice, stage_models.precompute, libraries=_REFERENCE, trains=True
     ),
     "reward": Kind(2, TrainSlice, stage_models.train_reward, libraries=_TRAINER, trains=True),
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),

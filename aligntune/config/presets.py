@@ -21,6 +21,8 @@ _DPO = {
     "loss_type": "sigmoid",
     "beta": 0.1,
     "label_smoothing": 0.0,
+    "lm_head": "auto",
+    "padding_free": "auto",
     "precompute_ref_log_probs": "auto",
 }
 _REWARD = {"center_rewards_coefficient": 0.0, "margin_scale": 1.0}

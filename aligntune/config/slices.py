@@ -81,6 +81,8 @@ class ReferenceSlice(Strict):
     attn_implementation: Attention | None
     quantization: Quantization | None
     trust_remote_code: bool
+    lm_head: Literal["auto", "plain", "chunked"]
+    padding_free: Literal["auto"] | bool
     processes: NeutralField[int]
 
 

@@ -155,11 +155,12 @@ class Train(Strict):
     completion_only_loss: bool | None = None
     """sft: learn the assistant's words only, and not also the prompt's. Default: true."""
     lm_head: Literal["auto", "plain", "chunked"] | None = None
-    """sft: keep the logits of what is learned (plain), or compute them twice and in parts as TRL
-    does, which takes less memory (chunked). Default: auto, plain on a CPU where they fit."""
+    """sft, dpo: keep the logits of what is learned (plain), or compute them twice and in parts as
+    TRL does, which takes less memory (chunked). Default: auto, plain on a CPU where they fit."""
     padding_free: Literal["auto"] | bool | None = None
-    """sft: take the padding out of a batch before the model sees it; every row still attends to
-    itself alone. Default: auto, on a CPU where the model's attention is sdpa."""
+    """sft, dpo: take the padding out of a batch before the model sees it; every row still attends
+    to itself alone. Default: auto, on a CPU where the model's attention is sdpa. dpo does neither
+    beside a reference that is a model of its own."""
 
     beta: float | None = Field(None, ge=0)
     """dpo: how strongly the policy is held to the reference, larger stays closer (default 0.1).

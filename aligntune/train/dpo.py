@@ -7,9 +7,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
 from aligntune.config.slices import TrainSlice
+from aligntune.train.lm_head import Lighter, lighten
 from aligntune.train.loop import Finite, Setting, arguments
 from aligntune.train.lora import lora
 from aligntune.train.rows import REFERENCE
+
+SCORED = ("log_probs", "entropy", "mean_logits", "is_top1")
+"""What TRL's trainer asks its head for; the contract test compares."""
 
 
 class _Trainer(Finite, DPOTrainer):  # type: ignore[misc]
@@ -43,7 +47,7 @@ def dpo_trainer(
         label_smoothing=spec.train.label_smoothing,
         precompute_ref_log_probs=set(REFERENCE) <= set(train.column_names),
     )
-    return _Trainer(
+    trainer = _Trainer(
         model=model,
         args=config,
         train_dataset=train,
@@ -51,6 +55,9 @@ def dpo_trainer(
         processing_class=tokenizer,
         peft_config=lora(spec.peft, model),
     )
+    if trainer.ref_model is None:  # else both would have to be, and TRL has wrapped that one
+        _lighten(trainer, spec, SCORED)
+    return trainer
 
 
 def reference_trainer(
@@ -63,10 +70,18 @@ def reference_trainer(
     """A trainer whose policy, without its adapter, is the reference. Its `compute_ref_log_probs` is
     the code, on the device, that the policy's log-probabilities come from in training."""
     config = DPOConfig(**arguments(spec, setting, evaluates=False), precompute_ref_log_probs=True)
-    return _Trainer(
+    trainer = _Trainer(
         model=model,
         args=config,
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=lora(spec.peft, model),
     )
+    _lighten(trainer, spec, SCORED[:1])
+    return trainer
+
+
+def _lighten(trainer: Any, spec: TrainSlice, wanted: tuple[str, ...]) -> None:
+    """Policy and reference alike, so that their log-probabilities are from the same path."""
+    longest = spec.train.max_length or 0
+    lighten(trainer.model, Lighter.asked(spec.train), wanted=wanted, longest=longest)

@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 def as_training(spec: ReferenceSlice) -> TrainSlice:
     """The DPO training that all those which share the reference have in common."""
-    train = Train(max_length=spec.max_length)
+    train = Train(max_length=spec.max_length, lm_head=spec.lm_head, padding_free=spec.padding_free)
     return TrainSlice(
         algo="dpo",
         train=resolved(train, "dpo", None, spec.max_length),

@@ -269,6 +269,9 @@ def _parts(timed: Timed, rounds: int) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=24)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    measured(2 if chosen.small else 3, 8 if chosen.small else 32, small=chosen.small).print()
+    rounds, count = (2, 8) if chosen.small else (chosen.rounds, chosen.pairs)
+    measured(rounds, count, small=chosen.small).print()

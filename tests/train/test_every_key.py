@@ -84,8 +84,8 @@ ELSEWHERE = {
     "gbmpo": {"gbmpo"},
     "precompute_ref_log_probs": {"dpo"},  # whether there is a stage more: test_pipeline
     "vllm": ONLINE,  # test_vllm
-    "lm_head": {"sft"},  # test_lm_head
-    "padding_free": {"sft"},
+    "lm_head": {"sft", "dpo"},  # test_lm_head, test_reference
+    "padding_free": {"sft", "dpo"},
     "guard": ONLINE,  # test_guard
     "overlong_buffer": GROUP,  # a reward more: test_refill
     "max_resampling": GROUP - {"bolt"},  # test_refill

@@ -19,7 +19,7 @@ from aligntune.errors import DataError, Diverged, Interrupted, ResourceError
 from aligntune.journal import complete_lines, read
 from aligntune.models.load import load_tokenizer
 from aligntune.models.trainable import load_trainable
-from aligntune.train import reference
+from aligntune.train import by_row, reference
 from aligntune.train.dpo import dpo_trainer
 from aligntune.train.policy import train_policy
 from aligntune.train.ranks import Job, read_job, write_job
@@ -63,13 +63,15 @@ def data(tmp_path, tiny_model):
 
 @pytest.fixture
 def job(tmp_path, tiny_model):
-    def make(data, name="reference", precision="fp32", processes=1):
+    def make(data, name="reference", precision="fp32", processes=1, head="auto", free="auto"):
         wanted = ReferenceSlice(
             max_length=LONGEST,
             precision=precision,
             attn_implementation=None,
             quantization=None,
             trust_remote_code=False,
+            lm_head=head,
+            padding_free=free,
             processes=processes,
         )
         work = tmp_path / name / "work"
@@ -137,6 +139,22 @@ def test_loss_and_gradient_are_those_of_a_live_reference(
     expected, gradient = loss_and_gradient(live)
     assert abs(expected - 0.6931) > 1e-3, "the policy is not the reference"
     got, other = loss_and_gradient(cached)
+    near = TOLERANCE[precision]
+    assert got == pytest.approx(expected, abs=near)
+    assert (other - gradient).norm() < 10 * near * gradient.norm()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_trls_own_head_and_padding_give_the_same(tiny_model, tmp_path, data, computed, precision):
+    rows = data(uneven())
+    found = []
+    for name, head, free in (("own", "chunked", False), ("plain", "plain", True)):
+        known = computed(rows, name, precision=precision, head=head, free=free)
+        wanted = spec(precision=precision, lm_head=head, padding_free=free)
+        made = trainer(tiny_model, rows, wanted, tmp_path / name, known)
+        assert (made.model.config._attn_implementation == by_row.NAME) == free
+        found.append(loss_and_gradient(made))
+    (expected, gradient), (got, other) = found
     near = TOLERANCE[precision]
     assert got == pytest.approx(expected, abs=near)
     assert (other - gradient).norm() < 10 * near * gradient.norm()

@@ -18,10 +18,10 @@ from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from aligntune.config.train import Gbmpo
 from aligntune.models.load import load_policy
+from aligntune.train import dpo, sft
 from aligntune.train.online import online_trainer
 from aligntune.train.policy import TRAINERS
 from aligntune.train.rollout import OnlineConfig, Rollout
-from aligntune.train.sft import SCORED
 from aligntune.train.token_scores import FIELDS
 
 WRAPPED = {
@@ -217,17 +217,20 @@ def test_offline_trainers_count_tokens_where_a_resume_goes_on_counting(trainer):
     assert "self._total_train_tokens += " in source, said
 
 
-def test_the_head_is_asked_for_what_the_plain_one_says(tiny_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("algo", ["sft", "dpo"])
+def test_the_head_is_asked_for_what_the_plain_one_says(tiny_model, tmp_path, monkeypatch, algo):
     asked = []
 
     def spy(model, **given):
         asked.append(given)
         return add_fused_lm_head(model, **given)
 
-    monkeypatch.setattr("trl.trainer.sft_trainer.add_fused_lm_head", spy)
-    offline.make(tiny_model, offline.spec(), offline.place(tmp_path))
-    said = changed(f"SFTTrainer makes its head with {asked}", "SCORED in sft.py")
-    assert asked == [{"outputs": SCORED}], said
+    monkeypatch.setattr(f"trl.trainer.{algo}_trainer.add_fused_lm_head", spy)
+    offline.make(tiny_model, offline.spec(algo), offline.place(tmp_path))
+    scored = {"sft": sft.SCORED, "dpo": dpo.SCORED}[algo]
+    said = changed(f"its trainer makes its head with {asked}", f"SCORED in {algo}.py")
+    assert asked[0] == {"outputs": scored}, said
+    assert asked[1:] in ([], [{}]), said  # of a live reference
 
 
 def test_the_head_has_the_same_fields_and_ways_to_call_it(tiny_model):
