@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -206,6 +207,13 @@ def as_flow(folder: Path, rounds: int) -> Figure:
     )  # fmt: skip
 
 
+def told(outbox: Path) -> None:
+    """Wait until MLflow has been told everything by the processes that go on."""
+    end = time.monotonic() + 300
+    while any(outbox.glob("*/record.json")) and time.monotonic() < end:
+        time.sleep(0.5)
+
+
 def figures(
     step: Mapping[str, float], process: Mapping[str, float], weights: float,
     rerun: Mapping[str, float], ran: int,
@@ -235,7 +243,7 @@ def main() -> None:
     from tiny import build_tiny_model
 
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         build_tiny_model(folder / "model")
         write_rows(folder / "rows.jsonl")
@@ -245,6 +253,7 @@ def main() -> None:
         found = figures(step, process, weighing(folder), rerun, ran)
         if not small:  # each starts a server
             found.append(as_flow(folder, 1))
+        told(folder / "unchanged" / "outbox")
     setup = {
         "model": "2 layers of 32, and the size and step of SmolLM2-135M",
         "steps": f"{steps} in {rounds} turns",
