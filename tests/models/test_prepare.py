@@ -8,7 +8,7 @@ import pytest
 from loopback_hub import LoopbackHub
 from tiny import CHATML, build_tiny_model
 
-from aligntune.artifacts import Manifest, commit, find, partial
+from aligntune.artifacts import LINKED, Manifest, commit, find, partial
 from aligntune.errors import ConfigError, ResourceError
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.models.prepare import prepare
@@ -72,17 +72,19 @@ def test_a_complete_directory_is_taken_as_it_is(tiny_model, tmp_path):
 
 def test_weights_of_a_finished_artifact_are_linked_and_those_of_others_copied(larger, tmp_path):
     stages = tmp_path / "stages"
-    shutil.copytree(larger, partial(stages, "sft", "k") / "model")
+    folder = shutil.copytree(larger, partial(stages, "sft", "k") / "model")
+    with (folder / "tokenizer.json").open("a") as file:
+        file.write(" " * LINKED)  # as large as real ones are, which are rewritten in place
     fields = {"kind": "sft", "key": "k", "identity": {}, "inputs": {}, "environment": {}}
     times = {"metrics": {}, "started": "", "finished": "", "seconds": 0, "files": {}}
     made = commit(stages / "sft-k.partial", Manifest(**fields, **times))
     (tmp_path / "run").symlink_to(made.path / "model")
-    for source, linked in ((tmp_path / "run", True), (larger, False)):
-        out = tmp_path / f"out-{linked}"
+    for source, ours in ((tmp_path / "run", True), (larger, False)):
+        out = tmp_path / f"out-{ours}"
         prepare(locate(str(source)), out, chat_template=CHATML + "{# #}", trust_remote_code=False)
-        for name in ("model.safetensors", "tokenizer_config.json"):
+        for name in ("model.safetensors", "tokenizer.json"):
             shared = (out / name).samefile(source / name)
-            assert shared == (linked and name == "model.safetensors")
+            assert shared == (ours and name == "model.safetensors")
     assert find(stages, "sft", "k", verify=True)
 
 
