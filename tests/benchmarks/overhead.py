@@ -221,7 +221,7 @@ def figures(
     each, once = step["ours"] - step["trl"], process["ours"] - process["trl"] + weights
     total = RUN + once + each * RUN / STEP
     note = (
-        f"once {once:.1f} s, of which {weights:.1f} s copy and hash weights; "
+        f"Once {once:.1f} s, of which {weights:.1f} s copy and hash weights; "
         f"{1000 * each:.1f} ms per step"
     )
     executed = f"{ran} of its stages were executed; MLflow is told by a process that goes on"

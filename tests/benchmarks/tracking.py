@@ -148,7 +148,7 @@ def main() -> None:
         thousand = points(root / "run", rounds)
         stored = model(root, size, rounds)
     note = (
-        f"its import takes {mlflow.imported:.1f} s, a new database {mlflow.connected:.1f} s once, "
+        f"Its import takes {mlflow.imported:.1f} s, a new database {mlflow.connected:.1f} s once, "
         f"and each of at most 60 looks for news {1000 * mlflow.round:.0f} ms"
     )
     found = [
