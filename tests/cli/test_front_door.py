@@ -67,6 +67,20 @@ def test_pydantic_looks_for_no_plugins():
     assert not {"importlib.metadata", "email.message"} & loaded
 
 
+def test_garbage_is_looked_for_as_usual_once_there_is_more_to_do():
+    code = """
+import gc
+from aligntune.startup import OBJECTS, quick
+usual = gc.get_threshold()
+quick()
+assert gc.get_threshold()[0] == OBJECTS
+kept = [[] for _ in range(OBJECTS + 1_000)]
+assert gc.get_threshold() == usual, gc.get_threshold()
+assert not gc.callbacks
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.slow
 def test_help_and_validate_cost_a_fraction_of_what_trl_takes_to_say_hello(tmp_path):
     """By the median over rounds of the ratio within a round: a load that comes and goes spoils
