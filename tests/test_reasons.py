@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligntune.artifacts import key_of
@@ -21,6 +21,7 @@ TREES = st.recursive(
 SECTIONS = st.dictionaries(st.sampled_from("pqr"), TREES, max_size=3)
 
 
+@settings(deadline=None)
 @given(SECTIONS, SECTIONS)
 def test_the_distance_is_how_many_differences_have_a_name(old, new):
     assert distance(old, new) == len(differences(old, new))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligntune.config.data import TaskType
+from aligntune.data.encode import encoded
 from aligntune.data.rows import BATCH, TOOLS, UNLEARNED, WEIGHT, Message, Row, batched
 from aligntune.errors import DataError
 
@@ -40,24 +41,20 @@ def tokenized(
     rows: Sequence[Row], task: TaskType, tokenizer: "PreTrainedTokenizerBase"
 ) -> list[list[Tokens] | str]:
     """By row its sequences, or why the chat template refuses it."""
-    texts: dict[str, int] = {}
-    spoken: list[list[tuple[int, int]] | str] = []
+    spoken: list[list[tuple[str, str]] | str] = []
     for row in rows:
         try:
-            pairs = _texts(row, task, tokenizer)
+            spoken.append(_texts(row, task, tokenizer))
         except DataError as error:
             spoken.append(str(error))
-            continue
-        spoken.append([(_place(texts, asked), _place(texts, whole)) for asked, whole in pairs])
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    texts = (
+        [text for pair in found for text in pair] for found in spoken if not isinstance(found, str)
+    )
+    ids = encoded(texts, tokenizer)
     return [
-        pairs if isinstance(pairs, str) else _sequences([(ids[a], ids[w]) for a, w in pairs], task)
-        for pairs in spoken
+        found if isinstance(found, str) else _sequences([(ids[a], ids[w]) for a, w in found], task)
+        for found in spoken
     ]
-
-
-def _place(texts: dict[str, int], text: str) -> int:
-    return texts.setdefault(text, len(texts))
 
 
 def _texts(row: Row, task: TaskType, tokenizer: "PreTrainedTokenizerBase") -> list[tuple[str, str]]:
