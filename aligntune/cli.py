@@ -121,17 +121,24 @@ def evaluate(
 
 @app.command()
 @config_options
+@click.option("--on", metavar="DEVICES", help="What training would need on 8xH100-80GB instead.")
 @json_option
-def plan(paths: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show what a run would do: which stages, reused or run, and why."""
+def plan(
+    paths: tuple[Path, ...], overrides: tuple[str, ...], on: str | None, as_json: bool
+) -> None:
+    """Show what a run would do: which stages, reused or run, and why, and what training needs."""
+    from aligntune.estimate.device import devices
+    from aligntune.forecast import forecasts
     from aligntune.plan import plan as make_plan
     from aligntune.show import plan_record, show_plan
 
+    elsewhere = devices(on) if on else None
     made = make_plan(checked(paths, overrides))
+    needed = forecasts(made, elsewhere)
     if as_json:
-        print_json(plan_record(made))
+        print_json(plan_record(made, needed))
     else:
-        show_plan(made)
+        show_plan(made, needed, elsewhere)
 
 
 @app.command()

@@ -237,6 +237,14 @@ class Delivery:
         metrics = {**(made.manifest.metrics if made else {}), **record.metrics}
         points = [Metric(_safe(name), value, record.ended, 0) for name, value in metrics.items()]
         self._log(run_id, points)
+        chosen = made.manifest.facts.get("choice", {}) if made else {}
+        params = [
+            Param(f"chosen.{name}", _text(value))
+            for name, value in chosen.items()
+            if name != "reasons"
+        ]
+        if params:
+            self._client.log_batch(run_id, params=params)
 
     def _send_files(self, record: Record, run_id: str) -> None:
         for path in self._files(record):

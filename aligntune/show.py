@@ -1,6 +1,6 @@
 """Plans and results as tables in the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,15 @@ from rich.text import Text
 from aligntune.artifacts import Artifact
 from aligntune.config.algo import ONLINE
 from aligntune.console import screen, table
+from aligntune.estimate.device import Devices
 from aligntune.findings import verdict
+from aligntune.forecast import Forecast
 from aligntune.paths import tracking_identity
 from aligntune.plan import Plan
 from aligntune.report.words import measure, signed, signed_span, span
 from aligntune.run import Done
 from aligntune.session import Session
+from aligntune.show_forecast import forecast_record, show_forecasts
 from aligntune.summary import decision, settled
 
 SHOWN: dict[str, tuple[str, ...]] = {
@@ -41,7 +44,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
 """The metrics of each kind of stage that a person looks at first."""
 
 
-def show_plan(plan: Plan) -> None:
+def show_plan(plan: Plan, needed: Sequence[Forecast], on: Devices | None = None) -> None:
+    """Its stages, and what those need that train."""
     rows = []
     for planned in plan.stages:
         stage = planned.stage
@@ -51,13 +55,14 @@ def show_plan(plan: Plan) -> None:
     console = screen()
     columns = ("stage", "artifact", "", "why", "inputs")
     console.print(table(f"{plan.config.logging.run_name}", columns, rows))
+    show_forecasts(console, needed, on)
     to_run = sum(planned.artifact is None for planned in plan.stages)
     console.print(f"\n{to_run} of {len(plan.stages)} stages to run")
     for name, where in (("artifacts", plan.paths.stages), ("run", plan.paths.run)):
         console.print(f"{name:<10} {from_here(where)}", highlight=False, soft_wrap=True)
 
 
-def plan_record(plan: Plan) -> dict[str, Any]:
+def plan_record(plan: Plan, needed: Sequence[Forecast]) -> dict[str, Any]:
     """The plan as JSON values."""
     return {
         "run_name": plan.config.logging.run_name,
@@ -72,6 +77,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
             }
             for planned in plan.stages
         ],
+        "training": forecast_record(needed),
     }
 
 

@@ -14,6 +14,7 @@ MEASURES = 7
 
 def train(work: Work) -> Outcome:
     from aligntune.rewards.sources import check_model, fingerprint, local
+    from aligntune.train.choosing import settled
     from aligntune.train.loop import Setting
     from aligntune.train.policy import train_policy
     from aligntune.train.ranks import Job, together
@@ -33,10 +34,11 @@ def train(work: Work) -> Outcome:
     spec = work.config.model_copy(update={"rewards": _pinned(work), "shown_rewards": tuple(shown)})
     known = work.inputs.get("reference")
     reference = known.path if known else None
-    job = Job(spec, model.path / "model", data.path, setting.work, work.key, reference)
+    asked = Job(spec, model.path / "model", data.path, setting.work, work.key, reference)
+    job, choice = settled(asked)
     with together(job):
-        metrics = train_policy(spec, job.model, job.data, setting, job.reference)
-    return Outcome(metrics, {"data_digests": data.manifest.facts["digests"]})
+        metrics = train_policy(job.spec, job.model, job.data, setting, job.reference)
+    return Outcome(metrics, {"data_digests": data.manifest.facts["digests"], "choice": choice})
 
 
 def precompute(work: Work) -> Outcome:

@@ -32,7 +32,7 @@ LAYERS = [
         "provenance",
     },
     {"outbox"},
-    {"data", "models", "losses", "estimate"},
+    {"data", "models", "losses", "estimate", "hub_config"},
     {"rewards"},
     {"train", "evaluate"},
     {
@@ -61,7 +61,7 @@ LAYERS = [
         "initial",
         "doctor",
     },
-    {"pipeline", "slicing", "plan", "retraining"},
+    {"pipeline", "slicing", "plan", "forecast", "retraining"},
     {
         "run",
         "session",
@@ -70,6 +70,7 @@ LAYERS = [
         "console",
         "show",
         "show_data",
+        "show_forecast",
         "supervise",
         "show_deployments",
         "launch",

@@ -32,8 +32,10 @@ class Model(Strict):
     overrides it for one stage. A model that can do less is trained on less, with a warning."""
     use_unsloth: bool = False
     """Load the model through unsloth, which has to be installed and needs a GPU."""
-    gradient_checkpointing: bool = True
-    """Recompute activations in the backward pass: less memory, about 1.3 times slower."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Recompute activations in the backward pass: less memory, about 1.3 times slower, the same
+    result. `auto` is false on a CPU where they fit into the memory that is free when the stage
+    starts, else true; `aligntune plan` says which and why."""
     attn_implementation: Attention | None = None
     """The attention kernel, as transformers names it. Default: what transformers picks."""
     quantization: Quantization | None = None

@@ -13,6 +13,7 @@ from aligntune.estimate.shape import Shape
 from aligntune.estimate.words import gigabytes
 
 FILE = "choice.json"
+SET = "set"
 MARGIN = 0.7
 """Share of the free memory that an estimate may fill: it is right to about a fifth."""
 
@@ -26,15 +27,20 @@ def choose(spec: TrainSlice, shape: Shape | None, room: Room, longest: int | Non
     chosen = Choice(gradient_checkpointing=True)
     for name, decide in _DECISIONS:
         case = _Case(spec, shape, room, chosen, longest)
-        value, reason = decide(case)
-        reasons = {**chosen.reasons, name: reason}
-        chosen = replace(chosen, **{name: value}, reasons=reasons)
+        if found := decide(case):
+            value, reason = found
+            reasons = {**chosen.reasons, name: reason}
+            chosen = replace(chosen, **{name: value}, reasons=reasons)
     return chosen
 
 
 def applied(spec: TrainSlice, choice: Choice) -> TrainSlice:
     """`spec` with what was chosen in the place of `auto`."""
-    return spec.model_copy(update={"gradient_checkpointing": choice.gradient_checkpointing})
+    settings: dict[str, object] = {"gradient_checkpointing": choice.gradient_checkpointing}
+    if spec.train.lm_head == "auto":
+        head = "plain" if choice.plain_head else "chunked"
+        settings["train"] = spec.train.model_copy(update={"lm_head": head})
+    return spec.model_copy(update=settings)
 
 
 def told(choice: Choice) -> Iterator[str]:
@@ -87,38 +93,33 @@ class _Case:
         )
 
 
-def _plain_head(case: _Case) -> tuple[bool, str]:
-    if case.spec.algo != "sft" or case.spec.train.loss_type != "nll":
-        return False, "only sft with nll has it"
+Found = tuple[bool, str] | None
+"""What was decided and why; None where there is nothing to decide."""
+
+
+def _plain_head(case: _Case) -> Found:
+    asked = case.spec.train.lm_head
+    if asked is None:
+        return None
+    if asked != "auto":
+        return asked == "plain", SET
     if case.room.kind == "gpu":
-        return False, "on a GPU TRL's fused head has kernels of its own"
+        return False, "TRL's head has kernels of its own on a GPU"
     return case.fits(replace(case.sofar, plain_head=True))
 
 
-def _checkpointing(case: _Case) -> tuple[bool, str]:
+def _checkpointing(case: _Case) -> Found:
     asked = case.spec.gradient_checkpointing
     if asked != "auto":
-        return asked, "set"
+        return asked, SET
     if case.room.kind == "gpu":
         return True, "TRL's default on a GPU"
     without, why = case.fits(replace(case.sofar, gradient_checkpointing=False))
     return not without, why
 
 
-def _generation_copy(case: _Case) -> tuple[bool, str]:
-    train = case.spec.train
-    if not train.max_completion_length or train.vllm is not None:
-        return False, "nothing is sampled here"
-    if case.spec.precision != "bf16":
-        return False, f"everything is computed in {case.spec.precision}"
-    if case.room.kind == "gpu":
-        return False, "was not measured on a GPU"
-    return case.fits(replace(case.sofar, generation_copy=True))
-
-
-_DECISIONS: tuple[tuple[str, Callable[[_Case], tuple[bool, str]]], ...] = (
+_DECISIONS: tuple[tuple[str, Callable[[_Case], Found]], ...] = (
     ("plain_head", _plain_head),
     ("gradient_checkpointing", _checkpointing),
-    ("generation_copy", _generation_copy),
 )
 """In the order in which they get what is free: by how much they gain."""

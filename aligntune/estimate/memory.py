@@ -13,7 +13,7 @@ from aligntune.config.slices import TrainSlice
 from aligntune.estimate.room import Kind
 from aligntune.estimate.shape import Shape
 
-Sharding = Literal["ddp", "zero2", "zero3", "fsdp"]
+Sharding = Literal["ddp", "zero2", "fsdp"]
 _FULL = 4
 """Bytes of a weight, a gradient, an activation that is added up: fp32."""
 _OPTIMIZER = {
@@ -25,12 +25,16 @@ _OPTIMIZER = {
     "sgd": 0.0,
 }
 """Bytes of state per trained parameter."""
+_BLOCK = 5 * _FULL * 2**20
+"""What `train.token_scores` makes of a block of logits."""
 _QUANTIZED = {"4bit": 0.53, "8bit": 1.0}
 """Bytes per weight of a linear layer, scales included."""
 _TILE_ROWS, _TILE_COLUMNS = 4096, 32768
 """TRL's fused head works through its logits in tiles of so many tokens and words."""
-_CONTEXT = {"cpu": 0, "gpu": 700 * 2**20}
-"""What the driver and its libraries take, before any tensor."""
+_CONTEXT = 700 * 2**20
+"""What a GPU's driver and its libraries take, before any tensor."""
+_RETURNED = 32 * 2**20
+"""glibc gives freed pieces of this size back at once; smaller ones leave gaps in the heap."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Place:
     kind: Kind = "cpu"
     devices: int = 1
     sharding: Sharding = "ddp"
-    """What devices share: nothing; gradients and optimizer (zero2); all of the model (the rest)."""
+    """What devices share: nothing; gradients and optimizer (zero2); all of the model (fsdp)."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def training_memory(
     tokens = rows * length
     trained = trained_parameters(shape, spec)
     weights = _weights(shape, spec)
-    model = place.devices if place.sharding in ("fsdp", "zero3") else 1
+    model = place.devices if place.sharding == "fsdp" else 1
     state = 1 if place.sharding == "ddp" else place.devices
     gradients = trained * _FULL
     if place.devices > 1 and place.sharding == "ddp":
@@ -129,13 +133,13 @@ def training_memory(
         weights=weights // model + gathered,
         optimizer=int(trained * _OPTIMIZER[spec.train.optimizer]) // state,
         gradients=gradients // state,
-        activations=_activations(shape, spec, choice, width, rows, length),
+        activations=_activations(shape, spec, choice, width, rows, length, gathered=bool(gathered)),
         logits=_logits(shape, spec, choice, width, tokens, place.kind),
         reference=weights // model if has_reference(spec) else 0,
         generation_copy=2 * shape.parameters if choice.generation_copy else 0,
         kv_cache=kv_cache,
         rollouts=rollouts,
-        overhead=_CONTEXT[place.kind],
+        overhead=_CONTEXT if place.kind == "gpu" else _gaps(shape, spec),
         accumulates=spec.train.gradient_accumulation_steps > 1,
     )
 
@@ -182,18 +186,33 @@ def _weights(shape: Shape, spec: TrainSlice) -> int:
     return int(shape.linear * each) + (shape.parameters - shape.linear + adapter) * _FULL
 
 
+def _gaps(shape: Shape, spec: TrainSlice) -> int:
+    """What gradients of the step before leave in the heap of a CPU's process: about as much as they
+    took, as measured with models of 5 to 135 million parameters."""
+    largest = max(inputs * outputs for _, inputs, outputs, _ in shape.matrices) * _FULL
+    trained = shape.linear if spec.peft is None else trained_parameters(shape, spec)
+    return trained * _FULL if largest < _RETURNED else 0
+
+
 def _gathered(shape: Shape, width: int) -> int:
     """Of a model that is shared out, two layers and the output layer are whole at a time."""
     return width * (2 * shape.linear // shape.layers + shape.vocab * shape.hidden)
 
 
 def _activations(
-    shape: Shape, spec: TrainSlice, choice: Choice, width: int, rows: int, length: int
+    shape: Shape,
+    spec: TrainSlice,
+    choice: Choice,
+    width: int,
+    rows: int,
+    length: int,
+    *,
+    gathered: bool,
 ) -> int:
-    """What the backward pass needs of the forward pass, the output layer apart."""
+    """What the backward pass needs of the forward pass, the output layer apart. Weights that are
+    gathered from other devices come rounded already."""
     layer = layer_activations(shape, width, rows, length, adapted=spec.peft is not None)
-    # Autocast's copies of the weights are saved too, once for all tokens.
-    copies = width * shape.linear if width < _FULL else 0
+    copies = 0 if gathered else _rounded(shape, spec, choice, width)
     tokens = rows * length
     passing = tokens * (2 * _FULL * shape.hidden + 2 * width * shape.intermediate)
     ends = tokens * 4 * _FULL * shape.hidden  # the embedding and the last norm
@@ -201,6 +220,15 @@ def _activations(
         return shape.layers * layer + copies + passing + ends
     kept = shape.layers * tokens * _FULL * shape.hidden
     return kept + layer + copies + passing + ends
+
+
+def _rounded(shape: Shape, spec: TrainSlice, choice: Choice, width: int) -> int:
+    """Autocast's copies of the weights: those that are trained are kept through the forward pass,
+    those that are not only where the backward pass will not make them again."""
+    if width == _FULL:
+        return 0
+    again = spec.peft is not None and choice.gradient_checkpointing
+    return width * shape.linear // (shape.layers if again else 1)
 
 
 def layer_activations(shape: Shape, width: int, rows: int, length: int, *, adapted: bool) -> int:
@@ -221,12 +249,16 @@ def _logits(
 ) -> int:
     if spec.algo == "reward":
         return 0
-    whole = 0 if spec.peft else _FULL * shape.vocab * shape.hidden
-    if choice.plain_head:
-        return tokens * shape.vocab * (3 * _FULL + (width if width < _FULL else 0)) + whole
+    head = shape.vocab * shape.hidden
+    whole = 0 if spec.peft else _FULL * head
+    if choice.plain_head:  # logits and their gradient; what is made of them is made in blocks
+        rounded = (1 if spec.peft else 2) * width * head if width < _FULL else 0
+        return 2 * tokens * shape.vocab * width + whole + rounded + _BLOCK
     rows, columns = min(tokens, _TILE_ROWS), min(shape.vocab, _TILE_COLUMNS)
-    each = width if kind == "gpu" else width + 7 * _FULL
-    return rows * columns * each + _FULL * columns * shape.hidden + whole
+    if kind == "gpu":
+        return rows * columns * width + whole
+    # Its torch version makes seven tensors of a tile, and fp32 copies of the weights.
+    return rows * columns * (width + 7 * _FULL) + _FULL * columns * shape.hidden + whole
 
 
 def _sampling(

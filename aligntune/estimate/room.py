@@ -1,6 +1,8 @@
 """How much memory is free for a stage that starts now."""
 
 import os
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +31,20 @@ def room(processes: int = 1) -> Room:
         return Room("gpu", int(torch.cuda.mem_get_info()[0]))
     free = free_memory()
     return Room("cpu", None if free is None else free // processes)
+
+
+def free_gpu_memory() -> int | None:
+    """Bytes that are free on the first NVIDIA GPU, without torch; None where its driver cannot be
+    asked."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    asked = [program, "--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=20)
+        return int(said.stdout) * 2**20
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return None
 
 
 def free_memory(

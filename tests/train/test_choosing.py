@@ -1,0 +1,157 @@
+"""What a stage decides when it starts: it changes nothing but time, and is kept when it goes on."""
+
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from slices import train_slice
+from tokens import write_split
+
+from aligntune.config.presets import resolved
+from aligntune.config.train import Peft, Train
+from aligntune.data import report
+from aligntune.estimate import choice
+from aligntune.estimate.room import Room
+from aligntune.train import choosing
+from aligntune.train.choosing import settled
+from aligntune.train.loop import Setting
+from aligntune.train.policy import train_policy
+from aligntune.train.ranks import Job
+
+PAIRS = [
+    {
+        "prompt": [{"role": "user", "content": f"say {word}"}],
+        "chosen": [{"role": "assistant", "content": f"{word} yes"}],
+        "rejected": [{"role": "assistant", "content": f"no {word} no"}],
+    }
+    for word in ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
+]
+CHATS = [{"messages": [*row["prompt"], *row["chosen"]]} for row in PAIRS]
+PLENTY, NOTHING = Room("cpu", 2**36), Room("cpu", 2**10)
+
+
+def spec(algo="sft", peft=None, checkpointing="auto", precision="fp32", **train):
+    settings = {
+        "per_device_batch_size": 2,
+        "max_steps": 4,
+        "learning_rate": 1e-3,
+        "max_length": 64,
+    } | train
+    made = resolved(Train(**settings), algo, peft, 96)
+    return train_slice(
+        algo, made, peft=peft, gradient_checkpointing=checkpointing, precision=precision
+    )
+
+
+@pytest.fixture
+def data(tmp_path, tiny_model):
+    def write(rows, task):
+        return write_split(tmp_path / "data", rows, task, tiny_model)
+
+    return write
+
+
+def trained(model, data, wanted, out):
+    """Its weights, and the losses and gradient norms on the way."""
+    (out / "work").mkdir(parents=True)
+    setting = Setting(out, out / "work", "key", lambda *shown: None, lambda: False)
+    train_policy(wanted, model, data, setting)
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    curve = [json.loads(line)["metrics"] for line in lines]
+    found = [(point["train/loss"], point["train/grad_norm"]) for point in curve]
+    return load_file(out / "model" / "model.safetensors"), found
+
+
+@pytest.mark.parametrize("peft", [None, Peft(r=4, dropout=0.1)], ids=["full", "lora with dropout"])
+@pytest.mark.parametrize(
+    ("algo", "rows", "task"), [("sft", CHATS, "conversation"), ("dpo", PAIRS, "preference")]
+)
+def test_with_and_without_checkpointing_every_bit_is_the_same(
+    algo, rows, task, peft, tiny_model, data, tmp_path
+):
+    place = data(rows, task)
+    sides = [
+        trained(tiny_model, place, spec(algo, peft, asked), tmp_path / str(asked))
+        for asked in (True, False)
+    ]
+    (on, losses), (off, others) = sides
+    assert losses == others
+    assert all(torch.equal(on[name], off[name]) for name in on)
+
+
+def test_in_bf16_losses_and_gradients_agree_too(tiny_model, data, tmp_path):
+    place = data(CHATS, "conversation")
+    (_, on), (_, off) = [
+        trained(tiny_model, place, spec("sft", None, asked, "bf16"), tmp_path / str(asked))
+        for asked in (True, False)
+    ]
+    assert torch.tensor(on) == pytest.approx(torch.tensor(off), rel=1e-3)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Makes the machine one with so much free memory."""
+
+    def has(room):
+        monkeypatch.setattr(choosing, "room", lambda processes: room)
+
+    return has
+
+
+def chosen(model, folder, name="work"):
+    job, facts = settled(Job(spec(), model, folder, folder / name, "key"))
+    return job.spec, facts
+
+
+def begun(work):
+    (work / "checkpoints" / "step-000002").mkdir(parents=True)
+
+
+def test_what_goes_on_from_a_checkpoint_goes_on_as_it_began(machine, tiny_model, tmp_path):
+    machine(PLENTY)
+    first, facts = chosen(tiny_model, tmp_path)
+    assert (first.gradient_checkpointing, facts["gradient_checkpointing"]) == (False, False)
+    assert "fit into 70% of" in facts["reasons"]["gradient_checkpointing"]
+    begun(tmp_path / "work")
+    machine(NOTHING)
+    assert chosen(tiny_model, tmp_path) == (first, facts)
+
+
+def test_what_has_no_checkpoint_yet_decides_again(machine, tiny_model, tmp_path):
+    machine(PLENTY)
+    chosen(tiny_model, tmp_path)
+    machine(NOTHING)
+    again, _ = chosen(tiny_model, tmp_path)
+    assert again.gradient_checkpointing is True
+    assert choice.recall(tmp_path / "work").gradient_checkpointing is True
+
+
+def test_it_is_said_in_one_line_and_what_will_not_fit_is_said_before(
+    machine, tiny_model, tmp_path, caplog
+):
+    caplog.set_level(logging.INFO)
+    machine(NOTHING)
+    chosen(tiny_model, tmp_path)
+    told, warned = (record.getMessage() for record in caplog.records)
+    assert "gradient_checkpointing: true (" in told
+    assert "0.00 GB are free" in warned
+    assert "train.per_device_batch_size" in warned
+    caplog.clear()
+    machine(PLENTY)
+    chosen(tiny_model, tmp_path, "other")
+    assert len(caplog.records) == 1
+
+
+def test_rows_are_as_long_as_the_data_stage_found_them(machine, tiny_model, tmp_path, monkeypatch):
+    source = {"lengths": {"counts": [3], "mean": 20.0, "max": 31}}
+    made = {"rows": {"train": 3}, "sources": [source]}
+    (tmp_path / report.FILE).write_text(json.dumps(made))
+    asked = []
+    monkeypatch.setattr(
+        choosing, "choose", lambda *args: asked.append(args) or choice.choose(*args)
+    )
+    machine(PLENTY)
+    chosen(tiny_model, tmp_path)
+    assert asked[0][-1] == 31
