@@ -107,7 +107,7 @@ def retrying(action: Callable[[], T], what: str, budget_seconds: float = BUDGET_
         offline=OfflineModeIsEnabled,
         invalid_id=HFValidationError,
         refused=HfHubHTTPError,
-        network=httpx.TransportError,
+        network=httpx.RequestError,  # redirects without end and broken encodings too
         failure=httpx.HTTPError,
         token=get_token(),
     )

@@ -109,6 +109,16 @@ def test_an_answer_that_is_no_json_is_asked_for_again_and_then_a_service_error(m
         hub.commit_of(MODEL, "model", None)
 
 
+def test_a_hub_that_leads_in_circles_is_a_service_error(model, tmp_path):
+    model.fail("redirect", method="GET", path="/api/models", times=1000)
+    with pytest.raises(ServiceError, match="TooManyRedirects"):
+        hub.commit_of(MODEL, "model", None)
+    model.heal()
+    model.fail("redirect", path="config.json", times=1000)
+    with pytest.raises(ServiceError, match="model 'me/tiny'"):
+        hub.download_model(MODEL, None, tmp_path / "model")
+
+
 def test_a_file_that_may_not_be_read_says_so_and_not_that_it_is_missing(model, tmp_path):
     model.fail(403, method="HEAD", path="config.json")
     with pytest.raises(ConfigError, match="set HF_TOKEN to a token that may use it"):

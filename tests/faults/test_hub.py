@@ -76,7 +76,6 @@ def test_a_download_is_right_or_fails_in_time(rng, tmp_path, monkeypatch):
     for (mode, end), count in sorted(ends.items()):
         print(f"{mode}: {end} {count}")  # noqa: T201
     assert {end for _, end in ends} <= {"right", "exit 65", "exit 69"}
-    assert ends["tamper", "exit 69"] == ends["redirect", "exit 65"] == 0
 
 
 def download(mode, rng, place, patch):
