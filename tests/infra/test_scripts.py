@@ -55,3 +55,29 @@ def test_without_servers_status_is_down_and_down_is_nothing(tmp_path):
     assert said.returncode == 1
     assert [line.split()[1] for line in said.stdout.splitlines()] == ["down"] * 5
     assert run(INFRA / "local.sh", "down", **where).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["mlflow", "prefect", "weed"])
+def test_a_server_is_started_on_loopback_and_with_its_password(tmp_path, name):
+    """What serve.sh would run, from a program of that name which says how it was started."""
+    assert run(INFRA / "secrets.sh", tmp_path / "secrets").returncode == 0
+    (tmp_path / name).write_text('#!/bin/sh\necho "$@"\nenv\n')
+    (tmp_path / name).chmod(0o700)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    where = {"SECRETS": str(tmp_path / "secrets"), "STATE": str(tmp_path), "PATH": path}
+    service = "s3" if name == "weed" else name
+    started = run(INFRA / "serve.sh", service, **where)
+    assert started.returncode == 0, started.stderr
+    arguments, _, environment = started.stdout.partition("\n")
+    if name == "weed":
+        assert "-ip=127.0.0.1" in arguments
+        assert "-s3.ip.bind=127.0.0.1" in arguments
+        assert "AWS_SECRET_ACCESS_KEY=" in environment
+        return
+    assert "--host 127.0.0.1" in arguments
+    if name == "mlflow":
+        assert "--app-name basic-auth" in arguments
+        assert "default_permission = NO_PERMISSIONS" in (tmp_path / "auth.ini").read_text()
+    else:
+        password = (tmp_path / "secrets" / "prefect-auth").read_text()
+        assert f"PREFECT_SERVER_API_AUTH_STRING={password}" in environment

@@ -4,6 +4,8 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 import servers
@@ -149,6 +151,20 @@ def check_stage(client, run, artifact):
     }
     assert {name: files.get(name) for name in small} == small
     assert files.keys() == {*small, "manifest.json"}
+
+
+def test_servers_listen_on_loopback_and_ask_who_it_is(server):
+    listening = {
+        found.laddr.ip
+        for process in server.processes()
+        for found in process.net_connections()
+        if found.status == "LISTEN"
+    }
+    assert listening == {"127.0.0.1"}
+    for name, path in (("mlflow", "/api/2.0/mlflow/experiments/get?experiment_id=0"), ("s3", "/x")):
+        with pytest.raises(HTTPError) as refused:
+            urlopen(server.url(name) + path, timeout=60)
+        assert refused.value.code in (401, 403), name
 
 
 def test_a_server_that_dies_in_the_middle_costs_nothing_and_doubles_nothing(survived, client):
