@@ -41,6 +41,8 @@ class Earlier:
             return "not done yet"
         nearest = min(alike, key=lambda known: distance(known.identity, identity))
         changed = differences(nearest.identity, identity)
+        if not changed:
+            return "what was finished is damaged"
         more = len(changed) - SHOWN
         shown = changed[:SHOWN] + ([f"{more} more"] if more > 0 else [])
         why = ", ".join(shown) + " changed"

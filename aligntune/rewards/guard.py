@@ -15,6 +15,9 @@ from aligntune.rewards.types import Sample, Scorer
 from aligntune.rewards.waiting import Hung, settled, within
 
 T = TypeVar("T")
+LARGEST = 1e9
+"""Beyond that the spread of a group overflows in single precision, every advantage is 0 and a run
+learns nothing."""
 _SHOWN = 80
 """Characters of a prompt, a completion and a value in a message."""
 _log = logging.getLogger(__name__)
@@ -160,6 +163,8 @@ def _number(value: Any, reward: Reward) -> float | None:
         raise Wrong(
             f"gave {_shown(value)}; return a finite number, or None for what it cannot judge"
         )
+    if abs(number) > LARGEST:
+        raise Wrong(f"gave {number:g}; a reward is a number from -{LARGEST:g} to {LARGEST:g}")
     if reward.gate and not 0 <= number <= 1:
         raise Wrong(f"gave {number:g}; a gate is a number from 0 to 1")
     return number

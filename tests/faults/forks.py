@@ -141,6 +141,8 @@ def child(job: dict[str, Any], answer: int) -> int:
         reused = stage(job["spec"]) if job["spec"] else command(job["arguments"])
     except AlignTuneError as error:
         code, said = error.exit_code, str(error)
+    except KeyboardInterrupt:
+        code, said = 75, "stopped at once"
     except SystemExit as error:
         code = int(error.code or 0)
     except BaseException as error:  # noqa: BLE001  # whatever it is, the test has to hear of it
