@@ -25,9 +25,11 @@ test-slow: $(READY)
 bench: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(README),--readme)
 
-# An hour and more; a failure prints its seed, and FAULT_SEED=<seed> plays it again.
+# Many hours; a failure prints its seed, and FAULT_SEED=<seed> plays it again.
 faults: $(READY)
-	FAULT_POINTS=200 $(BIN)/pytest tests/faults --timeout 7200
+	FAULT_POINTS=200 FAULT_ROWS=20000 FAULT_CONFIGS=100000 ALIGNTUNE_SECURITY_ALL=1 $(BIN)/pytest \
+		tests/faults tests/config/test_config_fuzz.py tests/security/test_hostile_names.py \
+		--timeout 36000
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -185,11 +185,30 @@ def partial(root: Path, kind: str, key: str) -> Path:
 def commit(partial: Path, manifest: Manifest) -> Artifact:
     """Give a complete `.partial` directory its manifest and its final name.
 
-    A directory that already has the name was found damaged, and is kept as `<name>.bad`.
+    A directory that already has the name was found damaged, and is kept as `<name>.bad`. A process
+    that is killed in here has lost nothing: `work/` goes when all else is on the disk.
     """
-    shutil.rmtree(partial / WORK, ignore_errors=True)
     manifest = manifest.model_copy(update={"files": records(partial)})
     seal(partial, MANIFEST, manifest.model_dump_json(indent=2))
+    return _name(partial, manifest)
+
+
+def committed(root: Path, kind: str, key: str) -> Artifact | None:
+    """The artifact whose build was killed when it was whole and had not got its name yet; for the
+    holder of its lock."""
+    path = root / f"{kind}-{key}.partial"
+    try:
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    if manifest.key == key and _intact(path, manifest.files, verify=True):
+        return _name(path, manifest)
+    (path / MANIFEST).unlink()
+    return None
+
+
+def _name(partial: Path, manifest: Manifest) -> Artifact:
+    shutil.rmtree(partial / WORK, ignore_errors=True)
     final = partial.with_name(f"{manifest.kind}-{manifest.key}")
     if final.exists():
         _set_aside(final)
@@ -199,23 +218,32 @@ def commit(partial: Path, manifest: Manifest) -> Artifact:
 
 
 def seal(folder: Path, name: str, manifest: str) -> None:
-    """fsync everything in `folder`, then add the manifest that makes it complete."""
-    for path in sorted(folder.rglob("*")):
+    """fsync all of `folder` but its scratch, then add the manifest that makes it complete."""
+    for path in _kept(folder):
         if not path.is_symlink():
             fsync(path)
     write_atomic(folder / name, manifest)
 
 
 def records(folder: Path) -> dict[str, FileRecord]:
-    """Digest and size of every file below `folder`, by relative path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Digest and size of every file below `folder` but its scratch, by relative path."""
     return {
         path.relative_to(folder).as_posix(): FileRecord(
             sha256=sha256(path), size=path.stat().st_size
         )
-        for path in files
-        if path.name != MANIFEST
+        for path in _kept(folder)
+        if path.is_file() and path.name != MANIFEST
     }
+
+
+def _kept(folder: Path) -> list[Path]:
+    scratch = folder / WORK
+    return sorted(
+        path
+        for top in folder.iterdir()
+        if top != scratch
+        for path in (top, *(top.rglob("*") if top.is_dir() and not top.is_symlink() else ()))
+    )
 
 
 def linked(source: Path | str, target: Path | str) -> None:

@@ -21,6 +21,7 @@ from aligntune.artifacts import (
     Artifact,
     Manifest,
     commit,
+    committed,
     find,
     key_of,
     lock,
@@ -93,7 +94,9 @@ def execute(
             return _reused(stage, context, found, began)
         waiting = _Waiting(stage, stopping)
         with lock(context.stages, stage.kind, stage.key, waiting):
-            if found := find(context.stages, stage.kind, stage.key):
+            kind, key = stage.kind, stage.key
+            found = find(context.stages, kind, key) or committed(context.stages, kind, key)
+            if found:
                 return _reused(stage, context, found, began)
             return _build(stage, context, progress, stopping, began)
 

@@ -15,11 +15,14 @@ from aligntune.artifacts import (
     MANIFEST,
     Manifest,
     commit,
+    committed,
     find,
     key_of,
     linked,
     lock,
     partial,
+    records,
+    seal,
     staged,
     write_atomic,
 )
@@ -133,6 +136,35 @@ def test_what_cannot_be_written_leaves_the_old_and_nothing_else(tmp_path):
         write_atomic(path, "\ud800")
     assert [file.name for file in tmp_path.iterdir()] == ["rows.json"]
     assert path.read_text() == "old"
+
+
+def test_one_that_was_killed_before_it_got_its_name_gets_it_from_the_next(tmp_path, monkeypatch):
+    out = partial(tmp_path, "data", "0123456789ab")
+    (out / "rows.txt").write_text("three rows")
+    (out / "work" / "scratch").write_text("not lost yet")
+    with monkeypatch.context() as patch:
+        patch.setattr("aligntune.artifacts._name", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            commit(out, manifest())
+    assert (out / "work" / "scratch").exists()
+    assert find(tmp_path, "data", "0123456789ab") is None
+    assert committed(tmp_path, "data", "0123456789ab").manifest.files.keys() == {"rows.txt"}
+    assert not (find(tmp_path, "data", "0123456789ab").path / "work").exists()
+    assert not out.exists()
+    assert committed(tmp_path, "data", "0123456789ab") is None
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_one_that_has_its_manifest_and_is_damaged_is_built_again(tmp_path):
+    out = partial(tmp_path, "data", "0123456789ab")
+    (out / "rows.txt").write_text("three rows")
+    seal(out, MANIFEST, manifest(files=records(out)).model_dump_json())
+    (out / "rows.txt").write_text("three bows")
+    assert committed(tmp_path, "data", "0123456789ab") is None
+    assert [path.name for path in sorted(out.iterdir())] == ["rows.txt", "work"]
 
 
 def test_a_key_depends_on_values_and_not_on_their_order():

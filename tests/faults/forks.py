@@ -18,6 +18,8 @@ import errno
 import json
 import logging
 import os
+import re
+import shutil
 import signal
 import sys
 import threading
@@ -93,7 +95,7 @@ def poison(step: int, how: str) -> None:
 
 def sabotage(name: str) -> None:
     """Take one of our precautions away; the trial that is about it has to notice."""
-    from aligntune import run
+    from aligntune import artifacts, run
     from aligntune.train import callbacks, checkpoints, loop
 
     def by_time(folder: Path) -> list[Path]:
@@ -105,8 +107,14 @@ def sabotage(name: str) -> None:
     def counted(*_: Any, **__: Any) -> None:
         """From 0."""
 
+    def early(partial: Path, manifest: Any) -> Any:
+        shutil.rmtree(partial / artifacts.WORK)
+        return artifacts.commit(partial, manifest)
+
     place, attribute, worse = {
-        "unverified": (checkpoints, "_problem", lambda path, key: None),
+        "unverified": (checkpoints, "_problem", lambda *_: None),
+        "half written": (artifacts, "_STAGING", re.compile("(?!)")),
+        "too early": (run, "commit", early),
         "by time": (checkpoints, "_by_step", by_time),
         "from 0": (callbacks.ContinueCount, "on_train_begin", counted),
         "one more step": (loop.Finite, "_run_epoch", super_method("_run_epoch", loop.Finite)),

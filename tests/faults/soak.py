@@ -82,7 +82,8 @@ class Soak:
         assert not left, f"{why}: {left}"
         other = {path.name for path in self.output.iterdir() if not path.name.startswith(OURS)}
         waiting = {path.name for path in (self.output / "outbox").iterdir()}
-        assert (other, waiting) == ({"outbox"}, {".lock", "changed"}), f"{why}: {other}, {waiting}"
+        records = [path.read_text() for path in self.output.glob("outbox/*/*.json")]
+        assert (other, waiting) == ({"outbox"}, {".lock", "changed"}), f"{why}: {other}, {records}"
         temporary = list((self.folder / "tmp").iterdir())
         assert not temporary, f"{why}: {temporary}"
         locks = [path for path in self.output.rglob("*") if path.name.endswith("lock")]

@@ -7,16 +7,19 @@ from faults import trials
 
 pytestmark = pytest.mark.slow
 
-SABOTAGE = {
-    "unverified": trials.damages,
-    "by time": trials.clocks,
-    "from 0": trials.terms,
-    "one more step": trials.kills,
-    "unguarded": trials.nans,
-    "unlocked": trials.races,
-    "unnamed": trials.full_disks,
-    "deaf": trials.terms,
-}
+SABOTAGE = (
+    ("unverified", trials.damages),
+    ("unverified", trials.changes),
+    ("by time", trials.clocks),
+    ("from 0", trials.terms),
+    ("one more step", trials.kills),
+    ("unguarded", trials.nans),
+    ("unlocked", trials.races),
+    ("unnamed", trials.full_disks),
+    ("deaf", trials.terms),
+    ("half written", trials.late_kills),
+    ("too early", trials.late_kills),
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +28,12 @@ def bench(tiny_model, tmp_path_factory):
         yield made
 
 
-@pytest.mark.parametrize("name", SABOTAGE)
-def test_a_trial_fails_without_the_precaution_that_it_is_about(bench, name):
+@pytest.mark.parametrize(("name", "trial"), SABOTAGE)
+def test_a_trial_fails_without_the_precaution_that_it_is_about(bench, name, trial):
     bench.server.sabotage = name
     try:
         with pytest.raises(AssertionError):
-            SABOTAGE[name](bench, 25, random.Random(name))
+            trial(bench, 25, random.Random(name))
     finally:
         bench.server.sabotage = None
         bench.clear()

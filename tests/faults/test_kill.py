@@ -32,6 +32,10 @@ def test_kill_9_costs_nothing(bench, rng):
     assert trials.kills(bench, POINTS, rng) > 0
 
 
+def test_kill_9_at_the_end_loses_no_step(bench, rng):
+    trials.late_kills(bench, max(POINTS // 4, 1), rng)
+
+
 def test_sigterm_ends_as_resumable(bench, rng):
     trials.terms(bench, max(POINTS // 2, 1), rng)
 

@@ -12,6 +12,9 @@ from safetensors.torch import load_file
 __all__ = ["CONFIGS", "Bench", "bench"]
 STEPS = 5
 """Micro-steps that every one of these trainings has."""
+SAVE_STEPS = 2
+LATE = 25
+"""Changes of files from the last checkpoint on."""
 RACERS = 4
 RESUMABLE, NO_SPACE, DIVERGED = 75, 74, 79
 """Exit codes that these faults should end with."""
@@ -28,6 +31,7 @@ def kills(bench: Bench, points: int, rng: random.Random) -> int:
         point = drawn(rng, bench.whole)
         ended = bench.attempt(**point)
         assert ended.code in (0, -signal.SIGKILL), f"{point}: {ended.code} {ended.error}"
+        assert bench.lost() <= SAVE_STEPS, f"{point}: {bench.lost()} steps are lost"
         killed += ended.code != 0
         if ended.code == 0:
             bench.compare(f"{point}")
@@ -38,6 +42,19 @@ def kills(bench: Bench, points: int, rng: random.Random) -> int:
         compared += 1
         bench.clear()
     return compared
+
+
+def late_kills(bench: Bench, points: int, rng: random.Random) -> int:
+    """Kill -9 while the model is written and gets its name. Returns how many were killed."""
+    killed = 0
+    for _ in range(points):
+        event = bench.whole.events - rng.randrange(LATE)
+        killed += bench.attempt(fault="kill", event=event).code != 0
+        why = f"killed at {event} of {bench.whole.events}"
+        assert bench.lost() == 0, f"{why}: {bench.lost()} steps are lost"
+        bench.finish(why)
+        bench.clear()
+    return killed
 
 
 def terms(bench: Bench, points: int, rng: random.Random) -> int:
