@@ -72,7 +72,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(60)
+        self._process.wait(600)
 
     def log(self, stage: Stage) -> Path:
         """What the stage's children said."""

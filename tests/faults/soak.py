@@ -23,7 +23,7 @@ logging: {output_dir: OUTPUT, save_steps: 1, eval_steps: 2, loggers: none}
 """
 OK, NO_SPACE, RESUMABLE, DIVERGED = 0, 74, 75, 79
 KILLED, TERMED = -signal.SIGKILL, -signal.SIGTERM
-OURS = ("stages", "runs", "answers", "mlflow.db", ".mlflow.lock", "mlartifacts")
+OURS = ("stages", "runs", "answers", "scores", "mlflow.db", ".mlflow.lock", "mlartifacts")
 """What may grow with the number of runs."""
 
 
@@ -80,6 +80,11 @@ class Soak:
         assert not self.server.left(), f"{why}: {self.server.left()}"
         left = [str(path) for path in self.output.rglob("*") if half_written(path)]
         assert not left, f"{why}: {left}"
+        if (
+            len(list((self.output / "outbox").iterdir())) > 2
+        ):  # a busy machine: MLflow has not got all
+            arguments = ["sync", "--output-dir", str(self.output)]
+            assert self.server.command(arguments, self.log, self.output).code == OK, why
         other = {path.name for path in self.output.iterdir() if not path.name.startswith(OURS)}
         waiting = {path.name for path in (self.output / "outbox").iterdir()}
         records = [path.read_text() for path in self.output.glob("outbox/*/*.json")]
@@ -102,7 +107,8 @@ class Soak:
             if link.name not in ("model", "tokenizer", "data", "evaluate-base"):
                 shutil.rmtree(link.resolve())
         shutil.rmtree(self.output / "runs" / name)
-        shutil.rmtree(self.output / "answers", ignore_errors=True)
+        for cache in ("answers", "scores"):
+            shutil.rmtree(self.output / cache, ignore_errors=True)
         for bad in (self.output / "stages").glob("*.bad"):
             shutil.rmtree(bad)
 
