@@ -119,6 +119,10 @@ class Server:
         found = psutil.Process(self._process.pid).children(recursive=True)
         return [" ".join(process.cmdline()) for process in found]
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def descriptors(self) -> int:
         """How many files it has open."""
         return psutil.Process(self._process.pid).num_fds()
