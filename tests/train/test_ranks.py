@@ -32,6 +32,10 @@ ROWS = {
         }
         for prompt, word in zip(PROMPTS, WORDS, strict=True)
     ],
+    "conversation": [
+        {"messages": [*prompt, {"role": "assistant", "content": " ".join([word] * times)}]}
+        for times, (prompt, word) in enumerate(zip(PROMPTS, WORDS, strict=True), 1)
+    ],
 }
 # Every process imports the reward, so this decides for all of them what is sampled: the likeliest
 # token for every other answer, and the next likeliest for the rest.
@@ -50,6 +54,7 @@ def judge(samples):
 REWARDS = (Reward(reward_type="judge_by_place:judge", scale="zscore"),)
 ONLINE = {"max_completion_length": 6}
 CHANGES = {
+    "sft": {},
     "dpo": {},
     "grpo": ONLINE | {"num_generations": 2, "beta": 0.1},
     "dapo": ONLINE | {"num_generations": 2, "overlong_buffer": 2, "max_resampling": 0},
@@ -70,7 +75,7 @@ def start(tiny_model, worker, tmp_path):
 
     def start(algo, name, *arguments, processes=1, rows=8, **changes):
         settings = {"max_steps": 3, "learning_rate": 1e-3, "per_device_batch_size": rows}
-        rewards = REWARDS if algo != "dpo" else ()
+        rewards = () if algo in ("sft", "dpo") else REWARDS
         wanted = spec(algo, rewards=rewards, **settings | CHANGES[algo] | changes)
         out = tmp_path / name
         (out / "work").mkdir(parents=True, exist_ok=True)
