@@ -26,6 +26,7 @@ TOPICS = (
     "front_door",
     "overhead",
     "tracking",
+    "sft",
     "dpo",
     "data",
     "evaluation",
