@@ -173,6 +173,8 @@ class Bench:
     model: PreTrainedModel
     rows: Dataset
     folder: Path
+    optimizer: Any = None
+    """One for all sides, as its state would else be made in every step that is measured."""
 
     def step(self, side: str, seed: int, profiled: Any = None) -> Step:
         """A trainer that is made anew takes the step that `seed` draws the batch of."""
@@ -182,9 +184,11 @@ class Bench:
         else:
             trainer = ours(made, self.path, self.rows, self.folder, SIDES[side])
         trainer.remove_callback(PrinterCallback)
+        trainer.optimizer = self.optimizer
         watch = Watch(trainer, profiled)
         set_seed(seed)
         trainer.train()
+        self.optimizer = trainer.optimizer.optimizer  # what accelerate has wrapped
         made.zero_grad(set_to_none=True)
         return watch.step
 
