@@ -25,7 +25,6 @@ from benchmarks.figures import (
     cpu_seconds,
     in_turns,
     medians,
-    on_the_clock,
 )
 
 RUN = 300.0

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,34 @@ def test_a_topic_that_fails_says_where_its_log_is(tmp_path, monkeypatch, code, e
     assert result.found is None
     assert result.error.startswith(error)
     assert (tmp_path / "made.log").exists()
+
+
+def test_a_topic_that_hangs_is_ended_with_what_it_has_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "LONGEST", 2)
+    code = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, file=sys.stderr, flush=True)
+time.sleep(600)
+"""
+    result = failing(tmp_path, monkeypatch, code)
+    assert result.error.startswith("not done in ")
+    started = (tmp_path / "made.log").read_text().split()
+    if not started:
+        pytest.skip("too busy to start it in time")
+    end = time.monotonic() + 60
+    while alive(int(started[0])) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not alive(int(started[0]))
+
+
+def alive(pid):
+    """Whether the process is there and no zombie that nobody waits for."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.slow
