@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -20,6 +21,8 @@ LOG = logging.getLogger("aligntune.flow")
 
 PATIENCE = 30.0
 """Seconds that Prefect may take for an artifact; its client alone would try for minutes."""
+SHORT_PATIENCE = 3.0
+"""The same, once it has failed to take one: a server that is gone must not cost every stage."""
 SAMPLES = 5
 """Answers shown per evaluation, at most."""
 LONGEST = 1_000
@@ -65,10 +68,21 @@ async def record_page(text: str, *, key: str, description: str) -> None:
 async def kept(creation: Awaitable[object]) -> None:
     """A failure to show something neither fails nor holds up a stage that is done."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SHORT_PATIENCE if _prefect.failing else PATIENCE):
             await creation
+        _prefect.failing = False
     except (httpx.HTTPError, PrefectException, TimeoutError) as error:
+        _prefect.failing = True
         LOG.warning("Prefect did not take an artifact: %s", repr(error))
+
+
+@dataclass
+class _Prefect:
+    failing: bool = False
+    """The last artifact did not arrive."""
+
+
+_prefect = _Prefect()
 
 
 def key(session: Session, label: str) -> str:

@@ -120,8 +120,9 @@ async def _answering() -> AsyncIterator[None]:
     except AlignTuneError:
         raise
     except (httpx.HTTPError, PrefectException) as error:
+        said = (type(error).__name__, str(error))  # which may say nothing
         raise ServiceError(
-            f"the Prefect server failed: {type(error).__name__}: {error}; finished stages are "
+            f"the Prefect server failed: {': '.join(filter(None, said))}; finished stages are "
             "kept, the same command continues"
         ) from error
 

@@ -1,6 +1,8 @@
 """A stage as Markdown: whatever a model wrote stays inside its code block."""
 
+import asyncio
 import re
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,3 +81,22 @@ def test_the_mlflow_run_is_a_link_where_it_has_an_address(evaluation):
 
 def test_a_metric_name_cannot_break_the_table(evaluation):
     assert r"| a\|b | 0.5 |" in markdown(evaluation("one"))
+
+
+def test_a_server_that_is_gone_is_waited_for_once_and_then_shortly(environment, monkeypatch):
+    from flows import artifacts as shown
+
+    monkeypatch.setattr(shown, "PATIENCE", 1.0)
+    monkeypatch.setattr(shown, "SHORT_PATIENCE", 0.05)
+    monkeypatch.setattr(shown, "_prefect", shown._Prefect())
+
+    def seconds(delay):
+        began = time.monotonic()
+        asyncio.run(shown.kept(asyncio.sleep(delay)))
+        return time.monotonic() - began
+
+    assert seconds(60) >= 1
+    assert seconds(60) < 1
+    assert shown._prefect.failing
+    seconds(0)
+    assert not shown._prefect.failing
