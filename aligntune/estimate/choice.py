@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aligntune.artifacts import write_atomic
 from aligntune.config.slices import TrainSlice
-from aligntune.estimate.memory import Choice, Place, training_memory
+from aligntune.estimate.memory import Choice, Place, has_reference, training_memory
 from aligntune.estimate.room import Room
 from aligntune.estimate.shape import Shape
 from aligntune.estimate.words import gigabytes
@@ -37,7 +37,7 @@ def choose(spec: TrainSlice, shape: Shape | None, room: Room, longest: int | Non
 def applied(spec: TrainSlice, choice: Choice) -> TrainSlice:
     """`spec` with what was chosen in the place of `auto`."""
     settings: dict[str, object] = {"gradient_checkpointing": choice.gradient_checkpointing}
-    if spec.train.lm_head == "auto":
+    if spec.algo == "sft" and spec.train.lm_head == "auto":
         head = "plain" if choice.plain_head else "chunked"
         settings["train"] = spec.train.model_copy(update={"lm_head": head})
     return spec.model_copy(update=settings)
@@ -101,10 +101,14 @@ def _plain_head(case: _Case) -> Found:
     asked = case.spec.train.lm_head
     if asked is None:
         return None
+    if case.spec.algo == "dpo" and has_reference(case.spec):
+        return False, "TRL's head computes policy and reference alike"
     if asked != "auto":
         return asked == "plain", SET
     if case.room.kind == "gpu":
         return False, "TRL's head has kernels of its own on a GPU"
+    if case.spec.algo == "dpo":
+        return True, "as the reference was computed"
     return case.fits(replace(case.sofar, plain_head=True))
 
 

@@ -161,7 +161,7 @@ def growth(model: Path, tiny: Path, case: Case) -> int:
 def estimated(model: Path, case: Case) -> Memory:
     shape = read_shape(model)
     assert shape is not None
-    choice = Choice(case.checkpointing, plain_head=case.algo in ("sft", "dpo"))
+    choice = Choice(case.checkpointing, plain_head=case.algo == "sft")
     return training_memory(shape, slice_of(case), choice)
 
 

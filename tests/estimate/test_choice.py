@@ -63,6 +63,15 @@ def test_what_was_chosen_takes_the_place_of_auto():
     assert applied(spec(algo="reward"), Choice(False)) == spec(False, algo="reward")
 
 
+@pytest.mark.parametrize("computed", [True, False])
+def test_the_head_of_dpo_is_the_one_that_its_reference_was_computed_with(computed):
+    dpo = spec(algo="dpo")
+    train = dpo.train.model_copy(update={"precompute_ref_log_probs": computed})
+    made = choose(dpo.model_copy(update={"train": train}), SHAPE, Room("cpu", 9))
+    assert made.plain_head is computed
+    assert applied(dpo, made).train == dpo.train
+
+
 def test_only_what_the_algorithm_has_is_decided():
     made = choose(spec(algo="reward"), SHAPE, Room("cpu", 2**30))
     assert list(made.reasons) == ["gradient_checkpointing"]
