@@ -36,6 +36,11 @@ _ONLINE = {
     "top_k": 0,
     "ent_coef": 0.0,
     "mask_truncated_completions": False,
+    "lm_head": "auto",
+    "padding_free": "auto",
+    "sampler": "auto",
+    "generation_copy": "auto",
+    "shared_prompts": "auto",
     "vllm": None,
     "guard": Guard,
 }

@@ -155,12 +155,13 @@ class Train(Strict):
     completion_only_loss: bool | None = None
     """sft: learn the assistant's words only, and not also the prompt's. Default: true."""
     lm_head: Literal["auto", "plain", "chunked"] | None = None
-    """sft, dpo: keep the logits of what is learned (plain), or compute them twice and in parts as
-    TRL does, which takes less memory (chunked). Default: auto, plain on a CPU where they fit."""
+    """Not reward models: keep the logits of what is learned (plain), or compute them twice and in
+    parts as TRL does, which takes less memory (chunked). Default: auto, plain on a CPU where they
+    fit."""
     padding_free: Literal["auto"] | bool | None = None
-    """sft, dpo: take the padding out of a batch before the model sees it; every row still attends
-    to itself alone. Default: auto, on a CPU where the model's attention is sdpa. dpo does neither
-    beside a reference that is a model of its own."""
+    """Not reward models: take the padding out of a batch before the model sees it; every row still
+    attends to itself alone. Default: auto, on a CPU where the model's attention is sdpa. dpo does
+    neither beside a reference that is a model of its own."""
 
     beta: float | None = Field(None, ge=0)
     """dpo: how strongly the policy is held to the reference, larger stays closer (default 0.1).
@@ -207,6 +208,16 @@ class Train(Strict):
     """online: forward passes that share one round of sampling. Default:
     `gradient_accumulation_steps`; for gspo four times that."""
 
+    sampler: Literal["auto", "transformers"] | None = None
+    """online: what draws answers without vLLM. `auto`, the default, reads each prompt once for all
+    its answers on a CPU; `transformers` is the model's own `generate`, as on a GPU and in TRL."""
+    generation_copy: Literal["auto"] | bool | None = None
+    """online: sample from a bf16 copy of the weights, which is there while answers are sampled; the
+    fp32 weights are what is trained. `auto`, the default, is true for `precision: bf16` on a CPU
+    that computes in bf16 and has room for it."""
+    shared_prompts: Literal["auto"] | bool | None = None
+    """online: compute a prompt once for all answers to it when they are scored and learned from,
+    where that is less work. The same but for rounding. `auto`, the default, is true on a CPU."""
     vllm: Vllm | None = None
     """online: sample with vLLM, which needs a GPU. Default: sample with the policy itself."""
     guard: NeutralField[Guard | None] = None

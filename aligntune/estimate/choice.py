@@ -37,7 +37,7 @@ def choose(spec: TrainSlice, shape: Shape | None, room: Room, longest: int | Non
 def applied(spec: TrainSlice, choice: Choice) -> TrainSlice:
     """`spec` with what was chosen in the place of `auto`."""
     settings: dict[str, object] = {"gradient_checkpointing": choice.gradient_checkpointing}
-    if spec.algo == "sft" and spec.train.lm_head == "auto":
+    if spec.algo != "dpo" and spec.train.lm_head == "auto":
         head = "plain" if choice.plain_head else "chunked"
         settings["train"] = spec.train.model_copy(update={"lm_head": head})
     return spec.model_copy(update=settings)

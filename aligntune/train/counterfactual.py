@@ -113,7 +113,7 @@ class CounterfactualTrainer(Rollout):
         variants = ids[rows]
         for variant, (_, start, end) in zip(variants, cuts, strict=True):
             variant[prompt + start : prompt + end] = self._mask_id()
-        logps = token_logps(self, variants, attention[rows], completion)
+        logps = token_logps(self, variants, attention[rows], completion, grouped=True)
         first = 0
         for row, found in scored.items():
             last = first + 1 + len(found.spans)

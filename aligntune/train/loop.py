@@ -33,6 +33,7 @@ from aligntune.train.callbacks import (
 from aligntune.train.guard import Still
 from aligntune.train.judge import Judge, judges
 from aligntune.train.samples import Asked, log_samples
+from aligntune.train.sampling import NOT_FINITE
 
 LOG = logging.getLogger(__name__)
 
@@ -242,10 +243,7 @@ def _named() -> Iterator[None]:
         if "can't allocate memory" in str(error):
             raise MemoryError(str(error)) from error
         if "probability tensor contains" in str(error):
-            raise Diverged(
-                "the policy's probabilities are not finite, so nothing can be sampled; the same "
-                "command goes on from the last checkpoint, else lower train.learning_rate"
-            ) from error
+            raise Diverged(NOT_FINITE) from error
         raise
 
 

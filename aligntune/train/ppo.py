@@ -2,7 +2,7 @@
 (arXiv:2403.17031): a critic, and a penalty for leaving the reference in the reward of each token.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from aligntune.config.train import Train
 from aligntune.losses.advantages import adapted, gae, kl_estimate, token_rewards, whiten
 from aligntune.losses.values import explained_variance, value_loss
 from aligntune.train.refill import Batch
-from aligntune.train.rollout import Rollout, bare, given
+from aligntune.train.rollout import Rollout, given
+from aligntune.train.scoring import bare
 
 HEAD = "value_head"
 FILE = f"{HEAD}.safetensors"
@@ -59,12 +60,16 @@ class Critic:
 
 
 class Ppo(Rollout):
+    hears = True
+
     def __init__(self, settings: Train, **kwargs: Any) -> None:
         super().__init__(settings, **kwargs)
         self.kl_in_loss = 0.0
         self.kl_coef = given(settings.kl_coef)
         self.critic = Critic(bare(self.model))
         self._values: Tensor | None = None
+        self._sampled_values: Tensor | None = None
+        """Of the first that is scored of a rollout: TRL scores by the policy first."""
 
     @classmethod
     def options(cls, train: Train) -> dict[str, Any]:
@@ -141,15 +146,29 @@ class Ppo(Rollout):
         input_ids: Tensor,
         attention_mask: Tensor,
         logits_to_keep: int,
+        *args: Any,
         **kwargs: Any,
     ) -> Any:
         with self.critic.values() as heard:
             scored = super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, **kwargs
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
-        # The value of the state before each token; a separate reference model has none.
-        self._values = torch.cat(heard)[:, -logits_to_keep - 1 : -1] if heard else None
+        # A separate reference model has no values; without its adapter the policy is the reference.
+        self._values = self._before(heard, logits_to_keep) if heard else None
+        if self._sampled_values is None and not torch.is_grad_enabled():
+            self._sampled_values = self._values
         return scored
+
+    def _before(self, heard: Sequence[Tensor], answers: int) -> Tensor:
+        """The value of the state before each token of the answers."""
+        return torch.cat(
+            [
+                values[:, -answers - 1 : -1]
+                if batch is None
+                else batch.spread(values[0, -len(batch.targets) :])
+                for values, batch in zip(heard, self.scored, strict=True)
+            ]
+        )
 
     def _adapt(self, log_ratios: Tensor) -> None:
         """What the next round's penalties weigh, by how far this round's answers are."""
@@ -167,9 +186,15 @@ class Ppo(Rollout):
             answers=int(answers),
         )
 
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
+        self._sampled_values = None
+        return super()._generate_and_score_completions(inputs)
+
     @torch.no_grad()
     def _score(self, out: Batch) -> tuple[Tensor, Tensor]:
         """Log-probabilities and values of the answers' tokens by the policy that gave them."""
+        if "old_per_token_logps" in out:
+            return out["old_per_token_logps"], given(self._sampled_values)
         logps, _, _ = self._get_per_token_logps_and_entropies(
             self.model,
             torch.cat([out["prompt_ids"], out["completion_ids"]], dim=1),

@@ -16,8 +16,7 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PreTrainedModel
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from aligntune.config.rewards import Reward
 from aligntune.config.train import Train
@@ -29,7 +28,9 @@ from aligntune.train.guard import Watch
 from aligntune.train.loop import Finite
 from aligntune.train.measures import spread
 from aligntune.train.positions import count_from_mask
+from aligntune.train.quick import Quick
 from aligntune.train.refill import Batch, Sampled, refilled
+from aligntune.train.scoring import bare
 from aligntune.train.timing import Stopwatch
 
 T = TypeVar("T")
@@ -42,11 +43,6 @@ def given(value: T | None) -> T:
     if value is None:
         raise ValueError("a setting of another algorithm, or a hook outside of its place")
     return value
-
-
-def bare(model: Any) -> PreTrainedModel:
-    """The language model itself, without the adapter around it."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 class OnlineConfig(GRPOConfig):  # type: ignore[misc]
@@ -78,7 +74,7 @@ class Epochs(Sampler[int]):
         return len(self._sampler)
 
 
-class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
+class Rollout(Finite, Quick):
     """GRPO as TRL has it. Subclasses are the other methods; both hooks are for training only, in
     evaluation there is nothing to learn."""
 
@@ -90,6 +86,7 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         for model in (self.model, self.ref_model):
             if model is not None:
                 count_from_mask(bare(self.accelerator.unwrap_model(model)))
+        self.settle(settings)
         self.settings = settings
         self._combiner = Combiner(rewards, self.num_generations)
         # TRL adds columns of scores up; all but the last, the sum that we make, are for its log.
@@ -176,6 +173,7 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         device = self.accelerator.device
         loaded = load_file(folder / self._rollout_file)
         self._step = int(loaded.pop("step"))
+        self._together = bool(loaded.pop("together")) if "together" in loaded else None
         past = [name for name in loaded if name.startswith(_PAST)]
         self._combiner.restore({name.removeprefix(_PAST): loaded.pop(name) for name in past})
         state = {name: tensor.to(device) for name, tensor in loaded.items()}
@@ -364,8 +362,12 @@ class Rollout(Finite, GRPOTrainer):  # type: ignore[misc]
         between = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
         if between or self._buffered_inputs is None:
             return step
-        return step | {
-            f"{index}/{key}": tensor.detach().clone().contiguous()
-            for index, batch in enumerate(self._buffered_inputs)
-            for key, tensor in batch.items()
-        }
+        return (
+            step
+            | self.together_state()
+            | {
+                f"{index}/{key}": tensor.detach().clone().contiguous()
+                for index, batch in enumerate(self._buffered_inputs)
+                for key, tensor in batch.items()
+            }
+        )

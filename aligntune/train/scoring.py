@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+
+def bare(model: Any) -> PreTrainedModel:
+    """The language model itself, without the adapter around it."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 @contextmanager
@@ -22,13 +28,16 @@ def frozen(model: Module) -> Iterator[None]:
         model.train(training)
 
 
-def token_logps(trainer: Any, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
+def token_logps(
+    trainer: Any, ids: Tensor, mask: Tensor, keep: int, *, grouped: bool = False
+) -> Tensor:
     """Log-probability in nats, at the sampling temperature, of each of the last `keep` tokens;
     meaningless where `mask` is 0. (N, S), (N, S) -> (N, keep)
 
-    `trainer` is a GRPO trainer; its policy runs on as many rows at once as in training.
+    `trainer` is a GRPO trainer; its policy runs on as many rows at once as in training. `grouped`
+    rows have their prompts in common, and are compared with each other alone.
     """
-    with frozen(trainer.model):
+    with frozen(trainer.model), trainer.comparing(grouped):
         logps, *_ = trainer._get_per_token_logps_and_entropies(
             trainer.model, ids, mask, keep, batch_size=trainer.args.per_device_train_batch_size
         )

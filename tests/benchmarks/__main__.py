@@ -29,6 +29,7 @@ TOPICS = (
     "tracking",
     "sft",
     "dpo",
+    "grpo",
     "data",
     "evaluation",
     "growth",

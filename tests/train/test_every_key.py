@@ -84,8 +84,11 @@ ELSEWHERE = {
     "gbmpo": {"gbmpo"},
     "precompute_ref_log_probs": {"dpo"},  # whether there is a stage more: test_pipeline
     "vllm": ONLINE,  # test_vllm
-    "lm_head": {"sft", "dpo"},  # test_lm_head, test_reference
-    "padding_free": {"sft", "dpo"},
+    "sampler": ONLINE,  # test_quick
+    "generation_copy": ONLINE,
+    "shared_prompts": ONLINE,
+    "lm_head": {"sft", "dpo", *ONLINE},  # test_lm_head, test_reference, test_quick
+    "padding_free": {"sft", "dpo", *ONLINE},
     "guard": ONLINE,  # test_guard
     "overlong_buffer": GROUP,  # a reward more: test_refill
     "max_resampling": GROUP - {"bolt"},  # test_refill

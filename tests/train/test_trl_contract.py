@@ -30,9 +30,13 @@ WRAPPED = {
     "_compute_loss": ["model", "inputs"],
     "_get_train_sampler": ["dataset"],
     "_get_eval_sampler": ["eval_dataset"],
+    "_generate_single_turn": [
+        "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images",
+    ],
+    "_prepare_inputs": ["generation_batch"],
     "_save_checkpoint": ["model", "trial"],
     "_load_optimizer_and_scheduler": ["checkpoint"],
-}
+}  # fmt: skip
 ROLLOUT = {
     "prompt_ids",
     "prompt_mask",
@@ -85,7 +89,9 @@ def test_log_probabilities_are_asked_for_with_the_same_first_arguments():
         ("epsilon_high", float), ("loss_type", str), ("scale_rewards", str),
         ("importance_sampling_level", str), ("eos_token_ids", list | tuple | set),
         ("reward_weights", torch.Tensor), ("reward_func_names", list), ("reward_funcs", list),
-        ("current_gradient_accumulation_steps", int),
+        ("current_gradient_accumulation_steps", int), ("use_vllm", bool), ("_is_vlm", bool),
+        ("aux_loss_enabled", bool), ("temperature", float), ("top_p", float), ("top_k", int),
+        ("model_wrapped", torch.nn.Module),
     ],
 )  # fmt: skip
 def test_attributes_that_are_read(trained, name, kind):
@@ -258,6 +264,12 @@ def test_a_packed_batch_says_where_rows_begin():
     assert made["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]], said
     assert made["labels"].tolist() == [[-100, 6, 7, -100, -100, 9]], said
     assert "attention_mask" not in made, said
+
+
+def test_the_head_of_the_policy_computes_what_scoring_without_padding_hands_on():
+    source = getsource(GRPOTrainer.__init__)
+    said = changed("its head computes other fields", "SCORED in quick.py")
+    assert 'outputs=("log_probs", "entropy")' in source, said
 
 
 def test_an_epoch_is_a_method_that_can_be_left_out():
