@@ -22,6 +22,8 @@ from aligntune.journal import read
 from aligntune.plan import Stage, plan
 from aligntune.run import Context, to_json
 
+PATIENCE = 120
+"""Seconds that telling MLflow may take on a busy machine."""
 HERE = Path(__file__).parent
 BASE = """
 model: {name_or_path: MODEL, precision: fp32, max_seq_length: 96}
@@ -115,9 +117,18 @@ class Server:
         return [Ended(seconds=seconds, **answer) for answer in answers]
 
     def left(self) -> list[str]:
-        """The command lines of processes that are still there."""
-        found = psutil.Process(self._process.pid).children(recursive=True)
-        return [" ".join(process.cmdline()) for process in found]
+        """The command lines of processes that are still there, when what tells MLflow of a run that
+        had nothing to do has had its time."""
+        end = time.monotonic() + PATIENCE
+        while found := psutil.Process(self._process.pid).children(recursive=True):
+            found = [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
+            lines = [" ".join(process.cmdline()) for process in found]
+            if not all("aligntune sync" in line for line in lines) or time.monotonic() > end:
+                return lines
+            if not lines:
+                break
+            time.sleep(0.1)
+        return []
 
     @property
     def pid(self) -> int:

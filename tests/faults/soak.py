@@ -76,8 +76,8 @@ class Soak:
 
     def clean(self, name: str, why: str) -> None:
         """Nothing is left but the run and its stages."""
-        assert self.made(name) == self.shape, f"{why}: {sorted(self.made(name) ^ self.shape)}"
         assert not self.server.left(), f"{why}: {self.server.left()}"
+        assert self.made(name) == self.shape, f"{why}: {sorted(self.made(name) ^ self.shape)}"
         left = [str(path) for path in self.output.rglob("*") if half_written(path)]
         assert not left, f"{why}: {left}"
         if (
