@@ -98,7 +98,9 @@ class Finite:
         if self.accelerator.sync_gradients and not scaled:  # type: ignore[attr-defined]
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             norms = torch._foreach_norm(gradients) if gradients else []
-            finite = finite & all(bool(torch.isfinite(norm)) for norm in norms)
+            # Asked at once: each question to a GPU waits for all that it has to do.
+            asked = [norm.isfinite().to(finite.device) for norm in norms]
+            finite = torch.stack([finite, *asked]).all()
         if not bool(finite):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
             raise Diverged(
