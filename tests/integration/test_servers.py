@@ -15,7 +15,7 @@ from proxy import Proxy
 
 from aligntune.artifacts import find
 from aligntune.journal import read
-from aligntune.plan import flat
+from aligntune.identity import flat
 
 pytestmark = pytest.mark.slow
 

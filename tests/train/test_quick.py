@@ -71,7 +71,7 @@ def test_shared_prompts_train_alike(tiny_model, tmp_path, algo, peft):
     assert max(found[0]["grad_norm"]) > 0
 
 
-@pytest.mark.parametrize("algo", ONLINE)
+@pytest.mark.parametrize("algo", sorted(ONLINE))
 def test_every_algorithm_samples_and_scores_the_quick_way(tiny_model, tmp_path, algo):
     trainer = make(TRAINERS[algo], tiny_model, settings(algo), place(tmp_path))
     assert trainer.ways.sampler
