@@ -204,6 +204,8 @@ def sync(uri: str, root: Path, store: str) -> Synced:
     """
     courier = Courier(uri, root, store)
     outbox = courier.outbox
+    if not outbox.folder.is_dir():  # it may have been removed since the run
+        return Synced(store, 0, 0, {})
     before = len(outbox.waiting(store))
     left = _patiently(lambda: courier.round(LAST_WAIT), lambda: False)
     others = Counter(record.store for record in outbox.records() if record.store != store)

@@ -128,7 +128,7 @@ def _by_experience(work: Labour | None, spec: TrainSlice, stages: Path) -> tuple
 
 def _finished(kind: str, stages: Path) -> Iterator[tuple[str, TrainSlice, float, float]]:
     """(name, what it was, operations, seconds) of the newest trainings of a kind."""
-    files = sorted(stages.glob(f"{kind}-*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    files = sorted(stages.glob(f"{kind}-*/{MANIFEST}"), key=_written)
     for path in files[-NEWEST:]:
         try:
             manifest = Manifest.model_validate_json(path.read_bytes())
@@ -145,6 +145,13 @@ def _finished(kind: str, stages: Path) -> Iterator[tuple[str, TrainSlice, float,
         work = labour(shape, spec, Choice(bool(checkpointing)), lengths)
         if work and work.flops and manifest.seconds > 0:
             yield path.parent.name, spec, work.flops, manifest.seconds
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0
 
 
 def _shape(plan: Plan, name: str) -> Shape | None:

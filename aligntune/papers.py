@@ -2,6 +2,7 @@
 where there is a key; and how a registered model is held against them before it is promoted."""
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,10 +43,10 @@ def enclose(policy: Artifact, part: str, folder: Path, shipped: Iterable[str]) -
     wanted = set(shipped)
     files = {name: file for name, file in records(folder).items() if name in wanted}
     made = {name: policy.manifest.files.get(f"{part}/{name}") for name in files}
-    if wrong := [n for n in files if n not in REWRITTEN and made[n] not in (None, files[n])]:
+    if wrong := [n for n in files if n not in REWRITTEN and made[n] != files[n]]:
         raise DataError(
-            f"{policy.name}: {', '.join(wrong)} changed since the stage made it; remove "
-            f"{policy.path} and run again"
+            f"{policy.name}: {', '.join(wrong)} changed or appeared since the stage made it; "
+            f"remove {policy.path} and run again"
         )
     own = {name: file for name, file in files.items() if made[name]}
     write_atomic(folder / SBOM, bill(policy, own))
@@ -98,9 +99,11 @@ def check_version(
         return None
     sums = paper(source, SUMS, uri)
     if sums is None:
+        asking = [name for name in (TRUSTED_KEY, SIGNING_KEY) if os.environ.get(name)]
         raise DataError(
-            f"{what} has no {SUMS} beside it, so no key vouches for it; train or register it anew "
-            f"with {SIGNING_KEY} set, or unset {TRUSTED_KEY}"
+            f"{what} was registered without {SUMS}, so no key vouches for it; unset "
+            f"{' and '.join(asking)} to promote it all the same, or train another with "
+            f"{SIGNING_KEY} set"
         )
     who = vouched(sums, paper(source, SIGNATURE, uri), trusted, what)
     if listed_digest(parse(sums, what)) != digest:

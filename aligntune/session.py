@@ -15,8 +15,6 @@ import json
 import logging
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
+from aligntune.afterwards import survives, tell
 from aligntune.artifacts import Artifact, find, staged, write_atomic
 from aligntune.config.dump import dump
 from aligntune.errors import AlignTuneError, Interrupted
@@ -114,7 +113,7 @@ def opened(
 ) -> Iterator[Session]:
     """A session whose MLflow run ends as FINISHED, FAILED or KILLED, and whose report is written.
     `named` are tags of that run. With `afterwards` a run that reuses everything does not wait for
-    MLflow: a process that goes on by itself tells it.
+    MLflow: a process that goes on by itself tells it, where one can.
 
     If the same run is going on in another process, this one reports as an MLflow run of its own.
     """
@@ -136,7 +135,7 @@ def opened(
             write_atomic(folder / "plan.json", _plan_json(plan))
             write_atomic(folder / "environment.txt", installed())
         own = folder if owned else None
-        apart = afterwards and all(planned.artifact for planned in plan.stages)
+        apart = afterwards and survives() and all(planned.artifact for planned in plan.stages)
         tracked = _tracked(plan, command, own, named=named, apart=apart)
         with _status(own), tracked as (session, ending):
             with _reported(session):
@@ -234,13 +233,7 @@ def _delivered(context: Context, store: str, apart: bool) -> Iterator[None]:
         yield
     finally:
         # To import MLflow and tell it takes several times as long as to reuse all stages.
-        subprocess.Popen(
-            [sys.executable, "-m", "aligntune", "sync", "--output-dir", context.root],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        tell(Path(context.root))
 
 
 def _record(plan: Plan, command: str, role: str, named: Mapping[str, str]) -> Record:

@@ -65,6 +65,7 @@ LAYERS = [
     {
         "run",
         "session",
+        "afterwards",
         "findings",
         "summary",
         "console",
