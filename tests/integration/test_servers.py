@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from proxy import Proxy
 
 from aligntune.artifacts import find
-from aligntune.journal import read
 from aligntune.identity import flat
+from aligntune.journal import read
 
 pytestmark = pytest.mark.slow
 
