@@ -19,10 +19,12 @@ _FLAT: ContextVar[bool] = ContextVar("flat", default=False)
 def flattened(input_ids: Tensor, real: Tensor) -> dict[str, Any]:
     """What a model is called with for a batch (B, T) as one row of the tokens that are `real`.
 
-    Every token keeps the position that it has in the batch. Names are those of transformers and of
+    Positions count from a row's first token on, wherever padding puts that: a model that has
+    learned one vector for each would read another text. Names are those of transformers and of
     TRL's padding-free collator.
     """
-    positions = torch.arange(real.size(1), device=real.device).expand_as(real)[real]
+    places = torch.arange(real.size(1), device=real.device)
+    positions = (places - real.int().argmax(1, keepdim=True))[real]
     lengths = real.sum(1)
     ends = lengths[lengths > 0].cumsum(0)
     starts = torch.cat([ends.new_zeros(1), ends]).to(torch.int32)
@@ -76,13 +78,16 @@ def attend_by_row(model: PreTrainedModel, longest: int) -> bool:
     """Switch `model` to an attention that can tell rows of up to `longest` tokens apart; False
     where it has a kind that cannot, or one that does not see all of such a row."""
     config = model.config.get_text_config()
-    seen = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    if (
-        config._attn_implementation == "sdpa"
-        and min(filter(None, seen), default=longest) >= longest
-    ):
+    if config._attn_implementation == "sdpa" and sees_all(model, longest):
         model.set_attn_implementation(NAME)
     return bool(config._attn_implementation == NAME)
+
+
+def sees_all(model: PreTrainedModel, longest: int) -> bool:
+    """Whether the last of `longest` tokens sees the first in every layer that attends."""
+    config = model.config.get_text_config()
+    seen = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return bool(min(filter(None, seen), default=longest) >= longest)
 
 
 AttentionInterface.register(NAME, _attention)

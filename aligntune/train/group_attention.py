@@ -135,4 +135,4 @@ def _shared(
 def _taken(row: Tensor, places: Tensor) -> Tensor:
     """(1, H, N, E), (R, L) -> (R, H, L, E)"""
     taken = row[0].index_select(1, places.flatten())
-    return taken.view(len(taken), *places.shape, -1).transpose(0, 1)
+    return taken.view(len(taken), *places.shape, row.size(3)).transpose(0, 1)

@@ -17,6 +17,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from aligntune.config.train import Train
 from aligntune.errors import ConfigError
+from aligntune.train.by_row import sees_all
 from aligntune.train.group_attention import attend_by_group
 from aligntune.train.lm_head import Lighter, lighten
 from aligntune.train.packed import can_pack, packed
@@ -64,6 +65,8 @@ class Quick(GRPOTrainer):  # type: ignore[misc]
     where its rows were whole."""
     _buffered_inputs: list[Batch] | None
     _grouped = False
+    _longest = 0
+    """Tokens of a row at most."""
     _together: bool | None = None
     """Whether the current rollout's answers share prompts; the same for all that is scored of it,
     since the two ways round differently."""
@@ -75,6 +78,7 @@ class Quick(GRPOTrainer):  # type: ignore[misc]
             ConfigError: what it asks for cannot be done with this model or machine.
         """
         self.scored = []
+        self._longest = (train.max_prompt_length or 0) + self.max_completion_length
         cpu = self.accelerator.device.type == "cpu"
         model = bare(self.model)
         sampler = train.sampler == "auto" and cpu and not self.use_vllm and can_sample(model)
@@ -91,8 +95,9 @@ class Quick(GRPOTrainer):  # type: ignore[misc]
         fits = asked and self._can_share()
         if train.shared_prompts is True and not fits:
             raise ConfigError(
-                "train.shared_prompts: this model's attention cannot tell answers apart; use "
-                "model.attn_implementation: sdpa, or leave it at auto"
+                "train.shared_prompts: this model's attention cannot tell answers apart, or has a "
+                "window shorter than a row; use model.attn_implementation: sdpa, or a smaller "
+                "train.max_length, or leave it at auto"
             )
         self.ways = Ways(sampler=sampler, copy=copy, shared=fits, lighter=lighter)
         LOG.info("%s", self.ways)
@@ -113,18 +118,23 @@ class Quick(GRPOTrainer):  # type: ignore[misc]
             lighter = replace(lighter, padding_free=False)
         if lighter == _TRLS:
             return lighter
-        if "_original_forward" in vars(self.ref_model or object):
-            # What accelerate has put around it is done again where it is scored.
-            self.ref_model.forward = self.ref_model._original_forward
+        self._uncover_reference()
         for model in self._models():
             lighter = lighten(
                 model,
                 lighter,
                 wanted=SCORED,
-                longest=(train.max_prompt_length or 0) + self.max_completion_length,
+                longest=self._longest,
                 temperature=self.temperature,
             )
         return lighter
+
+    def _uncover_reference(self) -> None:
+        """Take off what accelerate has put around it, which is done again where it is scored: in
+        bf16 nothing would be found the same again."""
+        if "_original_forward" in vars(self.ref_model or object):
+            self.ref_model.forward = self.ref_model._original_forward
+            del self.ref_model._original_forward
 
     def _models(self) -> list[Any]:
         """The policy, and the reference where that is another model."""
@@ -135,7 +145,11 @@ class Quick(GRPOTrainer):  # type: ignore[misc]
         """Whether the models take answers to one prompt in one row, which is tried."""
         if self._is_vlm or self.aux_loss_enabled:
             return False
-        return all(attend_by_group(bare(model)) and agrees(model) for model in self._models())
+        self._uncover_reference()
+        return all(
+            attend_by_group(bare(model)) and sees_all(bare(model), self._longest) and agrees(model)
+            for model in self._models()
+        )
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, *args: Any, **kwargs: Any

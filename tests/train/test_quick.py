@@ -79,6 +79,20 @@ def test_every_algorithm_samples_and_scores_the_quick_way(tiny_model, tmp_path, 
 
 
 @needs_bf16
+def test_a_reference_in_bf16_is_tried_in_fp32(tiny_model, tmp_path, monkeypatch):
+    """Beside TRL's head, too. This model's logits are so small that a nat is much."""
+    monkeypatch.setattr("aligntune.train.shared_prompt.CLOSE", 1e-5)
+    wanted = settings("grpo", lm_head="chunked", padding_free=False, shared_prompts=True)
+    trainer = make(
+        TRAINERS["grpo"], tiny_model, wanted.model_copy(update={"precision": "bf16"}),
+        place(tmp_path),
+    )  # fmt: skip
+    assert trainer.ref_model is not None
+    assert trainer.ways.shared
+    assert not trainer.ways.lighter.padding_free
+
+
+@needs_bf16
 @pytest.mark.parametrize("peft", [None, Peft(r=4)], ids=["full", "lora"])
 def test_bf16_beside_a_reference_is_quick_too(tiny_model, tmp_path, peft):
     """TRL has wrapped the reference in autocast by then, where nothing is found the same again."""
@@ -158,6 +172,19 @@ def test_prompts_are_not_shared_by_another_attention(tiny_model, tmp_path, asked
         return
     with pytest.raises(ConfigError, match="shared_prompts"):
         build()
+
+
+@pytest.mark.parametrize("shorter", [True, False])
+def test_prompts_are_not_shared_where_a_window_is_shorter_than_a_row(tiny_model, tmp_path, shorter):
+    """An answer would see more of its prompt than in a row of its own."""
+    wanted = settings("grpo")
+    longest = wanted.train.max_prompt_length + wanted.train.max_completion_length
+    policy = load_policy(tiny_model, trust_remote_code=False)
+    policy.config.sliding_window = longest - shorter
+    given = (trained_on(ROWS, wanted, tiny_model), None, wanted, place(tmp_path))
+    trainer = TRAINERS["grpo"](policy, load_tokenizer(tiny_model), *given)
+    assert trainer.ways.shared is not shorter
+    assert trainer.ways.sampler
 
 
 def test_off_is_off(tiny_model, tmp_path):

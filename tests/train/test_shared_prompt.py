@@ -111,6 +111,15 @@ def test_values_of_the_critic_are_those_of_rows(model, batch):
     assert torch.allclose(theirs[counted], ours[counted], atol=TOLERANCE)
 
 
+def test_prompts_of_a_single_token_have_nothing_in_common(model):
+    ids, mask = torch.randint(5, 300, (3, 1 + KEEP)), torch.ones(3, 1 + KEEP, dtype=torch.long)
+    ids[:, 0] = 9
+    with torch.no_grad():
+        expected, found = in_rows(model, ids, mask), in_one(model, ids, mask, plain=True)
+    for one, other in zip(expected, found, strict=True):
+        assert torch.allclose(one, other, atol=TOLERANCE)
+
+
 def test_a_batch_without_answers_is_no_row(batch):
     ids, mask = batch
     mask[:, -KEEP:] = 0
