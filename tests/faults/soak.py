@@ -80,9 +80,7 @@ class Soak:
         assert self.made(name) == self.shape, f"{why}: {sorted(self.made(name) ^ self.shape)}"
         left = [str(path) for path in self.output.rglob("*") if half_written(path)]
         assert not left, f"{why}: {left}"
-        if (
-            len(list((self.output / "outbox").iterdir())) > 2
-        ):  # a busy machine: MLflow has not got all
+        if len(list((self.output / "outbox").iterdir())) > 2:  # MLflow has not got all so far
             arguments = ["sync", "--output-dir", str(self.output)]
             assert self.server.command(arguments, self.log, self.output).code == OK, why
         other = {path.name for path in self.output.iterdir() if not path.name.startswith(OURS)}
@@ -140,7 +138,7 @@ def soak(made: Soak, runs: int, rng: random.Random) -> None:
         made.tried[fault] = made.tried.get(fault, 0) + 1
         size, descriptors = made.size(), made.server.descriptors()
         flat, open_files = flat or size, open_files or descriptors
-        assert abs(size - flat) < 1000, f"{why}: {size} bytes are left, and {flat} were at first"
+        assert size - flat < 1000, f"{why}: {size} bytes are left, and {flat} were at first"
         assert descriptors == open_files, f"{why}: {descriptors} open files"
 
 
