@@ -108,7 +108,7 @@ class Whole:
             "points": points,
             "versions": sorted((v.name, v.version, v.tags["aligntune.artifact"]) for v in versions),
             "aliases": client.get_registered_model("tiny.policy").aliases,
-            "waiting": sorted(path.name for path in (self.output / "outbox").glob("*")),
+            "waiting": sorted(path.name for path in (self.output / "outbox").glob("*/")),
             "half written": [str(p) for p in self.output.rglob("*") if half_written(p)],
             "processes": processes,
         }
