@@ -1,6 +1,7 @@
 """The stages that hold a model: training and evaluation."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from aligntune.artifacts import WORK, files_digest
 from aligntune.config.rewards import Reward
@@ -13,6 +14,7 @@ MEASURES = 7
 
 
 def train(work: Work) -> Outcome:
+    from aligntune.estimate.choice import made
     from aligntune.rewards.sources import check_model, fingerprint, local
     from aligntune.train.choosing import settled
     from aligntune.train.loop import Setting
@@ -20,9 +22,9 @@ def train(work: Work) -> Outcome:
     from aligntune.train.ranks import Job, together
 
     assert isinstance(work.config, TrainSlice)
-    setting = Setting(
-        work.out, work.out / WORK, work.key, work.progress, work.stopping, work.identity
-    )
+    ways: dict[str, bool] = {}
+    told = work.progress, work.stopping, work.identity, ways.update
+    setting = Setting(work.out, work.out / WORK, work.key, *told)
     model, data = work.inputs["model"], work.inputs["data"]
     emptied(work.out / "model")
     emptied(work.out / "adapter")
@@ -38,7 +40,8 @@ def train(work: Work) -> Outcome:
     job, choice = settled(asked)
     with together(job):
         metrics = train_policy(job.spec, job.model, job.data, setting, job.reference)
-    return Outcome(metrics, {"data_digests": data.manifest.facts["digests"], "choice": choice})
+    facts = {"data_digests": data.manifest.facts["digests"], "choice": asdict(made(choice, ways))}
+    return Outcome(metrics, facts)
 
 
 def precompute(work: Work) -> Outcome:

@@ -76,7 +76,8 @@ def committed(out, record):
         out,
         Manifest(
             kind="sft", key="abc", identity={}, inputs={}, environment={},
-            metrics={"final_loss": 0.25}, facts={RUN: record.id},
+            metrics={"final_loss": 0.25},
+            facts={RUN: record.id, "choice": {"padding_free": False, "reasons": {}}},
             started="", finished="", seconds=1.0, files={},
         ),
     )  # fmt: skip
@@ -106,7 +107,7 @@ def test_a_stage_arrives_whole(outbox, courier, client, found):
     (run,), (above,) = found(record), found(parent)
     assert run.data.tags["mlflow.parentRunId"] == above.info.run_id
     assert (run.info.status, above.info.status) == ("FINISHED", "FINISHED")
-    assert run.data.params == {"train.beta": "0.1"}
+    assert run.data.params == {"train.beta": "0.1", "chosen.padding_free": "false"}
     assert (run.data.tags["made.by"], run.data.tags["aligntune.artifact"]) == ("me", "sft-abc")
     assert run.data.metrics["final_loss"] == 0.25
     assert run.data.metrics["eval/acc_1"] == 0.5

@@ -1,12 +1,15 @@
 """What a stage does by what fits: chosen when it starts, and kept for as long as it is resumed."""
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from aligntune.artifacts import write_atomic
 from aligntune.config.slices import TrainSlice
+from aligntune.errors import ResourceError
 from aligntune.estimate.memory import Choice, Place, has_reference, training_memory
 from aligntune.estimate.room import Room
 from aligntune.estimate.shape import Shape
@@ -14,6 +17,7 @@ from aligntune.estimate.words import gigabytes
 
 FILE = "choice.json"
 SET = "set"
+IMPOSSIBLE = "the model, the algorithm or this machine does not take it"
 MARGIN = 0.7
 """Share of the free memory that an estimate may fill: it is right to about a fifth."""
 
@@ -36,11 +40,25 @@ def choose(spec: TrainSlice, shape: Shape | None, room: Room, longest: int | Non
 
 def applied(spec: TrainSlice, choice: Choice) -> TrainSlice:
     """`spec` with what was chosen in the place of `auto`."""
-    settings: dict[str, object] = {"gradient_checkpointing": choice.gradient_checkpointing}
-    if spec.algo != "dpo" and spec.train.lm_head == "auto":
-        head = "plain" if choice.plain_head else "chunked"
-        settings["train"] = spec.train.model_copy(update={"lm_head": head})
-    return spec.model_copy(update=settings)
+    train = {
+        setting: taken if getattr(choice, name) else left
+        for name, (setting, taken, left) in _SETTINGS.items()
+        if getattr(spec.train, setting) == "auto"
+        and not (spec.algo == "dpo" and name in _OF_REFERENCE)
+    }
+    return spec.model_copy(
+        update={
+            "gradient_checkpointing": choice.gradient_checkpointing,
+            "train": spec.train.model_copy(update=train),
+        }
+    )
+
+
+def made(choice: Choice, ways: Mapping[str, bool]) -> Choice:
+    """`choice` with what a trainer could do of it, by name."""
+    other = {name: found for name, found in ways.items() if found != getattr(choice, name)}
+    reasons = {**choice.reasons, **dict.fromkeys(other, IMPOSSIBLE)}
+    return replace(choice, **other, reasons=reasons)
 
 
 def told(choice: Choice) -> Iterator[str]:
@@ -52,15 +70,30 @@ def told(choice: Choice) -> Iterator[str]:
 def remember(choice: Choice, work: Path) -> None:
     """Keep it in the scratch directory of the stage."""
     work.mkdir(parents=True, exist_ok=True)
-    write_atomic(work / FILE, json.dumps(asdict(choice)))
+    write_atomic(work / FILE, _sealed(choice))
 
 
-def recall(work: Path) -> Choice | None:
-    """What was kept there; None where nothing was, or it is damaged."""
+def recall(work: Path) -> Choice:
+    """What was kept there.
+
+    Raises:
+        ResourceError: it is missing, or not what was written.
+    """
     try:
-        return Choice(**json.loads((work / FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+        text = (work / FILE).read_text(encoding="utf-8")
+        choice = Choice(**json.loads(text)["choice"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ResourceError(f"{work / FILE} is unreadable ({type(error).__name__})") from error
+    if text != _sealed(choice):
+        raise ResourceError(f"{work / FILE} is not what was written")
+    return choice
+
+
+def _sealed(choice: Choice) -> str:
+    """Its text, with its digest."""
+    kept: dict[str, Any] = asdict(choice)
+    digest = hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+    return json.dumps({"choice": kept, "sha256": digest})
 
 
 class _Case:
@@ -101,8 +134,8 @@ def _plain_head(case: _Case) -> Found:
     asked = case.spec.train.lm_head
     if asked is None:
         return None
-    if case.spec.algo == "dpo" and has_reference(case.spec):
-        return False, "TRL's head computes policy and reference alike"
+    if found := _beside(case):
+        return found
     if asked != "auto":
         return asked == "plain", SET
     if case.room.kind == "gpu":
@@ -110,6 +143,56 @@ def _plain_head(case: _Case) -> Found:
     if case.spec.algo == "dpo":
         return True, "as the reference was computed"
     return case.fits(replace(case.sofar, plain_head=True))
+
+
+def _beside(case: _Case) -> Found:
+    if case.spec.algo == "dpo" and has_reference(case.spec):
+        return False, "TRL's forward computes policy and reference alike"
+    return None
+
+
+def _padding_free(case: _Case) -> Found:
+    asked = case.spec.train.padding_free
+    if asked is None:
+        return None
+    return _beside(case) or _on_cpu(case, asked, "if the model's attention is sdpa")
+
+
+def _own_sampler(case: _Case) -> Found:
+    train = case.spec.train
+    if train.sampler is None:
+        return None
+    if train.sampler != "auto":
+        return False, SET
+    if train.vllm is not None:
+        return False, "vLLM samples"
+    return _on_cpu(case, "auto", "if the model's cache is one of keys and values")
+
+
+def _shared_prompts(case: _Case) -> Found:
+    asked = case.spec.train.shared_prompts
+    return None if asked is None else _on_cpu(case, asked, "where that is less work")
+
+
+def _on_cpu(case: _Case, asked: str | bool, provided: str) -> tuple[bool, str]:
+    if asked != "auto":
+        return bool(asked), SET
+    if case.room.kind == "gpu":
+        return False, "nothing here was measured on a GPU"
+    return True, f"a CPU; {provided}"
+
+
+def _generation_copy(case: _Case) -> Found:
+    asked = case.spec.train.generation_copy
+    if asked is None:
+        return None
+    if asked != "auto":
+        return asked, SET
+    if not case.sofar.own_sampler:
+        return False, "another sampler has none"
+    if case.spec.precision != "bf16":
+        return False, f"model.precision is {case.spec.precision}"
+    return case.fits(replace(case.sofar, generation_copy=True))
 
 
 def _checkpointing(case: _Case) -> Found:
@@ -123,7 +206,24 @@ def _checkpointing(case: _Case) -> Found:
 
 
 _DECISIONS: tuple[tuple[str, Callable[[_Case], Found]], ...] = (
+    ("padding_free", _padding_free),
+    ("own_sampler", _own_sampler),
+    ("shared_prompts", _shared_prompts),
     ("plain_head", _plain_head),
+    ("generation_copy", _generation_copy),
     ("gradient_checkpointing", _checkpointing),
 )
-"""In the order in which they get what is free: by how much they gain."""
+"""What takes no memory first; then in the order in which they get what is free: by how much they
+gain."""
+
+_SETTINGS: Mapping[str, tuple[str, str | bool, str | bool]] = {
+    "padding_free": ("padding_free", True, False),
+    "own_sampler": ("sampler", "auto", "transformers"),
+    "shared_prompts": ("shared_prompts", "auto", False),
+    "plain_head": ("lm_head", "plain", "chunked"),
+    "generation_copy": ("generation_copy", "auto", False),
+}
+"""Choice -> (setting in `train`, its value if it is chosen, and if not). What would be an error if
+it were asked for by name and cannot be done stays at `auto`."""
+_OF_REFERENCE = ("plain_head", "padding_free")
+"""dpo has these as its reference was computed, so they stay as they are."""

@@ -31,6 +31,10 @@ _QUANTIZED = {"4bit": 0.53, "8bit": 1.0}
 """Bytes per weight of a linear layer, scales included."""
 _TILE_ROWS, _TILE_COLUMNS = 4096, 32768
 """TRL's fused head works through its logits in tiles of so many tokens and words."""
+GROWN = 64
+"""Tokens by which the cache of the own sampler grows."""
+PAYS = 1.15
+"""How many times less work it has to be that prompts are shared: there is some for the layout."""
 _CONTEXT = 700 * 2**20
 """What a GPU's driver and its libraries take, before any tensor."""
 _RETURNED = 32 * 2**20
@@ -54,8 +58,14 @@ class Choice:
     gradient_checkpointing: bool
     plain_head: bool = False
     """Whether the output layer's logits are there as a whole, and not in TRL's tiles."""
+    padding_free: bool = False
+    """Whether batches go into the model without their padding."""
+    own_sampler: bool = False
+    """Whether answers are sampled by `train.sampling`, and not by transformers or vLLM."""
     generation_copy: bool = False
     """Whether sampling has weights of its own in bf16."""
+    shared_prompts: bool = False
+    """Whether prompts are computed once for all answers to them, where that pays."""
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
     """By the name of each of them."""
 
@@ -72,6 +82,7 @@ class Memory:
     """Of the loss, with its gradient."""
     reference: int = 0
     generation_copy: int = 0
+    """Gone when answers have been sampled."""
     kv_cache: int = 0
     rollouts: int = 0
     """Logits that answers are sampled from, and the activations of prompts."""
@@ -82,15 +93,15 @@ class Memory:
     @property
     def held(self) -> int:
         """What is there from the first step to the last."""
-        parts = (self.weights, self.optimizer, self.reference, self.generation_copy, self.overhead)
-        return sum(parts)
+        return self.weights + self.optimizer + self.reference + self.overhead
 
     @property
     def total(self) -> int:
         """The most that is there at the same time: in the backward pass, the update, or while
         answers are sampled."""
         backward = self.activations + self.logits + (self.gradients if self.accumulates else 0)
-        return self.held + max(backward, self.gradients, self.kv_cache + self.rollouts)
+        sampling = self.generation_copy + self.kv_cache + self.rollouts
+        return self.held + max(backward, self.gradients, sampling)
 
     @property
     def parts(self) -> Mapping[str, int]:
@@ -119,7 +130,6 @@ def training_memory(
     place = place or Place()
     width = 4 if spec.precision == "fp32" else 2
     rows, length = rows_of(spec), length_of(shape, spec, longest)
-    tokens = rows * length
     trained = trained_parameters(shape, spec)
     weights = _weights(shape, spec)
     model = place.devices if place.sharding == "fsdp" else 1
@@ -128,15 +138,15 @@ def training_memory(
     if place.devices > 1 and place.sharding == "ddp":
         gradients *= 2  # torch sends buckets that are copies
     gathered = _gathered(shape, width) if model > 1 else 0
-    kv_cache, rollouts = _sampling(shape, spec, choice, width, place)
+    kv_cache, rollouts = _sampling(shape, spec, choice, width)
     return Memory(
         weights=weights // model + gathered,
         optimizer=int(trained * _OPTIMIZER[spec.train.optimizer]) // state,
         gradients=gradients // state,
         activations=_activations(shape, spec, choice, width, rows, length, gathered=bool(gathered)),
-        logits=_logits(shape, spec, choice, width, tokens, place.kind),
+        logits=_logits(shape, spec, choice, width, (rows, length), place.kind),
         reference=weights // model if has_reference(spec) else 0,
-        generation_copy=2 * shape.parameters if choice.generation_copy else 0,
+        generation_copy=2 * (shape.linear + head_of(shape)) if choice.generation_copy else 0,
         kv_cache=kv_cache,
         rollouts=rollouts,
         overhead=_CONTEXT if place.kind == "gpu" else _gaps(shape, spec),
@@ -161,6 +171,22 @@ def length_of(shape: Shape, spec: TrainSlice, longest: int | None = None) -> int
     elif longest and not train.packing:
         most = min(most, longest)
     return min(most, shape.longest or most)
+
+
+def head_of(shape: Shape) -> int:
+    """Parameters of the output layer."""
+    return shape.vocab * shape.hidden
+
+
+def computed(spec: TrainSlice, choice: Choice, rows: int, length: int) -> int:
+    """Tokens in one forward pass of training: prompts once for all their answers where that is
+    decided and pays, as `train.shared_prompt` counts it where attention is little of the work."""
+    whole, answer = rows * length, spec.train.max_completion_length or 0
+    if not choice.shared_prompts:
+        return whole
+    prompts = -(-rows // (spec.train.num_generations or 1))
+    shared = prompts * (length - answer) + rows * answer
+    return shared if whole > PAYS * shared else whole
 
 
 def has_reference(spec: TrainSlice) -> bool:
@@ -196,7 +222,7 @@ def _gaps(shape: Shape, spec: TrainSlice) -> int:
 
 def _gathered(shape: Shape, width: int) -> int:
     """Of a model that is shared out, two layers and the output layer are whole at a time."""
-    return width * (2 * shape.linear // shape.layers + shape.vocab * shape.hidden)
+    return width * (2 * shape.linear // shape.layers + head_of(shape))
 
 
 def _activations(
@@ -211,9 +237,10 @@ def _activations(
 ) -> int:
     """What the backward pass needs of the forward pass, the output layer apart. Weights that are
     gathered from other devices come rounded already."""
+    tokens = computed(spec, choice, rows, length)
     layer = layer_activations(shape, width, rows, length, adapted=spec.peft is not None)
+    layer = layer * tokens // max(rows * length, 1)
     copies = 0 if gathered else _rounded(shape, spec, choice, width)
-    tokens = rows * length
     passing = tokens * (2 * _FULL * shape.hidden + 2 * width * shape.intermediate)
     ends = tokens * 4 * _FULL * shape.hidden  # the embedding and the last norm
     if not choice.gradient_checkpointing:
@@ -245,15 +272,26 @@ def layer_activations(shape: Shape, width: int, rows: int, length: int, *, adapt
 
 
 def _logits(
-    shape: Shape, spec: TrainSlice, choice: Choice, width: int, tokens: int, kind: Kind
+    shape: Shape,
+    spec: TrainSlice,
+    choice: Choice,
+    width: int,
+    sizes: tuple[int, int],
+    kind: Kind,
 ) -> int:
+    """Of a batch with these rows and lengths."""
     if spec.algo == "reward":
         return 0
-    head = shape.vocab * shape.hidden
-    whole = 0 if spec.peft else _FULL * head
+    (batch, length), head = sizes, head_of(shape)
+    tokens, whole = batch * length, 0 if spec.peft else _FULL * head
     if choice.plain_head:  # logits and their gradient; what is made of them is made in blocks
         rounded = (1 if spec.peft else 2) * width * head if width < _FULL else 0
-        return 2 * tokens * shape.vocab * width + whole + rounded + _BLOCK
+        each = 2 * width
+        if spec.algo in ONLINE:  # prompts have none
+            tokens = batch * min(spec.train.max_completion_length or length, length)
+            # Behind answers that share prompts, accelerate makes them fp32.
+            each = 2 * _FULL + width if choice.shared_prompts and width < _FULL else each
+        return tokens * shape.vocab * each + whole + rounded + _BLOCK
     rows, columns = min(tokens, _TILE_ROWS), min(shape.vocab, _TILE_COLUMNS)
     if kind == "gpu":
         return rows * columns * width + whole
@@ -261,17 +299,18 @@ def _logits(
     return rows * columns * (width + 7 * _FULL) + _FULL * columns * shape.hidden + whole
 
 
-def _sampling(
-    shape: Shape, spec: TrainSlice, choice: Choice, width: int, place: Place
-) -> tuple[int, int]:
+def _sampling(shape: Shape, spec: TrainSlice, choice: Choice, width: int) -> tuple[int, int]:
     """The cache of keys and values of one round of answers, and what else sampling takes."""
     train = spec.train
     if spec.algo not in ONLINE or train.vllm is not None:
         return 0, 0
     rows = train.per_device_batch_size * (train.steps_per_generation or 1)
     prompt, answer = train.max_prompt_length or 0, train.max_completion_length or 0
-    cached = 2 if choice.generation_copy else (width + _FULL) / 2
-    cache = int(rows * (prompt + answer) * shape.layers * 2 * shape.keys * cached)
+    # The own sampler's cache is in fp32 throughout, and grows by blocks.
+    cached = _FULL if choice.own_sampler else (width + _FULL) / 2
+    room = -(-(prompt + answer) // GROWN) * GROWN if choice.own_sampler else prompt + answer
+    cache = int(rows * room * shape.layers * 2 * shape.keys * cached)
     logits = rows * shape.vocab * 4 * _FULL
-    prefill = rows * prompt * (4 * _FULL * shape.hidden + 3 * width * shape.intermediate)
+    read = -(-rows // (train.num_generations or 1)) if choice.own_sampler else rows
+    prefill = read * prompt * (4 * _FULL * shape.hidden + 3 * width * shape.intermediate)
     return cache, logits + prefill

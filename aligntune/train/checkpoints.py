@@ -114,12 +114,22 @@ def newest(folder: Path, *, key: str, identity: Mapping[str, Any] = NOTHING) -> 
         problem = _problem(path, key, identity)
         if problem is None:
             return path
-        quarantine = folder / "quarantine"
-        quarantine.mkdir(exist_ok=True)
-        shutil.rmtree(quarantine / path.name, ignore_errors=True)
-        path.rename(quarantine / path.name)
-        LOG.warning("checkpoint %s is not used: %s; moved to %s", path.name, problem, quarantine)
+        _quarantine(path, problem)
     return None
+
+
+def set_aside(folder: Path, problem: str) -> None:
+    """Put all of them in quarantine: what they were made with is not known."""
+    for path in _by_step(folder):
+        _quarantine(path, problem)
+
+
+def _quarantine(path: Path, problem: str) -> None:
+    quarantine = path.parent / "quarantine"
+    quarantine.mkdir(exist_ok=True)
+    shutil.rmtree(quarantine / path.name, ignore_errors=True)
+    path.rename(quarantine / path.name)
+    LOG.warning("checkpoint %s is not used: %s; moved to %s", path.name, problem, quarantine)
 
 
 def steps(folder: Path) -> list[int]:

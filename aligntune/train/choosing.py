@@ -1,12 +1,12 @@
 """What a training stage decides when it starts, by the memory that is free then."""
 
 import logging
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
+from aligntune.errors import ResourceError
 from aligntune.estimate.choice import applied, choose, recall, remember, told
 from aligntune.estimate.lengths import read_lengths
-from aligntune.estimate.memory import Place, training_memory
+from aligntune.estimate.memory import Choice, Place, training_memory
 from aligntune.estimate.room import Room, room
 from aligntune.estimate.shape import read_shape
 from aligntune.estimate.words import gigabytes
@@ -16,17 +16,18 @@ from aligntune.train.ranks import Job
 LOG = logging.getLogger(__name__)
 
 
-def settled(job: Job) -> tuple[Job, dict[str, Any]]:
-    """`job` with what was decided in the place of every `auto`, and the decision as facts.
+def settled(job: Job) -> tuple[Job, Choice]:
+    """`job` with what was decided in the place of every `auto`, and the decision.
 
     The first process decides, and tells the others with the job. A stage that goes on from a
     checkpoint goes on as it began, however much is free by now; one that has none yet decides
-    again.
+    again. Where it is not known how it began, its checkpoints are put in quarantine: gone on with
+    by another choice, they would lead to other bits.
     """
     shape, lengths = read_shape(job.model), read_lengths(job.data)
     longest = lengths.longest if lengths else None
     here = room(nodes.announced().share(job.spec.processes))
-    choice = recall(job.work) if checkpoints.steps(job.work / "checkpoints") else None
+    choice = _begun(job)
     if choice is None:
         choice = choose(job.spec, shape, here, longest)
         remember(choice, job.work)
@@ -35,7 +36,19 @@ def settled(job: Job) -> tuple[Job, dict[str, Any]]:
     if shape is not None:
         place = Place(here.kind, spec.processes)
         _warn(training_memory(shape, spec, choice, place, longest).total, here)
-    return replace(job, spec=spec), asdict(choice)
+    return replace(job, spec=spec), choice
+
+
+def _begun(job: Job) -> Choice | None:
+    """How the stage began; None where it begins now."""
+    folder = job.work / "checkpoints"
+    if not checkpoints.steps(folder):
+        return None
+    try:
+        return recall(job.work)
+    except ResourceError as error:
+        checkpoints.set_aside(folder, f"{error}, so nothing says what they were made with")
+        return None
 
 
 def _warn(needed: int, here: Room) -> None:

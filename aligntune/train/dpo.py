@@ -1,5 +1,6 @@
 """Direct preference optimisation (arXiv:2305.18290) on TRL's DPOTrainer."""
 
+from dataclasses import asdict
 from typing import Any
 
 from datasets import Dataset
@@ -84,4 +85,5 @@ def reference_trainer(
 def _lighten(trainer: Any, spec: TrainSlice, wanted: tuple[str, ...]) -> None:
     """Policy and reference alike, so that their log-probabilities are from the same path."""
     longest = spec.train.max_length or 0
-    lighten(trainer.model, Lighter.asked(spec.train), wanted=wanted, longest=longest)
+    lighter = lighten(trainer.model, Lighter.asked(spec.train), wanted=wanted, longest=longest)
+    trainer.made = asdict(lighter)

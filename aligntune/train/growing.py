@@ -6,8 +6,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-BLOCK = 64
-"""Tokens by which it grows."""
+from aligntune.estimate.memory import GROWN
 
 
 def growing_cache(model: PreTrainedModel) -> DynamicCache:
@@ -52,7 +51,7 @@ class Growing(DynamicLayer):  # type: ignore[misc]
 
 def _moved(old: Tensor, new: Tensor, begun: int, end: int) -> Tensor:
     rows, heads, _, width = new.shape
-    room = new.new_empty(rows, heads, -(-end // BLOCK) * BLOCK, width)
+    room = new.new_empty(rows, heads, -(-end // GROWN) * GROWN, width)
     if begun:
         room[:, :, :begun] = old
     return room

@@ -67,12 +67,18 @@ class Setting:
     stopping: Callable[[], bool]
     identity: Mapping[str, Any] = field(default_factory=dict)
     """What the key digests."""
+    decided: Callable[[Mapping[str, bool]], None] = lambda ways: None
+    """Told what the trainer's `made` says before it trains."""
 
 
 class Finite:
     """Mixin for a TRL trainer: stops before the optimizer sees a loss or gradient that is not
     finite, and after the last step. transformers itself goes on, reports a loss of 0.0, and saves
     the NaNs."""
+
+    made: Mapping[str, bool] = {}
+    """What was done of that which is left to the model and the machine, by its name in
+    `estimate.memory.Choice`."""
 
     def healthy(self) -> bool:
         """Whether the latest step shows no sign of a collapse."""

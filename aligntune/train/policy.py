@@ -73,6 +73,7 @@ def train_policy(
     measured = heldout if spec.eval_steps and heldout else None
     trainer = TRAINERS[spec.algo](policy, tokenizer, train, measured, spec, setting)
     check_world(trainer, spec)
+    setting.decided(trainer.made)
     prompts = first_prompts(spec.sample_logging, data)
     metrics = fit(trainer, spec, setting, rows=len(train), prompts=prompts)
     if trainer.is_world_process_zero():

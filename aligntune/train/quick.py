@@ -5,9 +5,9 @@ for models that the quicker ways do not fit, TRL's own are used.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,15 @@ class Ways:
     lighter: Lighter = _TRLS
     """How rows are scored whose prompts are not shared; its head is that of the others too."""
 
+    def made(self) -> dict[str, bool]:
+        """By the names in `estimate.memory.Choice`."""
+        return {
+            "own_sampler": self.sampler,
+            "generation_copy": self.copy,
+            "shared_prompts": self.shared,
+            **asdict(self.lighter),
+        }
+
     def __str__(self) -> str:
         sampler = "reading each prompt once" if self.sampler else "as transformers does"
         weights = " from a bf16 copy of the weights" if self.copy else ""
@@ -58,6 +67,7 @@ class Quick(GRPOTrainer):  # type: ignore[misc]
     """What it does is decided by `settle`; before that it is TRL's trainer."""
 
     ways = Ways()
+    made: Mapping[str, bool]
     hears = False
     """Whether the algorithm listens to the model's states, which it expects at their places."""
     scored: list[Shared | None]
@@ -100,6 +110,7 @@ class Quick(GRPOTrainer):  # type: ignore[misc]
                 "train.max_length, or leave it at auto"
             )
         self.ways = Ways(sampler=sampler, copy=copy, shared=fits, lighter=lighter)
+        self.made = self.ways.made()
         LOG.info("%s", self.ways)
 
     @contextmanager

@@ -1,5 +1,6 @@
 """Supervised fine-tuning on TRL's SFTTrainer: loss on what the assistant says, or on everything."""
 
+from dataclasses import asdict
 from typing import Any
 
 from datasets import Dataset
@@ -42,5 +43,5 @@ def sft_trainer(
         peft_config=lora(spec.peft, model),
     )
     lighter, longest = Lighter.asked(spec.train), spec.train.max_length or 0
-    lighten(trainer.model, lighter, wanted=SCORED, longest=longest)
+    trainer.made = asdict(lighten(trainer.model, lighter, wanted=SCORED, longest=longest))
     return trainer

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from aligntune.estimate.memory import PAYS
 from aligntune.train.group_attention import Groups, sharing
 from aligntune.train.refill import Batch
 from aligntune.train.scoring import frozen, padded
 from aligntune.train.token_scores import token_scores
 
 LOG = logging.getLogger(__name__)
-GAIN = 1.15
-"""What is saved must be worth so much: there is work for the layout as well."""
 IGNORED = -100
 PROBE = (((3, 4, 5, 6), (7, 8, 9)), ((3, 4, 5, 6), (9, 1)), ((2,), (5, 6, 7, 8)))
 """Prompts and answers on which it is tried."""
@@ -123,7 +122,7 @@ def pays(model: PreTrainedModel, prompt: int, answer: int, answers: int, prompts
     pairs_apart = answers * (prompt + answer) ** 2
     pairs_together = prompts * prompt**2 + answers * answer * (prompt + answer)
     usual = apart * weights + 2 * wide * pairs_apart
-    return bool(usual > GAIN * (together * weights + 2 * wide * pairs_together))
+    return bool(usual > PAYS * (together * weights + 2 * wide * pairs_together))
 
 
 def score(

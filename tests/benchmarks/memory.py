@@ -1,7 +1,7 @@
 """What the estimate says a stage needs, against what real stages needed.
 
     PYTHONPATH=tests python -m benchmarks.memory            # small models and SmolLM2-135M
-    PYTHONPATH=tests python -m benchmarks.memory --small    # the small ones alone
+    PYTHONPATH=tests python -m benchmarks.memory --small    # one case of each of the small ones
 
 Every case is a stage in a process of its own, which trains a tiny model first, so that what the
 libraries take is there already. Measured is the highest resident size of the process less that
@@ -22,7 +22,9 @@ from typing import Any
 
 from benchmarks.figures import Curve, Figure, Found
 
-from aligntune.estimate.memory import Choice, Memory, training_memory
+from aligntune.estimate.choice import choose
+from aligntune.estimate.memory import Memory, training_memory
+from aligntune.estimate.room import Room
 from aligntune.estimate.shape import read_shape
 
 MODELS: Mapping[str, Mapping[str, int]] = {
@@ -50,6 +52,20 @@ class Case:
     def __str__(self) -> str:
         parts = [self.algo, self.precision, "checkpointing" if self.checkpointing else "none"]
         return " ".join([*parts, *(["lora"] if self.lora else [])])
+
+
+FEW = {
+    "narrow, large vocabulary": [Case("grpo", False, "bf16")],
+    "deep": [Case("dpo", True)],
+    "wide": [Case("sft", False)],
+}
+EVERY = {
+    name: [
+        *(Case(algo, checkpointing) for algo in ALGOS for checkpointing in (False, True)),
+        Case("grpo", False, "bf16"),
+    ]
+    for name in MODELS
+}
 
 
 def build(folder: Path, *, hidden: int, layers: int, heads: int, vocab: int, seed: int = 0) -> Path:
@@ -115,8 +131,14 @@ def write_rows(folder: Path, case: Case, model: Path) -> Path:
     from aligntune.data import tokens
 
     if case.algo == "grpo":
+        from aligntune.models.load import load_tokenizer
+
         # Digits are tokens of their own, and the chat template takes some.
-        digits = "7" * (case.length // 2 - 24)
+        tokenizer = load_tokenizer(model, trust_remote_code=False)
+        least = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "7"}], add_generation_prompt=True, return_dict=False
+        )
+        digits = "7" * (case.length // 2 - len(least))
         rows = [{"prompt": [{"role": "user", "content": f"{i}{digits}"}]} for i in range(8)]
         return write_split(folder, rows, "prompt", model)
     folder.mkdir(exist_ok=True)
@@ -161,8 +183,9 @@ def growth(model: Path, tiny: Path, case: Case) -> int:
 def estimated(model: Path, case: Case) -> Memory:
     shape = read_shape(model)
     assert shape is not None
-    choice = Choice(case.checkpointing, plain_head=case.algo == "sft")
-    return training_memory(shape, slice_of(case), choice)
+    spec = slice_of(case)
+    # As the stage itself decides on a machine with plenty of memory.
+    return training_memory(shape, spec, choose(spec, shape, Room("cpu", 2**50)))
 
 
 def apart(work: Any) -> Any:
@@ -216,12 +239,13 @@ def compared(name: str, model: Path, tiny: Path, cases: Iterable[Case]) -> Itera
         yield made
 
 
-def small(folder: Path, tiny: Path, algos: Sequence[str] = ALGOS) -> Iterator[Compared]:
-    """The small models, with checkpointing and without."""
+def small(
+    folder: Path, tiny: Path, cases: Mapping[str, Sequence[Case]] = EVERY
+) -> Iterator[Compared]:
+    """Of each of the small models its cases."""
     for name, sizes in MODELS.items():
         model = Path(apart(lambda name=name, sizes=sizes: str(build(folder / name, **sizes))))
-        cases = [Case(algo, checkpointing) for algo in algos for checkpointing in (False, True)]
-        yield from compared(name, model, tiny, cases)
+        yield from compared(name, model, tiny, cases[name])
 
 
 def real(folder: Path, tiny: Path) -> Iterator[Compared]:
@@ -245,15 +269,16 @@ def real(folder: Path, tiny: Path) -> Iterator[Compared]:
 
 
 def measured(folder: Path, *, alone: bool) -> list[Compared]:
-    """Every case, or with `alone` those of the small models. For a process without threads."""
+    """Every case, or with `alone` one of each small model. For a process without threads."""
     import torch
 
     import aligntune.train.policy  # noqa: F401  # once for all forks
 
     torch.set_num_threads(1)
     tiny = Path(apart(lambda: str(build(folder / "tiny", **TINY))))
-    found = list(small(folder, tiny))
-    return found if alone else [*found, *real(folder, tiny)]
+    if alone:
+        return list(small(folder, tiny, FEW))
+    return [*small(folder, tiny), *real(folder, tiny)]
 
 
 def figure(algo: str, found: Sequence[Compared]) -> Figure:
@@ -301,9 +326,10 @@ def main() -> None:
         found = measured(Path(name), alone=alone)
     setup = {
         "models": ", ".join(
-            f"{e.model} {e.parameters / 1e6:.0f} M" for e in found if e.case == found[0].case
+            f"{name} {size / 1e6:.0f} M"
+            for name, size in {each.model: each.parameters for each in found}.items()
         ),
-        "rows": "4 of 256 tokens, SmolLM2 2 (GRPO: 4 of 128), fp32, SmolLM2 bf16",
+        "rows": "4 of 256 tokens, SmolLM2 2 (GRPO: 4 of 128), fp32 where not said",
     }
     Found([figure(algo, found) for algo in ALGOS], curves(found), setup=setup).print()
 

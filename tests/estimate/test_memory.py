@@ -1,6 +1,7 @@
 """The parts of an estimate: against what autograd saves, and against each other."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from slices import train_slice
@@ -132,6 +133,53 @@ def test_the_cache_has_keys_and_values_of_every_token_of_a_round():
     memory = training_memory(SHAPE, online, ON)
     tokens = 4 * 2 * (200 + 56)
     assert memory.kv_cache == tokens * SHAPE.layers * 2 * SHAPE.keys * 4
+
+
+def test_the_own_sampler_has_its_cache_in_fp32_whatever_the_weights_are_sampled_from():
+    online = spec("grpo", precision="bf16", max_completion_length=50, max_prompt_length=200)
+    own = Choice(True, own_sampler=True)
+    caches = [
+        training_memory(SHAPE, online, choice).kv_cache
+        for choice in (own, replace(own, generation_copy=True))
+    ]
+    room = 256  # by blocks of 64
+    assert caches == [4 * room * SHAPE.layers * 2 * SHAPE.keys * 4] * 2
+    assert training_memory(SHAPE, online, ON).kv_cache == caches[0] * 250 // 256 * 3 // 4
+
+
+def test_a_copy_to_sample_from_is_of_the_products_and_gone_in_the_update():
+    online = spec("grpo", precision="bf16")
+    without, beside = (
+        training_memory(SHAPE, online, Choice(True, own_sampler=True, generation_copy=copy))
+        for copy in (False, True)
+    )
+    assert beside.generation_copy == 2 * (SHAPE.linear + SHAPE.vocab * SHAPE.hidden)
+    assert beside.held == without.held
+    assert beside.total == without.total
+    most = replace(beside, activations=0, logits=0, gradients=0)
+    assert most.total == beside.held + beside.generation_copy + beside.kv_cache + beside.rollouts
+
+
+def test_prompts_that_are_shared_are_there_once_where_that_pays():
+    def activations(prompt, **train):
+        lengths = {"max_prompt_length": prompt, "max_completion_length": 64}
+        online = spec("grpo", num_generations=4, **lengths | train)
+        return [
+            training_memory(SHAPE, online, Choice(False, shared_prompts=shared)).activations
+            for shared in (False, True)
+        ]
+
+    apart, together = activations(192)
+    assert together == pytest.approx(apart * (192 + 4 * 64) / (4 * 256), rel=0.01)
+    apart, together = activations(8)
+    assert together == apart
+
+
+def test_prompts_have_no_logits():
+    online = spec("grpo", max_prompt_length=192, max_completion_length=64)
+    plain = training_memory(SHAPE, online, Choice(True, plain_head=True))
+    whole = training_memory(SHAPE, spec(), Choice(True, plain_head=True))
+    assert whole.logits - plain.logits == 2 * 4 * 192 * SHAPE.vocab * 4
 
 
 def test_rows_that_are_known_to_be_short_need_less_but_packed_ones_do_not():

@@ -70,6 +70,11 @@ def test_a_run_optimises_and_reports_its_rewards(
     assert list((stage / "tensorboard").iterdir())
     record = json.loads((stage / "manifest.json").read_text())
     assert record["metrics"]["steps"] == 3
+    chosen = record["facts"]["choice"]
+    assert chosen["own_sampler"]
+    assert chosen["shared_prompts"]
+    assert not chosen["generation_copy"]
+    assert chosen["reasons"]["generation_copy"] == "model.precision is fp32"
     assert record["identity"]["sources"]["rewards[2]"].startswith("sha256:")
     evaluations = output.glob("stages/evaluate-*/evaluation.json")
     measured = [json.loads(path.read_text())["metrics"] for path in evaluations]

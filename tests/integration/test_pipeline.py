@@ -106,6 +106,22 @@ def test_metrics_are_in_mlflow_by_step_and_once(finished, client):
     assert sft.data.params["train.learning_rate"] == "0.001"
 
 
+def test_what_a_stage_chose_is_in_its_facts_and_in_mlflow(finished, client, config_path):
+    made = plan(load([config_path]))
+    for label, on in (("sft", True), ("dpo", False)):  # dpo beside a reference keeps TRL's forward
+        chosen = made[label].artifact.manifest.facts["choice"]
+        assert (chosen["plain_head"], chosen["padding_free"]) == (on, on)
+        assert chosen["reasons"].keys() == {"plain_head", "padding_free", "gradient_checkpointing"}
+        (run,) = [
+            r
+            for r in runs(client, f"tags.`aligntune.stage` = '{label}'")
+            if not r.data.tags.get("aligntune.cached_from")
+        ]
+        params = {name: v for name, v in run.data.params.items() if name.startswith("chosen.")}
+        del chosen["reasons"]
+        assert params == {f"chosen.{name}": str(v).lower() for name, v in chosen.items()}
+
+
 def test_data_is_in_mlflow_with_our_digest(finished, client, config_path):
     digest = plan(load([config_path]))["sft-data"].artifact.manifest.facts["digests"]["train"]
     (sft,) = [

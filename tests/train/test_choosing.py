@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -101,8 +102,8 @@ def machine(monkeypatch):
 
 
 def chosen(model, folder, name="work"):
-    job, facts = settled(Job(spec(), model, folder, folder / name, "key"))
-    return job.spec, facts
+    job, found = settled(Job(spec(), model, folder, folder / name, "key"))
+    return job.spec, asdict(found)
 
 
 def begun(work):
@@ -126,6 +127,29 @@ def test_what_has_no_checkpoint_yet_decides_again(machine, tiny_model, tmp_path)
     again, _ = chosen(tiny_model, tmp_path)
     assert again.gradient_checkpointing is True
     assert choice.recall(tmp_path / "work").gradient_checkpointing is True
+
+
+@pytest.mark.parametrize("damage", [None, "", '{"choice": {"gradient_checkpointing": true}}'])
+def test_checkpoints_of_which_nothing_says_how_they_were_made_are_not_gone_on_with(
+    damage, machine, tiny_model, tmp_path, caplog
+):
+    machine(PLENTY)
+    chosen(tiny_model, tmp_path)
+    begun(tmp_path / "work")
+    file = tmp_path / "work" / choice.FILE
+    file.unlink()
+    if damage is not None:
+        file.write_text(damage)
+    machine(NOTHING)
+    first, _ = chosen(tiny_model, tmp_path)
+    assert first.gradient_checkpointing is True
+    assert any("choice.json is" in record.getMessage() for record in caplog.records)
+    folder = tmp_path / "work" / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["quarantine"]
+    # It begins anew, and from then on it goes on as that.
+    begun(tmp_path / "work")
+    machine(PLENTY)
+    assert chosen(tiny_model, tmp_path)[0] == first
 
 
 def test_it_is_said_in_one_line_and_what_will_not_fit_is_said_before(
