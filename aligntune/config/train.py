@@ -217,7 +217,8 @@ class Train(Strict):
     that computes in bf16 and has room for it."""
     shared_prompts: Literal["auto"] | bool | None = None
     """online: compute a prompt once for all answers to it when they are scored and learned from,
-    where that is less work. The same but for rounding. `auto`, the default, is true on a CPU."""
+    where that is less work. The same but for rounding. `auto`, the default, is true on a CPU where
+    the model's attention is sdpa and no window of it is shorter than a row."""
     vllm: Vllm | None = None
     """online: sample with vLLM, which needs a GPU. Default: sample with the policy itself."""
     guard: NeutralField[Guard | None] = None

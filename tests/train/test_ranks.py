@@ -41,12 +41,14 @@ ROWS = {
 # token for every other answer, and the next likeliest for the rest.
 JUDGE = """
 import torch
+from aligntune.train import sampling
 
-def by_place(probabilities, *_, **__):
-    order = probabilities.argsort(dim=1, descending=True)
-    return order.gather(1, torch.arange(len(order))[:, None] % 2)
+def by_place(logits, how):
+    order = logits.float().argsort(dim=1, descending=True)
+    return order.gather(1, torch.arange(len(order))[:, None] % 2).squeeze(1)
 
-torch.multinomial = by_place
+sampling.drawn = by_place
+sampling.CROWD = 0  # else answers that have ended make room, and the next take their places
 
 def judge(samples):
     return [len(sample.prompt) / 10 + (i % 2) for i, sample in enumerate(samples)]

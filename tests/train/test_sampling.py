@@ -151,8 +151,9 @@ def test_the_copy_follows_the_weights(policy):
     with torch.no_grad():
         with packed(policy):
             before = policy(input_ids=ids).logits
-        for parameter in policy.parameters():
-            parameter.mul_(1.5)
+        for name, parameter in policy.named_parameters():
+            if "mlp" in name:  # an embedding is never copied, and would tell of itself
+                parameter.mul_(1.5)
         with packed(policy):
             after = policy(input_ids=ids).logits
     assert not torch.allclose(before, after)
