@@ -91,6 +91,16 @@ def test_in_bf16_losses_and_gradients_agree_too(tiny_model, data, tmp_path):
     assert torch.tensor(on) == pytest.approx(torch.tensor(off), rel=1e-3)
 
 
+def test_what_a_model_does_not_take_is_told(tiny_model, data, tmp_path):
+    told = {}
+    (tmp_path / "work").mkdir()
+    quiet = (lambda *shown: None, lambda: False, {}, told.update)
+    wanted = spec(max_steps=1).model_copy(update={"attn_implementation": "eager"})
+    setting = Setting(tmp_path, tmp_path / "work", "key", *quiet)
+    train_policy(wanted, tiny_model, data(CHATS, "conversation"), setting)
+    assert told == {"plain_head": True, "padding_free": False}
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """Makes the machine one with so much free memory."""
