@@ -1,4 +1,4 @@
-"""Every online algorithm learns a toy task to 85 % of its best reward, whatever the seed.
+"""Every online algorithm learns a toy task to nine tenths of its best reward, whatever the seed.
 
 From rewards that say nothing of the answer it learns nothing.
 """
@@ -28,8 +28,9 @@ answer."""
 SHUFFLED = {"ppo": {"max_steps": 120}}
 """Four epochs of noise per step lead to some answer or other in the end, as likely one of letters.
 From rewards that are right these steps are enough, too."""
-LEARNED = 0.85
-"""Of one seed in three all answers end up alike, eight of nine characters digits, and stay so."""
+LEARNED = {"counterfactual-grpo": 0.85}
+"""Where it is not nine tenths. Of one seed in three all answers end up alike, eight of their nine
+characters digits; without a difference among them nothing more can be learned."""
 FIRST, LAST = 4, 15
 """Steps that are averaged at the ends of a run."""
 
@@ -66,7 +67,7 @@ def ends(tiny_model, worker, tmp_path, monkeypatch):
 def test_the_task_is_learned(ends, algo, seed):
     first, last = ends(algo, seed)
     assert first < 0.7
-    assert last >= LEARNED
+    assert last >= LEARNED.get(algo, 0.9)
 
 
 @pytest.mark.parametrize("algo", CHANGES)
