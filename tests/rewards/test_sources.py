@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from tiny import build_tokenizer
 
-from aligntune.artifacts import Artifact, Manifest
+from aligntune.artifacts import Artifact, Manifest, records
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError, ServiceError
 from aligntune.registry import register_reward
@@ -99,7 +99,7 @@ def registered(judge, registry, name, key="0a1b2c3d4e5f", **metrics):
     manifest = Manifest(
         kind="reward", key=key, identity={}, inputs={}, environment={}, metrics=metrics,
         facts={"data_digests": {"train": "ab12"}, "mlflow_run_id": run},
-        started="", finished="", seconds=0, files={},
+        started="", finished="", seconds=0, files=records(judge.parent),
     )  # fmt: skip
     folder = root / name / f"reward-{key}"
     if not folder.exists():
