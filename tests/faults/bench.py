@@ -121,8 +121,10 @@ class Server:
         had nothing to do has had its time."""
         end = time.monotonic() + PATIENCE
         while found := psutil.Process(self._process.pid).children(recursive=True):
-            found = [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
-            lines = [" ".join(process.cmdline()) for process in found]
+            lines = []
+            for child in found:
+                with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it ends meanwhile
+                    lines.append(" ".join(child.cmdline()))
             if not all("aligntune sync" in line for line in lines) or time.monotonic() > end:
                 return lines
             if not lines:
