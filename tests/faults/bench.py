@@ -125,10 +125,9 @@ class Server:
             for child in found:
                 with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it ends meanwhile
                     lines.append(" ".join(child.cmdline()))
-            if not all("aligntune sync" in line for line in lines) or time.monotonic() > end:
+            # While it goes on, it may have started something itself.
+            if not any("aligntune sync" in line for line in lines) or time.monotonic() > end:
                 return lines
-            if not lines:
-                break
             time.sleep(0.1)
         return []
 
