@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from inspect import unwrap
@@ -19,7 +19,7 @@ from aligntune.evaluate.forward import longest_sequence
 from aligntune.heartbeat import beat
 from aligntune.journal import FILE, Journal, read
 from aligntune.models.save import check_finite
-from aligntune.train import checkpoints, heap, loggers
+from aligntune.train import checkpoints, loggers
 from aligntune.train.callbacks import (
     Beat,
     Clock,
@@ -221,8 +221,7 @@ def fit(
         LOG.info("continuing from checkpoint %s", resume.name)
     try:
         trainer.model.register_forward_pre_hook(beat)
-        keep = heap.kept() if trainer.args.use_cpu else nullcontext()
-        with loggers.open_for(trainer, spec, setting, resume), _named(), keep:
+        with loggers.open_for(trainer, spec, setting, resume), _named():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
         journal.close()
