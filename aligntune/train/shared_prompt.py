@@ -16,16 +16,14 @@ from transformers import PreTrainedModel
 
 from aligntune.estimate.memory import PAYS
 from aligntune.train.group_attention import Groups, sharing
+from aligntune.train.lm_head import CLOSE, IGNORED
 from aligntune.train.refill import Batch
 from aligntune.train.scoring import frozen, padded
 from aligntune.train.token_scores import token_scores
 
 LOG = logging.getLogger(__name__)
-IGNORED = -100
 PROBE = (((3, 4, 5, 6), (7, 8, 9)), ((3, 4, 5, 6), (9, 1)), ((2,), (5, 6, 7, 8)))
 """Prompts and answers on which it is tried."""
-CLOSE = 1e-3
-"""Nats by which a log-probability may be another, in fp32."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from aligntune.run import Context
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 MODULE = """
-import os, signal, subprocess, sys, time
+import os, signal, sys, time
 from itertools import count
 number = count()
 def each(what): return lambda samples: [what(sample) for sample in samples]
