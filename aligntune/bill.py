@@ -6,7 +6,7 @@ The same model gives the same bytes. Nothing of a machine is in it: no paths, no
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -170,13 +170,3 @@ def _sha256(digest: str) -> Part:
 def _iso(when: str) -> str | None:
     """`2026-11-25 22:23:59 UTC` as RFC 3339 has it."""
     return when.removesuffix(" UTC").replace(" ", "T") + "Z" if when else None
-
-
-def lines(lock: str) -> Iterator[tuple[str, str, list[str]]]:
-    """(name, version, sha256 of its files) of each requirement of a lock with hashes."""
-    for entry in lock.replace("\\\n", " ").splitlines():
-        words = entry.split()
-        if words and "==" in words[0]:
-            name, _, version = words[0].partition("==")
-            hashes = [w.removeprefix("--hash=sha256:") for w in words[1:] if "sha256:" in w]
-            yield name, version, hashes

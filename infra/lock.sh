@@ -4,14 +4,15 @@
 #     infra/lock.sh torch-cpu    that one too: its index has to be within reach
 set -eu
 cd "$(dirname "$0")/.."
-lock() {
-    uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+lock() { # what the images have; servers are also installed beside newer Pythons
+    uv pip compile --quiet --python-version 3.11 "${where:---python-platform=x86_64-manylinux_2_28}" \
         --constraint constraints.txt --generate-hashes --no-header --no-annotate \
         --no-emit-index-url --no-emit-find-links "$@"
 }
 
 printf '%s\n' uv hatchling | lock --output-file infra/lock/build.txt -
-sed -n '/^servers = \[/,/^\]/s/^ *"\(.*\)",.*/\1/p' pyproject.toml | lock --output-file infra/lock/servers.txt -
+sed -n '/^servers = \[/,/^\]/s/^ *"\(.*\)",.*/\1/p' pyproject.toml |
+    where=--universal lock --output-file infra/lock/servers.txt -
 lock --output-file infra/lock/all.txt \
     --extra rewards --extra near-duplicates --extra quantization pyproject.toml
 # torch and what it brings differ between the variants; the rest does not.

@@ -59,9 +59,13 @@ def test_what_is_pinned_is_above_the_floors_and_what_the_project_wants(name):
 
 
 @pytest.mark.parametrize(
-    ("image", "locks"), [("worker-gpu", ("worker", "torch-gpu")), ("servers", ("servers",))]
+    ("image", "locks", "elsewhere"),
+    [
+        ("worker-gpu", ("worker", "torch-gpu"), set()),
+        ("servers", ("servers",), {"async-timeout", "pywin32", "waitress", "whenever"}),
+    ],
 )
-def test_an_images_bill_has_every_distribution_of_its_locks(image, locks):
+def test_an_images_bill_has_every_distribution_of_its_locks(image, locks, elsewhere):
     made = subprocess.run(
         [sys.executable, ROOT / "infra" / "sbom.py", image],
         capture_output=True, text=True, check=True, cwd=ROOT, timeout=120,
@@ -69,5 +73,7 @@ def test_an_images_bill_has_every_distribution_of_its_locks(image, locks):
     parts = json.loads(made.stdout)["components"]
     listed = {canonicalize_name(part["name"]): Version(part["version"]) for part in parts}
     wanted = [pinned((ROOT / "infra" / "lock" / f"{lock}.txt").read_text()) for lock in locks]
-    assert listed == {name: version for found in wanted for name, version in found.items()}
+    assert listed == {
+        name: version for found in wanted for name, version in found.items() if name not in elsewhere
+    }
     assert all(part["hashes"] and part["purl"] for part in parts)

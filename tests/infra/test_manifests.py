@@ -269,7 +269,7 @@ def requirements(name):
     return {
         found[1]: (found[2], found[0].count("--hash=sha256:"))
         for found in re.finditer(
-            r"^([a-z0-9-]+)==(\S+)(?: \\\n    --hash=\S+)*", text, re.MULTILINE
+            r"^([a-z0-9-]+)==(\S+)(?: ;[^\\\n]+)?(?: ?\\\n    --hash=\S+)*", text, re.MULTILINE
         )
     }
 
