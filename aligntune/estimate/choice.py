@@ -67,33 +67,34 @@ def told(choice: Choice) -> Iterator[str]:
         yield f"{name}: {str(asdict(choice)[name]).lower()} ({reason})"
 
 
-def remember(choice: Choice, work: Path) -> None:
-    """Keep it in the scratch directory of the stage."""
+def remember(choice: Choice, work: Path, key: str) -> None:
+    """Keep it in the scratch directory of the stage with that key."""
     work.mkdir(parents=True, exist_ok=True)
-    write_atomic(work / FILE, _sealed(choice))
+    write_atomic(work / FILE, _sealed(choice, key))
 
 
-def recall(work: Path) -> Choice:
-    """What was kept there.
+def recall(work: Path) -> tuple[Choice, str]:
+    """What was kept there, and the key of the stage that it was kept for.
 
     Raises:
         ResourceError: it is missing, or not what was written.
     """
     try:
         text = (work / FILE).read_text(encoding="utf-8")
-        choice = Choice(**json.loads(text)["choice"])
+        found = json.loads(text)
+        choice, key = Choice(**found["choice"]), str(found["key"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ResourceError(f"{work / FILE} is unreadable ({type(error).__name__})") from error
-    if text != _sealed(choice):
+    if text != _sealed(choice, key):
         raise ResourceError(f"{work / FILE} is not what was written")
-    return choice
+    return choice, key
 
 
-def _sealed(choice: Choice) -> str:
+def _sealed(choice: Choice, key: str) -> str:
     """Its text, with its digest."""
-    kept: dict[str, Any] = asdict(choice)
+    kept: dict[str, Any] = {"choice": asdict(choice), "key": key}
     digest = hashlib.sha256(json.dumps(kept).encode()).hexdigest()
-    return json.dumps({"choice": kept, "sha256": digest})
+    return json.dumps({**kept, "sha256": digest})
 
 
 class _Case:

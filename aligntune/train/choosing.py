@@ -10,6 +10,7 @@ from aligntune.estimate.memory import Choice, Place, training_memory
 from aligntune.estimate.room import Room, room
 from aligntune.estimate.shape import read_shape
 from aligntune.estimate.words import gigabytes
+from aligntune.journal import FILE
 from aligntune.train import checkpoints, nodes
 from aligntune.train.ranks import Job
 
@@ -30,7 +31,7 @@ def settled(job: Job) -> tuple[Job, Choice]:
     choice = _begun(job)
     if choice is None:
         choice = choose(job.spec, shape, here, longest)
-        remember(choice, job.work)
+        remember(choice, job.work, job.key)
     LOG.info("%s", "; ".join(told(choice)))
     spec = applied(job.spec, choice)
     if shape is not None:
@@ -42,13 +43,20 @@ def settled(job: Job) -> tuple[Job, Choice]:
 def _begun(job: Job) -> Choice | None:
     """How the stage began; None where it begins now."""
     folder = job.work / "checkpoints"
-    if not checkpoints.steps(folder):
-        return None
+    begun = bool(checkpoints.steps(folder))
     try:
-        return recall(job.work)
+        choice, key = recall(job.work)
     except ResourceError as error:
-        checkpoints.set_aside(folder, f"{error}, so nothing says what they were made with")
+        if begun:
+            problem = f"{error}, so nothing says what they were made with"
+            checkpoints.set_aside(folder, problem)
         return None
+    if key != job.key:
+        # Somebody moved it here. Its checkpoints are refused one by one, and its curves, which a
+        # stage that goes on would not write again, are no beginning of ours.
+        (job.work.parent / FILE).unlink(missing_ok=True)
+        return None
+    return choice if begun else None
 
 
 def _warn(needed: int, here: Room) -> None:

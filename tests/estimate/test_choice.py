@@ -151,8 +151,9 @@ def test_only_what_the_algorithm_has_is_decided():
 
 def test_a_choice_is_remembered(tmp_path):
     chosen = choose(spec(), SHAPE, PLENTY)
-    remember(chosen, tmp_path)
-    assert (recall(tmp_path), recall(tmp_path).reasons) == (chosen, chosen.reasons)
+    remember(chosen, tmp_path, "key")
+    found, key = recall(tmp_path)
+    assert (found, found.reasons, key) == (chosen, chosen.reasons, "key")
 
 
 @pytest.mark.parametrize(
@@ -163,13 +164,14 @@ def test_a_choice_is_remembered(tmp_path):
         lambda text: "[]",
         lambda text: text.replace("true", "false", 1),
         lambda text: text.replace("plain_head", "plain_hood"),
+        lambda text: text.replace('"key": "key"', '"key": "kez"'),
         lambda text: text[:-9] + "00000000}",
     ],
 )
 def test_a_damaged_choice_is_named_and_not_taken(tmp_path, damage):
     with pytest.raises(ResourceError, match=FILE):
         recall(tmp_path)
-    remember(choose(spec(), SHAPE, PLENTY), tmp_path)
+    remember(choose(spec(), SHAPE, PLENTY), tmp_path, "key")
     text = (tmp_path / FILE).read_text()
     assert damage(text) != text
     (tmp_path / FILE).write_text(damage(text))

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import psutil
 
-from aligntune.artifacts import find
+from aligntune.artifacts import MANIFEST, find
 from aligntune.config.load import load
 from aligntune.journal import read
 from aligntune.plan import Stage, plan
@@ -188,14 +188,24 @@ class Bench:
         return self.server.log(self.stage)
 
     def clear(self) -> None:
-        for path in (self.artifact, self.partial):
-            shutil.rmtree(path, ignore_errors=True)
+        """Forget what was made, whatever became of it, and what was said."""
+        for path in self.context.stages.glob(f"{self.stage.kind}-*"):
+            shutil.rmtree(path)
+        self.log.unlink(missing_ok=True)
 
     def attempt(self, stage: Stage | None = None, **fault: Any) -> Ended:
         return self.server.run(stage or self.stage, self.context, **fault)
 
+    @property
+    def committed(self) -> bool:
+        """Whether the model is whole: what is left is to remove the scratch, which has the
+        checkpoints, and to give it its name."""
+        return self.artifact.exists() or (self.partial / MANIFEST).exists()
+
     def lost(self) -> int:
-        """Steps that were taken and that no checkpoint has."""
+        """Steps that were taken and that neither a checkpoint nor a whole model has."""
+        if self.committed:
+            return 0
         rows = read(self.partial / "metrics.jsonl")
         taken = [row.step for row in rows if "train/loss" in row.metrics]
         saved = self.partial.glob("work/checkpoints/step-*")
@@ -211,24 +221,19 @@ class Bench:
         return plan(load([self.config], [setting]))[self.stage.label].why
 
     def finish(self, why: str) -> None:
-        """Run again without a fault: what is made then must be what was expected."""
+        """Run again without a fault: what is made then must be what was expected, and a model that
+        was whole is not made again."""
+        whole = self.committed
         ended = self.attempt()
         text = self.log.read_text()[-3000:]
         assert ended.code == 0, (
             f"{why}: the next run ended with {ended.code}: {ended.error}\n{text}"
         )
+        assert ended.reused or not whole, f"{why}: a whole model was made again\n{text}"
         self.compare(why)
 
     def compare(self, why: str) -> None:
-        made = result(self.context.stages, self.stage)
-        for name, value in self.expected.items():
-            differ = {
-                key: (made[name].get(key), was)
-                for key, was in value.items()
-                if made[name].get(key) != was
-            }
-            assert not differ, f"{why}: {name} differ from the undisturbed run: {differ}"
-            assert made[name].keys() == value.keys(), f"{why}: {name} has more"
+        same(result(self.context.stages, self.stage), self.expected, why)
         left = sorted(p.name for p in self.context.stages.glob(f"{self.stage.kind}-*"))
         assert left == [self.stage.name], f"{why}: left behind {left}"
 
@@ -274,6 +279,19 @@ def result(stages: Path, stage: Stage) -> dict[str, Any]:
     metrics = artifact.manifest.metrics
     summary = {name: value for name, value in metrics.items() if "seconds" not in name}
     return {"files": files, "curves": curves, "summary": summary}
+
+
+def same(made: Mapping[str, Any], expected: Mapping[str, Any], why: str) -> None:
+    """Both are alike, or the error says in what they differ."""
+    for name, value in expected.items():
+        differ = {
+            key: (made[name].get(key), was)
+            for key, was in value.items()
+            if made[name].get(key) != was
+        }
+        assert not differ, f"{why}: {name} differ from the undisturbed run: {differ}"
+        more = made[name].keys() - value.keys()
+        assert not more, f"{why}: {name} has more: {sorted(more)}"
 
 
 def drawn(rng: random.Random, whole: Ended, number: int = signal.SIGKILL) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def bench(request, tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def rng(bench, request):
-    """Replays with FAULT_SEED."""
+    """Replays with FAULT_SEED. A trial that failed leaves nothing to the next."""
+    bench.clear()
     print(f"FAULT_SEED={SEED}")  # noqa: T201  # shown if the test fails
     return random.Random(f"{SEED} {request.node.name}")
 

@@ -40,10 +40,13 @@ class Whole:
     """A database that has its tables, and nothing in them: to make them takes seconds."""
     expected: Mapping[str, Any] = field(default_factory=dict)
     whole: Ended = field(init=False)
+    number: int = 0
+    """Of the output directory: a client of MLflow has the database of one that is gone still open,
+    and would read that."""
 
     @property
     def output(self) -> Path:
-        return self.folder / "out"
+        return self.folder / f"out-{self.number}"
 
     @property
     def log(self) -> Path:
@@ -52,6 +55,7 @@ class Whole:
     def fresh(self, tables: Path | None) -> None:
         """An empty output directory."""
         shutil.rmtree(self.output, ignore_errors=True)
+        self.number += 1
         self.log.unlink(missing_ok=True)
         self.output.mkdir(parents=True)
         if tables:

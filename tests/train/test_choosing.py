@@ -111,8 +111,8 @@ def machine(monkeypatch):
     return has
 
 
-def chosen(model, folder, name="work"):
-    job, found = settled(Job(spec(), model, folder, folder / name, "key"))
+def chosen(model, folder, name="work", key="key"):
+    job, found = settled(Job(spec(), model, folder, folder / name, key))
     return job.spec, asdict(found)
 
 
@@ -136,7 +136,21 @@ def test_what_has_no_checkpoint_yet_decides_again(machine, tiny_model, tmp_path)
     machine(NOTHING)
     again, _ = chosen(tiny_model, tmp_path)
     assert again.gradient_checkpointing is True
-    assert choice.recall(tmp_path / "work").gradient_checkpointing is True
+    assert choice.recall(tmp_path / "work")[0].gradient_checkpointing is True
+
+
+def test_what_was_moved_here_from_another_stage_is_no_beginning(machine, tiny_model, tmp_path):
+    journal = tmp_path / "metrics.jsonl"
+    machine(PLENTY)
+    chosen(tiny_model, tmp_path, key="other")
+    begun(tmp_path / "work")
+    journal.write_text('{"step": 1, "time": 0, "metrics": {"train/loss": 9.0}}\n')
+    machine(NOTHING)
+    first, _ = chosen(tiny_model, tmp_path)
+    assert (first.gradient_checkpointing, journal.exists()) == (True, False)
+    journal.write_text("")
+    machine(PLENTY)
+    assert (chosen(tiny_model, tmp_path)[0], journal.exists()) == (first, True)
 
 
 @pytest.mark.parametrize("damage", [None, "", '{"choice": {"gradient_checkpointing": true}}'])
