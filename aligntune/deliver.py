@@ -84,7 +84,10 @@ class Delivery:
     def ended(self, record: Record) -> None:
         """Send what the end of a run brings: data, results, files, its status. Raises like
         `going`, which has to come before."""
-        run_id = str(self._outbox.sent(record.id).run_id)
+        sent = self._outbox.sent(record.id)
+        if sent.ending != record.state:  # an earlier end, which did not arrive whole, is over
+            sent = self._note(record, ending=record.state, steps=())
+        run_id = str(sent.run_id)
         steps = {
             "inputs": self._send_inputs,
             "summary": self._send_summary,
@@ -127,7 +130,7 @@ class Delivery:
                 self._tolerant(record, "status", again)
             self._tolerant(record, "tags", partial(self._send_tags, record, run_id))
             self._tolerant(record, "params", partial(self._send_params, record, run_id))
-            sent = self._note(record, told="RUNNING", steps=())
+            sent = self._note(record, told="RUNNING")
         return sent
 
     def _found(self, record_id: str) -> str | None:

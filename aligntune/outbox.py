@@ -88,6 +88,8 @@ class Sent(BaseModel):
     offsets: dict[str, int] = {}
     """Journal -> bytes of it that have arrived; for the samples, which go as a whole, their
     checksum."""
+    ending: str | None = None
+    """The `state` with which the run ended that `steps` are of."""
     steps: tuple[str, ...] = ()
     """What else of the run's end has arrived."""
 

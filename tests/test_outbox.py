@@ -205,6 +205,29 @@ def test_a_resumed_stage_goes_on_in_its_run(outbox, courier, client, found):
     assert "manifest.json" in {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
+def test_an_end_that_did_not_arrive_whole_is_not_the_end_of_the_next_attempt(
+    outbox, courier, found, monkeypatch
+):
+    record = stage()
+    out = begun(outbox, record)
+    with pytest.raises(Interrupted), outbox.owned(record):
+        raise Interrupted("stopped")
+
+    def cut(*_):
+        raise OSError("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", cut)
+        with pytest.raises(ServiceError, match="cut"):
+            courier.round()
+    with outbox.owned(continued(outbox, out / WORK, stage())):
+        committed(out, record)
+    assert courier.round() == 0
+    (run,) = found(record)
+    assert (run.info.status, run.data.metrics["final_loss"]) == ("FINISHED", 0.25)
+    assert run.data.params["chosen.padding_free"] == "false"
+
+
 def test_what_is_not_the_same_run_is_a_new_one(outbox):
     record = stage()
     outbox.write(record)
