@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from io import TextIOWrapper
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,10 +18,11 @@ from aligntune import errors
 from aligntune.artifacts import find
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.heartbeat import Signs
-from aligntune.output import Log, lines
+from aligntune.output import Log, lines, until_ended
 from aligntune.plan import Stage
+from aligntune.processes import end_session, members
 from aligntune.run import Context, Done, execute, to_json
-from aligntune.supervise import UNLIMITED, Limits, Supervisor, members
+from aligntune.supervise import UNLIMITED, Limits, Supervisor
 
 LOG = logging.getLogger("aligntune")
 
@@ -102,7 +102,7 @@ class Child:
         """
         last = ""
         assert self._process.stdout is not None
-        with TextIOWrapper(self._process.stdout, "utf-8", errors="replace", newline="\n") as stream:
+        with until_ended(self._process.stdout, self.ended) as stream:
             for line in lines(stream):
                 last = line or last
                 self.log.write(line)
@@ -113,7 +113,7 @@ class Child:
         """Whether it is gone. What it has started is then, too."""
         if self._process.poll() is None:
             return False
-        self._kill_group()
+        self._end_session()
         return True
 
     def halt(self, why: str | None = None, grace: float | None = None) -> None:
@@ -128,9 +128,9 @@ class Child:
                 self._process.wait(GRACE if grace is None else grace)
             except subprocess.TimeoutExpired:
                 self._killed = True
-                self._kill_group()
+                self._end_session()
                 self._process.wait()
-        self._kill_group()
+        self._end_session()
 
     def dump_stacks(self) -> None:
         """Have every process of the training write to its log where it is."""
@@ -144,7 +144,7 @@ class Child:
     def kill(self) -> None:
         """End it at once."""
         self._killed = True
-        self._kill_group()
+        self._end_session()
 
     def stop(self) -> None:
         """`halt`, and forget the child's result."""
@@ -152,9 +152,8 @@ class Child:
         _running.discard(self)
         self._folder.cleanup()
 
-    def _kill_group(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+    def _end_session(self) -> None:
+        end_session(self._process.pid)
 
     def _outcome(self, code: int, last: str) -> Done:
         found = self._result.exists()

@@ -77,13 +77,15 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
         return
     from aligntune.rewards import check as check_reward
     from aligntune.rewards import check_gate
-    from aligntune.rewards.probe import probe
+    from aligntune.rewards.apart import check_apart
 
     for index, reward in enumerate(config.rewards):
         name = reward.model_name or ("the run's own" if reward.of_run else None)
-        judged = partial(check_reward, reward.reward_type, reward.params, name)
-        wrong = list(_tried(("rewards", index, "reward_type"), judged))
-        yield from wrong or _tried(("rewards", index, "reward_type"), partial(probe, reward))
+        if ":" in reward.reward_type:
+            judged = partial(check_apart, reward)
+        else:
+            judged = partial(check_reward, reward.reward_type, reward.params, name)
+        yield from _tried(("rewards", index, "reward_type"), judged)
         yield from _tried(("rewards", index, "gate"), partial(check_gate, reward))
         if reward.model_name:
             yield from _judge(("rewards", index, "model_name"), reward)

@@ -1,10 +1,13 @@
 """What a child process says: all of it in a file, and as much elsewhere as can be taken there."""
 
 import logging
+import os
+import select
 import time
 from collections.abc import Callable, Iterator
+from io import BufferedReader, RawIOBase, TextIOWrapper
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 LOG = logging.getLogger("aligntune")
 
@@ -12,6 +15,10 @@ LARGEST = 10_000_000
 """Bytes of a log. What is older is in `<name>.1`, which is as long at most."""
 LONGEST = 65_536
 """Characters that are read at once where no line ends."""
+AGAIN = 0.2
+"""Seconds between looks at whether who writes has ended."""
+LAST = 5.0
+"""Seconds that reading what it left behind may take: others may write there without end."""
 
 
 class Log:
@@ -43,6 +50,43 @@ def lines(stream: IO[str]) -> Iterator[str]:
     it is what was there last."""
     while text := stream.readline(LONGEST):
         yield text.rstrip("\r\n").rpartition("\r")[2].rstrip()
+
+
+def until_ended(pipe: IO[bytes], ended: Callable[[], bool]) -> TextIOWrapper:
+    """What comes through `pipe` until whoever writes to it has `ended`, or nobody can any more: a
+    process that lives on may hold it open for ever."""
+    return TextIOWrapper(
+        BufferedReader(_UntilEnded(pipe, ended)), "utf-8", errors="replace", newline="\n"
+    )
+
+
+class _UntilEnded(RawIOBase):
+    def __init__(self, pipe: IO[bytes], ended: Callable[[], bool]) -> None:
+        self._pipe = pipe
+        self._ended = ended
+        self._over: float | None = None
+        self._poll = select.poll()
+        self._poll.register(pipe, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._over is None and self._ended():
+                self._over = time.monotonic() + LAST
+            # What was written before the end is there already.
+            if self._poll.poll(0 if self._over else 1000 * AGAIN):
+                break
+            if self._over:
+                return 0
+        if self._over and time.monotonic() > self._over:
+            return 0
+        return os.readv(self._pipe.fileno(), [buffer])
+
+    def close(self) -> None:
+        self._pipe.close()
+        super().close()
 
 
 class Calm:

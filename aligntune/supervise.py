@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aligntune.config.logging import Launch
 from aligntune.heartbeat import Signs
+from aligntune.processes import stat
 
 BUSY = 0.01
 """Share of a core from which on a process counts as computing."""
@@ -86,22 +87,7 @@ class Supervisor:
 def computed_by(session: int) -> float | None:
     """Seconds of CPU time that the living processes of a session have used; None where the kernel
     does not say."""
-    found = [stat for stat in map(_stat, Path("/proc").glob("[0-9]*")) if stat]
-    own = [stat for stat in found if int(stat[3]) == session]
+    found = [fields for fields in map(stat, Path("/proc").glob("[0-9]*")) if fields]
+    own = [fields for fields in found if int(fields[3]) == session]
     # In user and kernel mode, and the same of children that have ended.
-    return sum(int(ticks) for stat in own for ticks in stat[11:15]) / _TICKS if found else None
-
-
-def _stat(folder: Path) -> list[str] | None:
-    """The fields of /proc/PID/stat behind the name, which may have spaces: state, parent, group,
-    session ..."""
-    try:
-        return (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:  # it has ended meanwhile
-        return None
-
-
-def members(session: int) -> list[int]:
-    """The living processes of a session."""
-    stats = ((folder, _stat(folder)) for folder in Path("/proc").glob("[0-9]*"))
-    return [int(folder.name) for folder, stat in stats if stat and int(stat[3]) == session]
+    return sum(int(ticks) for fields in own for ticks in fields[11:15]) / _TICKS if found else None

@@ -23,6 +23,7 @@ from aligntune.console import configure, stage_progress
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.interrupt import stop_on_signals, stop_with
 from aligntune.launch import GRACE, LOG_LEVEL
+from aligntune.processes import end_session
 from aligntune.run import execute, from_json
 
 ALONE = int(GRACE) + 15
@@ -89,3 +90,4 @@ if __name__ == "__main__":
     finally:
         if os.getppid() != _parent:  # nobody else will
             shutil.rmtree(Path(sys.argv[1]).parent, ignore_errors=True)
+            end_session(os.getpid())

@@ -22,6 +22,7 @@ LAYERS = [
         "checksums",
         "journal",
         "interrupt",
+        "processes",
         "heartbeat",
         "output",
         "hub",

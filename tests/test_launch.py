@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from aligntune.config.load import load
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.launch import execute_in_child
 from aligntune.plan import plan
+from aligntune.processes import members
 from aligntune.run import Context, execute
-from aligntune.supervise import UNLIMITED, Limits, members
+from aligntune.supervise import UNLIMITED, Limits
 
 MODULE = """
 import os, subprocess, sys, time
@@ -27,6 +29,12 @@ def hangs(**_):
     def deep_inside():
         time.sleep(600)
     deep_inside()
+
+def daemon(**_):
+    code = "import time; time.sleep(300)"
+    child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    print("its own", child.pid, flush=True)
+    return fine()
 
 def leaves(**_):
     print("told nobody", flush=True)
@@ -124,6 +132,18 @@ def test_an_exit_with_code_0_is_no_success(child):
     with pytest.raises(AlignTuneError, match=r"code 0 and no artifact, as if .* 'told nobody'"):
         run()
     assert "told nobody" in log.read_text()
+
+
+def test_a_process_that_lives_on_keeps_no_stage_from_its_end(child):
+    log, run = child("daemon")
+    before = time.monotonic()
+    try:
+        assert run().label == "data"
+        assert time.monotonic() - before < 200
+    finally:
+        (line,) = [line for line in log.read_text().splitlines() if line.startswith("its own ")]
+        os.kill(int(line.split()[-1]), signal.SIGKILL)
+    assert "data ..." in log.read_text()
 
 
 def test_a_kill_from_outside_is_resumable(child):

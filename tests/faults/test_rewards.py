@@ -3,6 +3,7 @@ nothing that they started is left."""
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from aligntune.run import Context
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 MODULE = """
-import os, signal, sys, time
+import os, signal, subprocess, sys, time
 from itertools import count
 number = count()
 def each(what): return lambda samples: [what(sample) for sample in samples]
@@ -40,6 +41,14 @@ def nothing(samples): return None
 def mutates(samples):
     for sample in samples: sample.columns["answer"] = "mine"
     return [0.5 for _ in samples]
+def starts(samples):
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    os._exit(0)
+def starts_later(samples):
+    if len(samples) > 2:  # which is more than a trial
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        os.kill(os.getppid(), signal.SIGKILL)
+    return [float(len(sample.completion)) for sample in samples]
 """
 KINDS = (
     "none", "nan", "infinite", "huge", "constant", "text", "nested", "truth", "raises",
@@ -106,3 +115,21 @@ def test_a_reward_that_teaches_nothing_is_no_success(server, config, kind, polic
     assert ended.code in EXPECTED.get(kind, (CONFIG_WRONG, DIVERGED)), ended
     assert ended.seconds < 60
     assert not server.left()
+
+
+def test_what_a_reward_has_started_ends_with_the_run(server, config):
+    root, path = server.folder / "out", config("starts", "stop")
+    ended = server.command(["train", "--config", str(path)], server.folder / "said.txt", root)
+    assert ended.code == CONFIG_WRONG, (server.folder / "said.txt").read_text()
+    assert not server.left()
+
+
+def test_what_a_reward_has_started_ends_with_a_run_that_is_killed(server, config):
+    root, path = server.folder / "out", config("starts_later", "stop")
+    log = server.folder / "killed.txt"
+    ended = server.command(["train", "--config", str(path)], log, root)
+    assert ended.code == -signal.SIGKILL, log.read_text()
+    end = time.monotonic() + 120
+    while (left := server.left()) and time.monotonic() < end:  # it saves first
+        time.sleep(0.1)
+    assert not left

@@ -12,7 +12,7 @@ import pytest
 
 from aligntune.digest import sha256
 from aligntune.journal import read
-from aligntune.supervise import members
+from aligntune.processes import members
 
 from .conftest import CONFIG, eventually
 
