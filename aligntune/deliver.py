@@ -47,6 +47,9 @@ _REFUSALS = {
     "RESOURCE_DOES_NOT_EXIST",
 }
 """Answers that would be the same next time; anything else is MLflow being away."""
+_DATABASE, _DATA = "sqlalche.me/e/", re.compile(r"sqlalche\.me/e/\w+/9h9h")
+"""What MLflow's BAD_REQUEST has in it where its database failed, and where that was for the data.
+A pool without a free connection, or one that was lost, is no refusal."""
 
 
 class Delivery:
@@ -112,7 +115,7 @@ class Delivery:
         try:
             send()
         except MlflowException as error:
-            if error.error_code not in _REFUSALS:
+            if error.error_code not in _REFUSALS or _passes(str(error)):
                 raise
             reason = str(error).splitlines()[0]
             LOG.warning("MLflow refused the %s of %s: %s", what, record.name, reason)
@@ -274,6 +277,11 @@ def run_of(client: MlflowClient, experiment: str, artifact: Artifact) -> str | N
         runs = client.search_runs([experiment], f"tags.`aligntune.id` = '{own}'", max_results=1)
         return str(runs[0].info.run_id) if runs else None
     return facts.get("mlflow_run_id")
+
+
+def _passes(said: str) -> bool:
+    """Whether it is MLflow's database that failed, and not for what it was given."""
+    return _DATABASE in said and not _DATA.search(said)
 
 
 def _safe(name: str) -> str:

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from http.client import NO_CONTENT
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.utils import rest_utils
 
 from aligntune.artifacts import Artifact, linked
 
@@ -27,6 +29,7 @@ _DIGEST = 36
 """Characters of a dataset digest, MLflow's limit."""
 _SOURCE = 65_535
 """Characters of a dataset's source, MLflow's limit."""
+_VERIFIED = rest_utils.verify_rest_response
 
 
 def connect(uri: str, root: Path) -> MlflowClient:
@@ -48,7 +51,18 @@ def client_of(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "45")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    rest_utils.verify_rest_response = _whole
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _whole(response: Any, *arguments: Any, **options: Any) -> Any:
+    """MLflow's own check, which takes an answer that broke off in its head for an empty one: what
+    was searched for is not there then, and what was made has the id ''."""
+    head = response.headers
+    ended = head.get("Content-Length") == "0" or head.get("Transfer-Encoding") == "chunked"
+    if response.status_code != NO_CONTENT and not response.content and not ended:
+        raise MlflowException("the connection broke off in the middle of an answer")
+    return _VERIFIED(response, *arguments, **options)
 
 
 def experiment(client: MlflowClient, uri: str, root: Path) -> str:

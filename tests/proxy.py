@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Self
 
-Mode = Literal["pass", "refuse", "stall", "503", "slow", "cut", "deaf"]
+Mode = Literal["pass", "refuse", "stall", "503", "slow", "cut", "torn", "deaf"]
 """`refuse` cuts what is open and answers nobody. `stall` takes connections and holds every byte
 until the mode changes. `503` answers every request itself. `slow` lets `rate` bytes a second
-through. `cut` lets half of an answer through, `deaf` nothing of it, and both then cut the line."""
+through. `cut` lets half of an answer through, `torn` its first line, `deaf` nothing of it, and all
+three then cut the line."""
 Half = Literal["request", "answer"]
 
 _UNAVAILABLE = (
@@ -161,10 +162,11 @@ class Proxy:
         while piece := pair.far.recv(_PIECE):
             pair.asking = False
             lost = self._meets_doom(pair, "answer")
-            if lost or self.mode in ("cut", "deaf"):
+            if lost or self.mode in ("cut", "torn", "deaf"):
                 self.swallowed += 1
-                if self.mode == "cut" and not lost:
-                    pair.near.sendall(piece[: len(piece) // 2])
+                kept = {"cut": len(piece) // 2, "torn": piece.find(b"\n") + 1}
+                if not lost:
+                    pair.near.sendall(piece[: kept.get(self.mode, 0)])
                 return
             allowed = self._allowed(len(piece))
             if allowed < len(piece):

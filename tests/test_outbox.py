@@ -1,11 +1,16 @@
 """What MLflow has to be told arrives once, whatever is lost, killed or away in between."""
 
 import json
+import socket
+import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from servers import until
 
 from aligntune.artifacts import WORK, Manifest, commit, partial
@@ -15,7 +20,7 @@ from aligntune.journal import FILE, Journal, read
 from aligntune.machine import Sampler
 from aligntune.outbox import RUN, SYSTEM, Outbox, continued, new_record
 from aligntune.registry import run_that_made
-from aligntune.track import connect, experiment
+from aligntune.track import client_of, connect, experiment
 
 STORE = "here"
 
@@ -273,6 +278,58 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(outbox, courier, client, 
     assert courier.round() == 0
     assert found(other)[0].info.status == "FINISHED"
     assert "refused" in caplog.text
+
+
+@pytest.mark.parametrize(("code", "away"), [("3o7r", True), ("rvf5", True), ("9h9h", False)])
+def test_a_database_that_fails_is_away_and_refuses_only_data(
+    code, away, outbox, courier, client, found, monkeypatch
+):
+    record = stage()
+    outbox.write(record)
+    with outbox.held(record.id):
+        courier.round()
+        begun(outbox, record)
+
+        def failing(*_, **__):  # as MLflow's server says it
+            monkeypatch.undo()
+            raise MlflowException(f"(Background: https://sqlalche.me/e/20/{code})", BAD_REQUEST)
+
+        monkeypatch.setattr(MlflowClient, "log_batch", failing)
+        with pytest.raises(ServiceError) if away else nullcontext():
+            courier.round()
+        courier.round()
+    assert bool(points(client, found(record)[0], "train/loss")) == away
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
+@pytest.mark.parametrize(
+    "rest",
+    ["content-length: 2\r\n\r\n{}", "transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
+)
+def test_an_answer_that_broke_off_before_its_end_is_none(status, rest):
+    answer = f"HTTP/1.1 {status}\r\nserver: uvicorn\r\n{rest}".encode()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = client_of(f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+        def answered(size):
+            with listener.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(answer[:size])
+
+        def ask(size):
+            thread = threading.Thread(target=answered, args=(size,))
+            thread.start()
+            try:
+                return client.search_runs(["0"])
+            finally:
+                thread.join()
+
+        for size in range(answer.index(b"{}") + 2):
+            with pytest.raises(MlflowException) as broken:
+                ask(size)
+            assert broken.value.error_code == "INTERNAL_ERROR", answer[:size]
+        with nullcontext() if "200" in status else pytest.raises(MlflowException):
+            assert ask(len(answer)) == []
 
 
 def test_the_machine_is_measured_while_a_stage_runs(outbox, courier, client, found, monkeypatch):

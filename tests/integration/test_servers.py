@@ -122,10 +122,12 @@ def check(client, output, parent):
 def check_stage(client, run, artifact):
     manifest = artifact.manifest
     assert run.data.tags["aligntune.artifact"] == artifact.name
+    choice = manifest.facts.get("choice", {})
+    chosen = {f"chosen.{name}": value for name, value in choice.items() if name != "reasons"}
     config = flat(manifest.identity["config"]) | {"key": manifest.key}
     assert run.data.params == {
         name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in config.items()
+        for name, value in (config | chosen).items()
         if value is not None
     }
     expected = Counter(
