@@ -99,13 +99,22 @@ def check_version(
         return None
     sums = paper(source, SUMS, uri)
     if sums is None:
-        asking = [name for name in (TRUSTED_KEY, SIGNING_KEY) if os.environ.get(name)]
-        raise DataError(
-            f"{what} was registered without {SUMS}, so no key vouches for it; unset "
-            f"{' and '.join(asking)} to promote it all the same, or train another with "
-            f"{SIGNING_KEY} set"
-        )
+        raise _unvouched(f"{what} was registered without {SUMS}")
     who = vouched(sums, paper(source, SIGNATURE, uri), trusted, what)
     if listed_digest(parse(sums, what)) != digest:
         raise DataError(f"{what}: {SUMS} lists other files than were registered; do not use it")
     return who
+
+
+def refuse_unknown(what: str) -> None:
+    """Raise DataError for a version that is none of ours where a key has to vouch for it."""
+    if trusted_key() is not None:
+        raise _unvouched(f"{what} was not registered by a run")
+
+
+def _unvouched(why: str) -> DataError:
+    asking = [name for name in (TRUSTED_KEY, SIGNING_KEY) if os.environ.get(name)]
+    return DataError(
+        f"{why}, so no key vouches for it; unset {' and '.join(asking)} to make it the champion "
+        f"all the same, or train another with {SIGNING_KEY} set"
+    )

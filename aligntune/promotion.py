@@ -18,7 +18,7 @@ from aligntune.aliased import AGAINST
 from aligntune.artifacts import Artifact
 from aligntune.config.slices import PromoteSlice
 from aligntune.errors import DataError, ServiceError
-from aligntune.papers import check_version
+from aligntune.papers import check_version, refuse_unknown
 from aligntune.registry import (
     ARTIFACT,
     CHAMPION,
@@ -221,19 +221,19 @@ def rollback(name: str, uri: str, root: Path) -> str:
     """Make the previous champion the champion again, and say so; a second time undoes the first.
 
     Raises:
-        DataError: there is no previous one.
+        DataError: there is no previous one, or its files are not what was registered and signed.
         ServiceError: the registry failed.
     """
     with locked(name, uri, root) as book:
         aliases = book.aliases()
         champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
-        if book.completed == ROLLBACK:
+        if (book.completed or "").startswith(ROLLBACK):
             return (
                 f"{name} v{champion} is the champion again: the rollback that stopped is complete"
             )
         if champion is None or previous is None or champion == previous:
             raise DataError(f"{name} has no previous champion to go back to")
-        book.move(previous, ROLLBACK)
+        _install(book, previous, ROLLBACK, Place(uri, root))
     return f"{name} v{previous} is the champion again, v{champion} is the previous one"
 
 
@@ -294,16 +294,24 @@ class Place(NamedTuple):
 
 
 def _install(book: Book, version: str, how: str, place: Place) -> None:
-    found = book.client.get_model_version(book.name, version)
-    if digest := found.tags.get(FILES):  # without it, it is none of ours
-        what, tags = f"{book.name} v{version}", {"artifact": found.tags[ARTIFACT], "digest": digest}
-        signer = check_version(what, tags, found.source, place.uri, place.root / "stages")
-        how += f", signed by key {signer}" if signer else ""
-    book.move(version, how)
+    book.move(version, how + _vouched(book, version, place))
     if book.aliases().get(CHAMPION) != version:
         raise ServiceError(
             f"another promotion of {book.name} came from elsewhere at the same time; {AGAIN}"
         )
+
+
+def _vouched(book: Book, version: str, place: Place) -> str:
+    """Whose signature a version has, for a sentence, empty where none was asked for. Refuses a
+    version as `check_version` does."""
+    found = book.client.get_model_version(book.name, version)
+    what, digest = f"{book.name} v{version}", found.tags.get(FILES)
+    if not digest:  # it is none of ours
+        refuse_unknown(what)
+        return ""
+    known = {"artifact": found.tags[ARTIFACT], "digest": digest}
+    signer = check_version(what, known, found.source, place.uri, place.root / "stages")
+    return f", signed by key {signer}" if signer else ""
 
 
 def _now() -> str:

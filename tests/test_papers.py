@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
 )
+from keys import keys
 from loopback_hub import TOKEN
 from referencing import Registry, Resource
 
@@ -47,16 +47,6 @@ def key(tmp_path, monkeypatch):
     made = keys(tmp_path, "mine")
     monkeypatch.setenv("ALIGNTUNE_SIGNING_KEY", str(made[0]))
     return made
-
-
-def keys(folder, name):
-    made = Ed25519PrivateKey.generate()
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    private.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    public.write_bytes(
-        made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    )
-    return private, public
 
 
 @pytest.fixture

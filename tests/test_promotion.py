@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from keys import keys
 from mlflow import MlflowClient
 
 from aligntune import aliased, courier, promotion, registry
@@ -156,6 +157,48 @@ def test_rollback_restores_and_a_second_one_undoes_it(world):
     assert world.aliases == {"candidate": "2", "champion": "1", "previous": "2"}
     promotion.rollback(NAME, world.uri, world.root)
     assert world.aliases["champion"] == "2"
+
+
+def test_only_what_a_key_vouches_for_becomes_champion_again(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALIGNTUNE_SIGNING_KEY", str(keys(tmp_path, "mine")[0]))
+    world.against_champion("better", 0.7, world.champion())
+    before = world.aliases
+    signature = next((world.root / "mlartifacts").rglob("SHA256SUMS.sig"))
+    signed = {path: path.read_bytes() for path in world.root.rglob(signature.name)}
+    for path in signed:
+        path.write_bytes(b"0" * 64)
+    with pytest.raises(DataError, match="is not the signature of key"):
+        promotion.rollback(NAME, world.uri, world.root)
+    for path, found in signed.items():
+        path.write_bytes(found)
+    monkeypatch.setenv("ALIGNTUNE_TRUSTED_KEY", str(keys(tmp_path, "other")[1]))
+    with pytest.raises(DataError, match="is not the signature of key"):
+        promotion.rollback(NAME, world.uri, world.root)
+    monkeypatch.delenv("ALIGNTUNE_TRUSTED_KEY")
+    weights = world.stages / "sft-one" / "model" / "model.safetensors"
+    text = weights.read_text()
+    weights.chmod(0o644)
+    weights.write_text(text.upper())
+    with pytest.raises(DataError, match="sft-one is not as its stage made it"):
+        promotion.rollback(NAME, world.uri, world.root)
+    assert world.aliases == before
+    weights.write_text(text)
+    promotion.rollback(NAME, world.uri, world.root)
+    assert (world.aliases["champion"], world.aliases["previous"]) == ("1", "2")
+    assert "rollback, signed by key" in tags(world, "1")["aligntune.promoted"]
+
+
+def test_a_version_that_no_run_registered_is_vouched_for_by_nobody(world, tmp_path, monkeypatch):
+    world.against_champion("better", 0.7, world.champion())
+    world.client.delete_model_version_tag(NAME, "1", "aligntune.sha256")
+    monkeypatch.setenv("ALIGNTUNE_TRUSTED_KEY", str(keys(tmp_path, "mine")[1]))
+    with pytest.raises(DataError, match=r"not registered by a run.*unset ALIGNTUNE_TRUSTED_KEY"):
+        promotion.rollback(NAME, world.uri, world.root)
+    with pytest.raises(DataError, match="not registered by a run"):
+        promotion.promote(NAME, "1", world.uri, world.root, reason="it was good")
+    monkeypatch.delenv("ALIGNTUNE_TRUSTED_KEY")
+    promotion.rollback(NAME, world.uri, world.root)
+    assert world.aliases["champion"] == "1"
 
 
 def test_there_is_nothing_to_roll_back_to_at_first(world):
