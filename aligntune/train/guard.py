@@ -123,7 +123,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """A run that ends before patience does is not a success either."""
+        """Of a run that ends before patience does, which may be a trial of a few steps, it is
+        said; where no answer could be learned from, however many steps there are, it stops."""
         if self._seen and not self._learned and state.global_step >= state.max_steps:
             if self._masked(self._last):
                 self._refuse(self._last, state.global_step)
