@@ -57,12 +57,13 @@ class Case:
 FEW = {
     "narrow, large vocabulary": [Case("grpo", False, "bf16")],
     "deep": [Case("dpo", True)],
-    "wide": [Case("sft", False)],
+    "wide": [Case("sft", False), Case("sft", False, "bf16", lora=True)],
 }
 EVERY = {
     name: [
         *(Case(algo, checkpointing) for algo in ALGOS for checkpointing in (False, True)),
         Case("grpo", False, "bf16"),
+        Case("sft", False, "bf16", lora=True),
     ]
     for name in MODELS
 }

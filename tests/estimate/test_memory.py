@@ -201,3 +201,14 @@ def test_quantized_weights_are_counted_in_their_own_bits():
     four = plain.model_copy(update={"quantization": "4bit"})
     gone = training_memory(SHAPE, plain, ON).weights - training_memory(SHAPE, four, ON).weights
     assert gone == pytest.approx(3.47 * SHAPE.linear, rel=0.01)
+
+
+def test_a_step_with_an_adapter_leaves_gaps_on_a_cpu_where_pieces_are_small():
+    lora = spec(peft=Peft(r=8))
+    small = training_memory(SHAPE, lora, OFF)
+    assert 0.3 < small.overhead / (small.activations + small.logits) < 1
+    assert small.overhead > training_memory(SHAPE, lora, ON).overhead
+    long = spec(peft=Peft(r=8), per_device_batch_size=4096)  # pieces that go back at once
+    assert training_memory(SHAPE, long, OFF).overhead == 0
+    gpu = training_memory(SHAPE, lora, OFF, Place("gpu"))
+    assert gpu.overhead == training_memory(SHAPE, spec(), OFF, Place("gpu")).overhead
