@@ -15,7 +15,7 @@ from aligntune.estimate.header import read_gguf
 from aligntune.estimate.labour import Labour, labour
 from aligntune.estimate.lengths import Lengths, read_lengths
 from aligntune.estimate.memory import Choice, Memory, Place, Sharding, training_memory
-from aligntune.estimate.room import Room, free_gpu_memory, free_memory
+from aligntune.estimate.room import Room, free_gpu_memory, main_memory
 from aligntune.estimate.shape import Shape, read_shape
 from aligntune.models.precision import has_gpu
 from aligntune.models.source import locate
@@ -64,8 +64,7 @@ def forecasts(plan: Plan, on: Devices | None = None) -> list[Forecast]:
 def _here(processes: int) -> Room:
     if has_gpu():
         return Room("gpu", free_gpu_memory())
-    free = free_memory()
-    return Room("cpu", None if free is None else free // processes)
+    return main_memory(processes)
 
 
 def _forecast(plan: Plan, planned: Planned, room: Room, on: Devices | None) -> Forecast:

@@ -17,6 +17,7 @@ def train(work: Work) -> Outcome:
     from aligntune.estimate.choice import made
     from aligntune.rewards.sources import check_model, fingerprint, local
     from aligntune.train.choosing import settled
+    from aligntune.train.heap import kept
     from aligntune.train.loop import Setting
     from aligntune.train.policy import train_policy
     from aligntune.train.ranks import Job, together
@@ -38,7 +39,7 @@ def train(work: Work) -> Outcome:
     reference = known.path if known else None
     asked = Job(spec, model.path / "model", data.path, setting.work, work.key, reference)
     job, choice = settled(asked)
-    with together(job):
+    with together(job), kept(wanted=job.kept_heap):
         metrics = train_policy(job.spec, job.model, job.data, setting, job.reference)
     facts = {"data_digests": data.manifest.facts["digests"], "choice": asdict(made(choice, ways))}
     return Outcome(metrics, facts)

@@ -20,6 +20,9 @@ SET = "set"
 IMPOSSIBLE = "the model, the algorithm or this machine does not take it"
 MARGIN = 0.7
 """Share of the free memory that an estimate may fill: it is right to about a fifth."""
+AGAIN = 1.5
+"""So many times what a stage needs has to fit that its heap is kept: it has gaps, which differ more
+than the rest from one stage to the other."""
 
 
 def choose(spec: TrainSlice, shape: Shape | None, room: Room, longest: int | None = None) -> Choice:
@@ -112,18 +115,19 @@ class _Case:
         self.sofar = sofar
         self._shape, self._longest = shape, longest
 
-    def fits(self, choice: Choice) -> tuple[bool, str]:
-        """Whether the stage fits with a margin if this is chosen, in words."""
+    def fits(self, choice: Choice, times: float = 1) -> tuple[bool, str]:
+        """Whether the stage, or so many times what it needs, fits with a margin if this is chosen,
+        in words."""
         if self._shape is None:
             return False, "the model's dimensions are not known"
         if self.room.free is None:
             return False, "free memory is not known"
         place = Place(self.room.kind, self.spec.processes)
         needed = training_memory(self._shape, self.spec, choice, place, self._longest).total
-        fits = needed <= MARGIN * self.room.free
-        word = "fit" if fits else "do not fit"
+        fits = times * needed <= MARGIN * self.room.free
+        word, of = "fit" if fits else "do not fit", "" if times == 1 else f"{times} times "
         return fits, (
-            f"{gigabytes(needed)} {word} into {MARGIN:.0%} of {gigabytes(self.room.free)} free"
+            f"{of}{gigabytes(needed)} {word} into {MARGIN:.0%} of {gigabytes(self.room.free)} free"
         )
 
 
@@ -206,6 +210,14 @@ def _checkpointing(case: _Case) -> Found:
     return not without, why
 
 
+def _kept_heap(case: _Case) -> Found:
+    if not case.room.keeps_heap:
+        return None
+    if case.spec.algo == "dpo":
+        return False, "dpo's heap has gaps then, of up to a third of what it needs"
+    return case.fits(replace(case.sofar, kept_heap=True), AGAIN)
+
+
 _DECISIONS: tuple[tuple[str, Callable[[_Case], Found]], ...] = (
     ("padding_free", _padding_free),
     ("own_sampler", _own_sampler),
@@ -213,6 +225,7 @@ _DECISIONS: tuple[tuple[str, Callable[[_Case], Found]], ...] = (
     ("plain_head", _plain_head),
     ("generation_copy", _generation_copy),
     ("gradient_checkpointing", _checkpointing),
+    ("kept_heap", _kept_heap),
 )
 """What takes no memory first; then in the order in which they get what is free: by how much they
 gain."""

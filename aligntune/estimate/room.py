@@ -1,5 +1,6 @@
 """How much memory is free for a stage that starts now."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -11,6 +12,9 @@ Kind = Literal["cpu", "gpu"]
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
+_MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "LD_PRELOAD")
+"""By which glibc's malloc is set, or another one put in its place."""
+_TUNABLES = "GLIBC_TUNABLES"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Room:
     kind: Kind
     free: int | None
     """Bytes for one process; None where that is not known."""
+    keeps_heap: bool = False
+    """Whether a process here can be told to keep what it frees."""
 
 
 def room(processes: int = 1) -> Room:
@@ -29,8 +35,20 @@ def room(processes: int = 1) -> Room:
 
     if torch.cuda.is_available():
         return Room("gpu", int(torch.cuda.mem_get_info()[0]))
+    return main_memory(processes)
+
+
+def main_memory(processes: int = 1) -> Room:
+    """The CPU of this machine, and what is free for each of `processes`."""
     free = free_memory()
-    return Room("cpu", None if free is None else free // processes)
+    return Room("cpu", None if free is None else free // processes, keeps_heap())
+
+
+def keeps_heap() -> bool:
+    """Whether the C library is one that can keep what is freed (glibc), and nobody has told it how
+    to with variables of the environment."""
+    told = any(name in os.environ for name in _MALLOC) or "malloc" in os.environ.get(_TUNABLES, "")
+    return not told and hasattr(ctypes.CDLL(None), "mallopt")
 
 
 def free_gpu_memory() -> int | None:

@@ -37,7 +37,7 @@ def settled(job: Job) -> tuple[Job, Choice]:
     if shape is not None:
         place = Place(here.kind, spec.processes)
         _warn(training_memory(shape, spec, choice, place, longest).total, here)
-    return replace(job, spec=spec), choice
+    return replace(job, spec=spec, kept_heap=choice.kept_heap), choice
 
 
 def _begun(job: Job) -> Choice | None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError
@@ -34,6 +34,7 @@ ANNOUNCED = "nodes.json"
 """The job in its own folder, for other machines."""
 
 _PLACES = ("model", "data", "work", "reference")
+_TOLD = ("key", "task", "kept_heap")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Job:
     """The artifact with the log-probabilities of dpo's reference."""
     task: Literal["train", "reference"] = "train"
     """Whether to train, or to compute those."""
+    kept_heap: bool = False
+    """Whether each process keeps what a step frees."""
 
 
 @contextmanager
@@ -104,6 +107,7 @@ def meeting(count: int, machines: nodes.Nodes) -> dict[str, str]:
 def accompany(job: Job, rank: int) -> None:
     """Do `job` as one of the others."""
     from aligntune.train import reference
+    from aligntune.train.heap import kept
     from aligntune.train.loop import Setting
     from aligntune.train.policy import train_policy
 
@@ -112,12 +116,13 @@ def accompany(job: Job, rank: int) -> None:
     if job.task == "reference":
         reference.compute(job, setting, rank)
     else:
-        train_policy(job.spec, job.model, job.data, setting, job.reference)
+        with kept(wanted=job.kept_heap):
+            train_policy(job.spec, job.model, job.data, setting, job.reference)
     _leave()
 
 
 def write_job(job: Job, path: Path) -> None:
-    record = {"spec": job.spec.model_dump(mode="json"), "key": job.key, "task": job.task}
+    record = {"spec": job.spec.model_dump(mode="json")} | {n: getattr(job, n) for n in _TOLD}
     found = {name: getattr(job, name) for name in _PLACES}
     places = {name: str(path.absolute()) for name, path in found.items() if path}
     path.write_text(json.dumps(record | places), encoding="utf-8")
@@ -125,9 +130,10 @@ def write_job(job: Job, path: Path) -> None:
 
 def read_job(path: Path) -> Job:
     record = json.loads(path.read_text(encoding="utf-8"))
-    found = {name: Path(record[name]) for name in _PLACES if name in record}
+    found: dict[str, Any] = {name: Path(record[name]) for name in _PLACES if name in record}
     spec = TrainSlice.model_validate(record["spec"])
-    return Job(spec=spec, key=record["key"], task=record["task"], **found)
+    found |= {name: record[name] for name in _TOLD}
+    return Job(spec=spec, **found)
 
 
 def _check_devices(count: int) -> None:

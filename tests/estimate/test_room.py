@@ -1,6 +1,6 @@
 import pytest
 
-from aligntune.estimate.room import free_memory
+from aligntune.estimate.room import free_memory, keeps_heap
 
 GB = 2**30
 
@@ -56,3 +56,18 @@ def test_a_limit_that_leaves_nothing_leaves_nothing(meminfo, tmp_path):
 
 def test_a_system_that_says_nothing_is_not_guessed_at(tmp_path):
     assert free_memory(tmp_path / "a", tmp_path / "b", tmp_path / "c") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "ours"),
+    [
+        ("MALLOC_TRIM_THRESHOLD_", "131072", False),
+        ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=131072", False),
+        ("GLIBC_TUNABLES", "glibc.rtld.nns=4", True),
+    ],
+)
+def test_a_heap_that_is_set_by_hand_is_left_alone(name, value, ours, monkeypatch):
+    if not keeps_heap():
+        pytest.skip("the C library has no mallopt, or malloc is set in this environment")
+    monkeypatch.setenv(name, value)
+    assert keeps_heap() is ours

@@ -17,9 +17,10 @@ from aligntune.estimate import choice
 from aligntune.estimate.room import Room
 from aligntune.train import choosing
 from aligntune.train.choosing import settled
+from aligntune.train.heap import kept
 from aligntune.train.loop import Setting
 from aligntune.train.policy import train_policy
-from aligntune.train.ranks import Job
+from aligntune.train.ranks import Job, read_job, write_job
 
 PAIRS = [
     {
@@ -82,6 +83,18 @@ def test_with_and_without_checkpointing_every_bit_is_the_same(
     assert all(torch.equal(on[name], off[name]) for name in on)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_with_and_without_a_kept_heap_every_bit_is_the_same(precision, tiny_model, data, tmp_path):
+    place, sides = data(PAIRS, "preference"), []
+    for wanted in (True, False):
+        with kept(wanted=wanted):
+            made = spec("dpo", None, False, precision)
+            sides.append(trained(tiny_model, place, made, tmp_path / str(wanted)))
+    (on, losses), (off, others) = sides
+    assert losses == others
+    assert all(torch.equal(on[name], off[name]) for name in on)
+
+
 def test_in_bf16_losses_and_gradients_agree_too(tiny_model, data, tmp_path):
     place = data(CHATS, "conversation")
     (_, on), (_, off) = [
@@ -128,6 +141,17 @@ def test_what_goes_on_from_a_checkpoint_goes_on_as_it_began(machine, tiny_model,
     begun(tmp_path / "work")
     machine(NOTHING)
     assert chosen(tiny_model, tmp_path) == (first, facts)
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_all_processes_of_a_stage_keep_their_heap_if_it_is_decided(
+    can, machine, tiny_model, tmp_path
+):
+    machine(Room("cpu", 2**36, keeps_heap=can))
+    job, found = settled(Job(spec(), tiny_model, tmp_path, tmp_path / "work", "key"))
+    assert job.kept_heap is found.kept_heap is can
+    write_job(job, tmp_path / "job.json")
+    assert read_job(tmp_path / "job.json").kept_heap is can
 
 
 def test_what_has_no_checkpoint_yet_decides_again(machine, tiny_model, tmp_path):
