@@ -8,6 +8,8 @@ from types import ModuleType
 OBJECTS = 100_000
 """`validate` makes a third of them; what trains makes many times as many."""
 NO_PLUGINS = "__all__"
+LOADER = "pydantic.plugin._loader"
+"""A private module of pydantic; tests/test_startup.py says what is relied on."""
 
 
 def quick() -> None:
@@ -43,6 +45,6 @@ def _without_plugins() -> None:
     """
     if os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", NO_PLUGINS) != NO_PLUGINS:
         return
-    none = ModuleType("pydantic.plugin._loader")
+    none = ModuleType(LOADER)
     none.__dict__["get_plugins"] = tuple
     sys.modules.setdefault(none.__name__, none)
