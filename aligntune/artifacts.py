@@ -9,6 +9,7 @@ so a path without the suffix is whole even after a power cut.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -32,8 +33,11 @@ LINKED = 2**20
 """Bytes from which on a file is linked rather than copied."""
 _POLL = 0.5
 """Seconds between looks at a lock that another process holds."""
-_STAGING = re.compile(r"\..+\.(\d+)\.new")
+_STAGING = re.compile(r"\..+\.(\d+)(?:-\d+)?\.new")
 """The name of what is about to replace a file, with the process that writes it."""
+_numbers = itertools.count()
+_writing: set[Path] = set()
+"""What the threads of this process are writing."""
 
 
 class FileRecord(BaseModel):
@@ -278,18 +282,24 @@ def staged(path: Path) -> Iterator[Path]:
     """A path beside `path` that replaces it at the end of the block. Nothing is left of it after an
     error, nor, once `path` is written again, after a kill."""
     host, own = socket.gethostname(), os.getpid()
-    for left in path.parent.glob(f".{escape(path.name)}.{escape(host)}.*.new"):
-        found = _STAGING.fullmatch(left.name)
-        if found and (int(found[1]) == own or not _lives(int(found[1]))):
-            left.unlink(missing_ok=True)
-    staging = path.with_name(f".{path.name}.{host}.{own}.new")
+    staging = path.with_name(f".{path.name}.{host}.{own}-{next(_numbers)}.new")
+    _writing.add(staging.absolute())
     try:
+        for left in path.parent.glob(f".{escape(path.name)}.{escape(host)}.*.new"):
+            found = _STAGING.fullmatch(left.name)
+            if found is None or left.absolute() in _writing:
+                continue
+            # One with our own number is of a process that had it before.
+            if int(found[1]) == own or not _lives(int(found[1])):
+                left.unlink(missing_ok=True)
         yield staging
         staging.replace(path)
     except BaseException:
         with suppress(OSError):  # the error matters more
             staging.unlink(missing_ok=True)
         raise
+    finally:
+        _writing.discard(staging.absolute())
 
 
 def _lives(process: int) -> bool:

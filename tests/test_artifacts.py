@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -119,6 +120,19 @@ def test_what_a_kill_left_half_written_does_not_get_into_the_artifact(tmp_path, 
     assert built.manifest.files.keys() == {"rows.json"}
     assert sorted(path.name for path in built.path.iterdir()) == ["manifest.json", "rows.json"]
     assert (built.path / "rows.json").read_text() == "old"
+
+
+def test_threads_that_write_the_same_file_are_not_in_each_others_way(tmp_path):
+    path = tmp_path / "shared.json"
+    with staged(path) as mine:
+        mine.write_text("mine")
+        writer = threading.Thread(target=write_atomic, args=(path, "another's"))
+        writer.start()
+        writer.join()
+        assert path.read_text() == "another's"
+        assert mine.read_text() == "mine"
+    assert path.read_text() == "mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["shared.json"]
 
 
 def test_what_a_kill_left_half_written_goes_with_the_next_writing(left):
