@@ -22,7 +22,7 @@ from aligntune.config.slices import (
     RegisterSlice,
     TrainSlice,
 )
-from aligntune.errors import Interrupted, ServiceError
+from aligntune.errors import Interrupted
 from aligntune.paths import tracking_identity
 from aligntune.stage_sources import data_sources, evaluate_sources, model_sources, train_sources
 from aligntune.work import Kind, Outcome, Work, emptied
@@ -153,7 +153,7 @@ def _promote(work: Work) -> Outcome:
     try:
         return _with_mlflow(_settle)(work)
     except Overtaken as error:  # to wait would not help, but the same command decides anew
-        raise ServiceError(str(error)) from error
+        raise Interrupted(str(error)) from error
 
 
 def _push(work: Work) -> Outcome:

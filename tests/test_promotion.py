@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from aligntune import aliased, courier, promotion, registry
 from aligntune.artifacts import LINKED, Artifact, Manifest, commit, find, partial
 from aligntune.config.slices import DecideSlice, FetchSlice, PromoteSlice
-from aligntune.errors import ConfigError, DataError, ServiceError
+from aligntune.errors import ConfigError, DataError, Interrupted, ServiceError
 from aligntune.evaluate.compare import Resampling, measure, write
 from aligntune.evaluate.decide import decide
 from aligntune.evaluate.document import document
@@ -253,6 +253,14 @@ def test_promotion_is_refused_when_the_champion_has_changed_since(world):
         promotion.promote(NAME, "2", world.uri, world.root)
     with pytest.raises(promotion.Overtaken, match="is v3 now"):
         world.settle(late, decision)
+    work = Work(
+        key="x", config=PromoteSlice(name=NAME, candidate="sft", policy="auto", tracking_uri="x"),
+        sources={}, inputs={"register": late["register"], "decision": decision},
+        out=world.root / "promote", root=world.root, tracking_uri=world.uri,
+        progress=lambda *_: None, stopping=lambda: False,
+    )  # fmt: skip
+    with pytest.raises(Interrupted, match="is v3 now; run its pipeline again"):
+        KINDS["promote"].run(work)
     assert world.aliases["champion"] == "3"
 
 
