@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.schemas.events import Event, Resource
 
 from aligntune import errors
+from aligntune.config.load import check_more
 from aligntune.errors import AlignTuneError, ConfigError, unknown
 from flows import times
 from flows.api import runs_of, server
@@ -97,11 +99,14 @@ async def trigger(name: str, overrides: Sequence[str]) -> tuple[FlowRun, str | N
     """Start a run of a deployment now; with it comes what has to run first, where nothing does.
 
     Raises:
-        ConfigError: there is no such deployment.
+        ConfigError: there is no such deployment, or the overrides are wrong, as far as its config
+            can be read here.
     """
     async with server() as client:
         deployment = await _named(client, name)
-        own = {"overrides": [*deployment.parameters.get("overrides", ()), *overrides]}
+        given = deployment.parameters.get("overrides", ())
+        check_more(list(map(Path, deployment.parameters.get("configs", ()))), given, overrides)
+        own = {"overrides": [*given, *overrides]}
         run = await client.create_flow_run_from_deployment(
             deployment.id, parameters=own if overrides else {}
         )

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from aligntune.config import rules
 from aligntune.config.document import read_document
+from aligntune.config.environment import refers
 from aligntune.config.naming import KeyPath
 from aligntune.config.problems import Place, explain, together
 from aligntune.config.run import RunConfig
@@ -59,6 +60,22 @@ def read(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Loaded:
         settings = settings.overridden(override, index)
     config = _named(_validated(settings), paths[-1].stem)
     return Loaded(config, tuple(repairs), settings.places)
+
+
+def check_more(paths: Sequence[Path], overrides: Sequence[str], more: Sequence[str]) -> None:
+    """Whether `more` overrides make a config wrong that is right without them.
+
+    Where it is not right here, or cannot be read, that is not known: its files and its variables
+    may be those of another machine. So may the variables that an override refers to.
+
+    Raises:
+        ConfigError: they do.
+    """
+    try:
+        read(paths, overrides)
+    except ConfigError:
+        return
+    read(paths, [*overrides, *(each for each in more if not refers(each))])
 
 
 def _validated(settings: Settings) -> RunConfig:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from aligntune.config.load import load, read
+from aligntune.config.load import check_more, load, read
 from aligntune.config.problems import together
 from aligntune.config.rules import Problem
 from aligntune.errors import ConfigError
@@ -142,6 +142,16 @@ def test_a_wrong_override_is_reported_as_it_was_written(write, override, message
     shown = override.replace("\udcff", "\\udcff")[:80]
     assert line.startswith(f"--set {shown}: ")
     assert message in line
+
+
+def test_more_overrides_are_judged_only_where_the_config_is_known(write, tmp_path):
+    path, lost = write(BASE), tmp_path / "lost.yaml"
+    check_more([path], ["seed=1"], ["train.max_steps=5"])
+    with pytest.raises(ConfigError, match=r"^--set train.max_step=5: .* did you mean 'max_steps'"):
+        check_more([path], ["seed=1"], ["train.max_step=5"])
+    check_more([path], [], ["logging.run_name=${NOT_SET_HERE}"])
+    for unknown in ([lost], [], [write(BASE + "seed: ${NOT_SET_HERE}\n", "other.yaml")]):
+        check_more(unknown, [], ["train.max_step=5"])
 
 
 def test_a_problem_that_an_override_repairs_is_none(write):

@@ -11,6 +11,7 @@ from deployments.deployed import (
     command,
     deployed,
     runs_of,
+    trigger,
 )
 from servers import until
 
@@ -148,6 +149,16 @@ def test_too_much_for_prefect_is_said_before_it_is_sent(written):
     path = written("large", "deployment: {flow: post-train}\n")
     with pytest.raises(ConfigError, match="and Prefect takes 524288; put the settings into"):
         deployed(path, f"sample_logging.prompts=[{'x' * 600_000}]")
+
+
+def test_a_mistake_in_an_override_is_found_before_a_run_is_there(written):
+    (first,), _ = deployed(written("mistyped", "deployment: {flow: post-train}\n"))
+    with pytest.raises(ConfigError, match=r"^--set train.max_step=3: .* did you mean 'max_steps'"):
+        trigger(first, "train.max_step=3")
+    assert runs_of(first.id) == []
+    trigger(first, "train.max_steps=3")
+    (run,) = runs_of(first.id)
+    assert run.parameters["overrides"] == ["train.max_steps=3"]
 
 
 def test_pause_and_resume_are_for_people_and_kept_by_deploy(written):
