@@ -294,7 +294,9 @@ def measured(bench: Bench, rounds: int, *, small: bool, real: bool) -> Found:
         Figure(
             "SFT, padded tokens per CPU-second, padding kept", rate("with padding", "padded"),
             rate(TRL, "padded"), "1/s", TRL, 1.6, at_most=False,
-            note="no recomputation of activations, the plain LM head, and a heap that is kept",
+            note="no recomputation of activations, the plain LM head, and a heap that is kept; "
+            "where it falls short, what pages cost differs from machine to machine, and the rest "
+            "is what TRL computes, too",
         ),
         Figure(
             "SFT, real tokens per CPU-second", rate("all", "real"), rate(TRL, "real"), "1/s", TRL,
