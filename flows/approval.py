@@ -231,5 +231,5 @@ async def _expired(waiting: UUID, config: RunConfig) -> State[None]:
     try:
         await aresume_flow_run(waiting, run_input=said)
     except (NotPausedError, ObjectNotFound):
-        return Completed(name="Answered", message="somebody has answered in time")
+        return Completed(name="Answered", message="it was answered, or the question cancelled")
     return Completed(name="NotApproved", message=reason)
