@@ -19,10 +19,11 @@ from aligntune.show import key_metrics
 
 LOG = logging.getLogger("aligntune.flow")
 
-PATIENCE = 30.0
-"""Seconds that Prefect may take for an artifact; its client alone would try for minutes."""
-SHORT_PATIENCE = 3.0
-"""The same, once it has failed to take one: a server that is gone must not cost every stage."""
+PATIENCE = 15.0
+"""Seconds that Prefect may take for an artifact; its client alone would try for minutes. Half as
+many after each that it did not take: a server that is gone must not cost every stage."""
+SHORT_PATIENCE = 1.0
+"""No fewer than that."""
 SAMPLES = 5
 """Answers shown per evaluation, at most."""
 LONGEST = 1_000
@@ -68,21 +69,26 @@ async def record_page(text: str, *, key: str, description: str) -> None:
 async def kept(creation: Awaitable[object]) -> None:
     """A failure to show something neither fails nor holds up a stage that is done."""
     try:
-        async with asyncio.timeout(SHORT_PATIENCE if _prefect.failing else PATIENCE):
+        async with asyncio.timeout(max(SHORT_PATIENCE, PATIENCE / 2**_prefect.failures)):
             await creation
-        _prefect.failing = False
+        _prefect.failures = 0
     except (httpx.HTTPError, PrefectException, TimeoutError) as error:
-        _prefect.failing = True
+        _prefect.failures += 1
         LOG.warning("Prefect did not take an artifact: %s", repr(error))
 
 
 @dataclass
 class _Prefect:
-    failing: bool = False
-    """The last artifact did not arrive."""
+    failures: int = 0
+    """The last so many artifacts did not arrive."""
 
 
 _prefect = _Prefect()
+
+
+def away() -> bool:
+    """Whether Prefect did not take what it was last given."""
+    return _prefect.failures > 0
 
 
 def key(session: Session, label: str) -> str:

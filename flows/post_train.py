@@ -44,6 +44,7 @@ from aligntune.supervise import Limits
 from flows.artifacts import record_run, record_stage
 from flows.overlap import alone
 from flows.progress import Shown, linked, showing
+from flows.reported import reported, told
 from flows.server import available
 from flows.thread import in_thread
 from flows.together import rounds
@@ -72,7 +73,8 @@ def run(paths: Sequence[Path], overrides: Sequence[str], command: str) -> None:
 
 
 def served(start: Callable[[], Awaitable[object]], level: str) -> None:
-    """Run what `start` calls, a flow, in this process, with a Prefect server to talk to.
+    """Run what `start` calls, a flow, in this process, with a Prefect server to talk to. Where that
+    goes away later, the flow ends as it does with it.
 
     Raises:
         AlignTuneError: the flow's own, or there is no Prefect server.
@@ -86,7 +88,8 @@ def served(start: Callable[[], Awaitable[object]], level: str) -> None:
 async def _run(start: Callable[[], Awaitable[object]]) -> None:
     async with _answering():
         try:
-            await start()
+            with told():
+                await start()
         finally:
             await _delivered()
 
@@ -148,6 +151,7 @@ class Running:
 
 
 @flow(name="post-train", flow_run_name=run_name, persist_result=False)
+@reported
 @alone
 async def post_train(
     configs: list[str], overrides: Sequence[str] = (), command: str = ""
@@ -315,7 +319,10 @@ def logged(level: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Prefect's account of every task goes to its server; the terminal shows ours."""
+    """Prefect's account of every task goes to its server; the terminal shows ours. That Prefect is
+    away is said by us, in one line instead of one with all of it for each thing that it missed."""
+    unsent = logging.getLogger("prefect._internal.concurrency")
+    unsent.addFilter(_no_item)
     loggers = [logging.getLogger(f"prefect.{name}") for name in ("flow_runs", "task_runs")]
     before = [logger.propagate for logger in loggers]
     for logger in loggers:
@@ -323,8 +330,13 @@ def _quiet() -> Iterator[None]:
     try:
         yield
     finally:
+        unsent.removeFilter(_no_item)
         for logger, propagate in zip(loggers, before, strict=True):
             logger.propagate = propagate
+
+
+def _no_item(line: logging.LogRecord) -> bool:
+    return not any(what in str(line.msg) for what in ("failed to process item", "pending items"))
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from flows.post_train import (
     running,
     served,
 )
+from flows.reported import reported
 
 LOG = logging.getLogger("aligntune.flow")
 
@@ -72,6 +73,7 @@ def run(paths: Sequence[Path], overrides: Sequence[str], command: str) -> None:
     on_crashed=[tell_failure],
     on_cancellation=[tell_failure],
 )
+@reported
 @alone
 async def retrain(
     configs: list[str], overrides: Sequence[str] = (), command: str = ""

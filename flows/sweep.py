@@ -16,6 +16,7 @@ from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.sweep.choose import Choice, chosen
 from aligntune.sweep.going import Going, alone, completed
 from flows.post_train import post_train, served
+from flows.reported import reported, told
 
 
 def run(paths: Sequence[Path], overrides: Sequence[str], choice: Choice, command: str) -> None:
@@ -43,6 +44,7 @@ def _run_name() -> str:
 
 
 @flow(name="sweep", flow_run_name=_run_name, persist_result=False)
+@reported
 async def sweep(
     configs: list[str],
     overrides: Sequence[str] = (),
@@ -68,13 +70,14 @@ async def sweep(
     with alone(made):
         try:
             for each in going.runs():
-                with going.attempt(each):
+                with going.attempt(each), told():
                     await post_train(configs, each.overrides, made.command(each.overrides))
         except Interrupted as error:
             going.report(screen())
             return Cancelled(name="Interrupted", message=str(error), data=error)
         with going.reporting(screen()) as best:
             if best and completed(going, best):
-                await post_train(configs, best.registered, made.command(best.registered))
+                with told():
+                    await post_train(configs, best.registered, made.command(best.registered))
     going.check()
     return None

@@ -7,7 +7,7 @@ from aligntune.config.load import load
 from aligntune.errors import DataError, ServiceError
 from aligntune.plan import plan
 
-from .conftest import BEFORE_SFT, CONFIG, STAGES, start, trainers, wait_for_checkpoint
+from .conftest import BEFORE_SFT, STAGES, trainers
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -156,28 +156,3 @@ def test_a_configured_server_that_is_away_is_an_error_of_ours(
     ):
         post_train.run([config], [], "away")
     assert "secret" not in capsys.readouterr().out + str(caught.value)
-
-
-@pytest.mark.slow
-def test_when_the_server_dies_training_goes_on_and_the_error_says_that_nothing_is_lost(
-    environment, tiny_model, tmp_path
-):
-    from flows import server
-
-    output, config = tmp_path / "output", tmp_path / "run.yaml"
-    config.write_text(CONFIG.format(model=tiny_model, output=output, steps=60))
-    api, url = server._started(300, tmp_path / "server.log", lambda: None)
-    flow = start(
-        *("--config", config, "--set", "logging.push_to_hub=false"),
-        PREFECT_API_URL=url,
-        PREFECT_CLIENT_MAX_RETRIES="1",
-    )
-    try:
-        wait_for_checkpoint(output, flow)
-    finally:
-        api.kill()
-        api.wait()
-    said, _ = flow.communicate(timeout=600)
-    assert flow.returncode == ServiceError.exit_code, said
-    assert "finished stages are kept" in said
-    assert (output / "runs" / "Tiny.run_1" / "report.html").exists(), said
