@@ -144,9 +144,9 @@ def restored(model: PreTrainedModel) -> PreTrainedModel:
 
 def theirs(model: PreTrainedModel, path: Path, rows: Dataset, folder: Path) -> SFTTrainer:
     args = SFTConfig(
-        output_dir=str(folder), max_length=LENGTH, per_device_train_batch_size=BATCH, max_steps=STEPS,
-        completion_only_loss=True, use_cpu=True, save_strategy="no", report_to="none",
-        disable_tqdm=True,
+        output_dir=str(folder), max_length=LENGTH, per_device_train_batch_size=BATCH,
+        max_steps=STEPS, completion_only_loss=True, use_cpu=True, save_strategy="no",
+        report_to="none", disable_tqdm=True,
     )  # fmt: skip
     return SFTTrainer(
         model=model, args=args, train_dataset=rows, processing_class=load_tokenizer(path)
