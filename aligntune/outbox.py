@@ -255,11 +255,20 @@ class Outbox:
         """Remove what has arrived and cannot change any more, and what processes left that were
         killed as they began a record or removed it."""
         for record in self.records():
-            if record.status == "FINISHED" and self.sent(record.id).told == record.state:
+            arrived = self.sent(record.id).told == record.state
+            if arrived and record.status != "RUNNING" and not self._goes_on(record):
                 (self.place(record.id) / _RECORD).unlink(missing_ok=True)
         for place in self.folder.iterdir():
             if place.is_dir() and not (place / _RECORD).exists():
                 self._clear(place)
+
+    def _goes_on(self, record: Record) -> bool:
+        """Whether a later attempt will be of the same run: what it was in remembers it."""
+        if record.status == "FINISHED":
+            return False
+        stage = f"stages/{record.artifact}.partial/{WORK}"
+        folder = stage if record.artifact else f"runs/{record.name}"
+        return _known(self.root / folder) == record.id
 
     def _clear(self, place: Path) -> None:
         from filelock import FileLock, Timeout

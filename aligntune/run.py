@@ -9,6 +9,7 @@ The CLI calls `execute` in its own process, a flow in a child process per traini
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ def execute(
         AlignTuneError: the stage failed; what it had finished is kept for the next attempt.
     """
     began = time.monotonic()
-    with _named(stage):
+    with _named(stage, Path(context.root)):
         if found := find(context.stages, stage.kind, stage.key):
             return _reused(stage, context, found, began)
         waiting = _Waiting(stage, stopping)
@@ -196,7 +197,7 @@ def _record(stage: Stage, context: Context) -> Record:
 
 
 @contextmanager
-def _named(stage: Stage) -> Iterator[None]:
+def _named(stage: Stage, root: Path) -> Iterator[None]:
     """Every error with its stage's name; memory and disk that ran out as errors of ours."""
     try:
         yield
@@ -212,8 +213,10 @@ def _named(stage: Stage) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
+        free = shutil.disk_usage(root).free // 2**20
         raise ResourceError(
-            f"{stage.label}: {error}; make room or give access, then run the same command again"
+            f"{stage.label}: {error}, with {free} MB free in {root}; make room or give access, "
+            "then run the same command again"
         ) from error
 
 

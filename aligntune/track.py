@@ -23,6 +23,7 @@ from mlflow.utils import rest_utils
 from aligntune.artifacts import Artifact, linked
 
 EXPERIMENT = "aligntune"
+SQLITE = "sqlite:///"
 SAMPLE_TABLE = "samples.json"
 """The run's table of a model's answers in training."""
 _DIGEST = 36
@@ -38,11 +39,26 @@ def connect(uri: str, root: Path) -> MlflowClient:
 
     root.mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # we say it
     with FileLock(root / ".mlflow.lock"):  # two processes must not both migrate a new database
+        if uri.startswith(SQLITE):
+            _make_database(Path(uri.removeprefix(SQLITE)))
         client = client_of(uri)
         experiment(client, uri, root)
     return client
+
+
+def _make_database(file: Path) -> None:
+    """MLflow's tables are made beside the name and get it when they are whole: with half of them,
+    after a kill or on a full disk, MLflow would never start again."""
+    if file.exists():
+        return
+    folder = file.with_name(f".{file.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    client_of(f"{SQLITE}{folder / file.name}").search_experiments(max_results=1)
+    (folder / file.name).rename(file)
+    folder.rmdir()
 
 
 def client_of(uri: str) -> MlflowClient:

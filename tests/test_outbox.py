@@ -1,10 +1,11 @@
 """What MLflow has to be told arrives once, whatever is lost, killed or away in between."""
 
 import json
+import shutil
 import socket
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,19 @@ def test_what_a_kill_left_of_a_record_goes_and_one_that_begins_stays(outbox):
         assert [path.name for path in outbox.folder.iterdir()] == ["begins"]
     outbox.tidy()
     assert not list(outbox.folder.iterdir())
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_what_broke_off_stays_while_a_later_attempt_may_go_on_with_it(outbox, courier, remembered):
+    record = stage()
+    folder = begun(outbox, record)
+    with suppress(KeyboardInterrupt), outbox.owned(record):
+        raise KeyboardInterrupt
+    if not remembered:  # another process took the stage over, or it was thrown away
+        shutil.rmtree(folder)
+    assert courier.round() == 0
+    outbox.tidy()
+    assert [kept.id for kept in outbox.records()] == [record.id] * remembered
 
 
 def test_the_run_that_made_an_artifact_is_found_though_it_was_not_there_at_the_commit(

@@ -74,6 +74,7 @@ def test_a_server_that_does_not_answer_costs_nothing(prefect, monkeypatch, caplo
 
     monkeypatch.setattr(progress, "EVERY", 0.01)
     monkeypatch.setattr(kept, "PATIENCE", 0.1)
+    monkeypatch.setattr(kept, "SHORT_PATIENCE", 0.1)
     monkeypatch.setattr(progress, "acreate_progress_artifact", never)
 
     async def body():
