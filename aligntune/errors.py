@@ -16,8 +16,17 @@ import errno
 import re
 from collections.abc import Iterable
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
 """What the system says where a disk is full or may not be written."""
+_FULL = re.compile(rf"\(os error ({errno.ENOSPC}|{errno.EDQUOT})\)|unexpected pos \d+ vs \d+")
+"""What Rust's libraries (safetensors, tokenizers) and torch's writer make of it."""
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether a disk was full or may not be written."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    return bool(_FULL.search(str(error)))
 
 
 class AlignTuneError(Exception):

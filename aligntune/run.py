@@ -29,7 +29,7 @@ from aligntune.artifacts import (
     partial,
     write_atomic,
 )
-from aligntune.errors import NO_ROOM, AlignTuneError, Interrupted, ResourceError
+from aligntune.errors import AlignTuneError, Interrupted, ResourceError, no_room
 from aligntune.heartbeat import beat
 from aligntune.identity import flat
 from aligntune.outbox import PIPELINE, RUN, Outbox, Record, continued, new_record, now
@@ -210,8 +210,8 @@ def _named(stage: Stage, root: Path) -> Iterator[None]:
             f"{stage.label}: out of memory; lower train.per_device_batch_size or "
             "train.max_length, or set model.gradient_checkpointing: true"
         ) from error
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except Exception as error:
+        if not no_room(error):
             raise
         free = shutil.disk_usage(root).free // 2**20
         raise ResourceError(

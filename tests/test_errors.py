@@ -1,12 +1,13 @@
 """What a message never has in it."""
 
+import errno
 import logging
 import pickle
 
 import pytest
 
 from aligntune.console import Safe
-from aligntune.errors import AlignTuneError, ResourceError, ServiceError, public
+from aligntune.errors import AlignTuneError, ResourceError, ServiceError, no_room, public
 
 
 @pytest.mark.parametrize("kind", [AlignTuneError, ServiceError, ResourceError])
@@ -26,3 +27,22 @@ def test_no_line_of_a_log_moves_the_cursor_or_shows_a_password():
     record = logging.LogRecord("x", logging.INFO, "", 0, said, ("http://a:b@h/",), None)
     assert Safe().filter(record)
     assert record.getMessage() == "answer \\x1b[2J\\x00\\x9b \\u202e\nfrom http://h/"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        Exception("No space left on device (os error 28)"),  # tokenizers
+        Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+    ],
+)
+def test_a_full_disk_is_known_whoever_wrote(error):
+    """As each library says it on a disk that is full; tests/faults has such disks."""
+    assert no_room(error)
+
+
+def test_other_errors_are_not_a_full_disk():
+    assert not no_room(FileNotFoundError(2, "No such file"))
+    assert not no_room(RuntimeError("size mismatch, unexpected position"))
