@@ -21,6 +21,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.utils import rest_utils
 
 from aligntune.artifacts import Artifact, linked
+from aligntune.errors import ServiceError
 
 EXPERIMENT = "aligntune"
 SQLITE = "sqlite:///"
@@ -34,31 +35,53 @@ _VERIFIED = rest_utils.verify_rest_response
 
 
 def connect(uri: str, root: Path) -> MlflowClient:
-    """A client of the store at `uri`, which is created below `root` where it is a local file."""
+    """A client of the store at `uri`, which is created where it is a local file.
+
+    Raises:
+        ServiceError: such a file cannot be where it is to be.
+        MlflowException: MLflow is away.
+    """
     from filelock import FileLock
 
     root.mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # we say it
-    with FileLock(root / ".mlflow.lock"):  # two processes must not both migrate a new database
-        if uri.startswith(SQLITE):
-            _make_database(Path(uri.removeprefix(SQLITE)))
+    file = _database(uri)
+    # Two processes must not both migrate a new database, which several roots may share.
+    lock = file.with_name(f".{file.stem}.lock") if file else root / ".mlflow.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        raise ServiceError(
+            f"MLflow's database cannot be {file}: {error}; set MLFLOW_TRACKING_URI to another place"
+        ) from error
+    with FileLock(lock):
+        if file and not file.exists():
+            _make_database(file)
         client = client_of(uri)
         experiment(client, uri, root)
     return client
 
 
+def _database(uri: str) -> Path | None:
+    """The file of a store that is one; none where it is in memory, or SQLite itself reads what it
+    is from a URI."""
+    name, _, options = uri.removeprefix(SQLITE).partition("?")
+    if not uri.startswith(SQLITE) or name in ("", ":memory:") or "uri=" in options:
+        return None
+    return Path(name).resolve()
+
+
 def _make_database(file: Path) -> None:
     """MLflow's tables are made beside the name and get it when they are whole: with half of them,
     after a kill or on a full disk, MLflow would never start again."""
-    if file.exists():
-        return
     folder = file.with_name(f".{file.name}.new")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     client_of(f"{SQLITE}{folder / file.name}").search_experiments(max_results=1)
-    (folder / file.name).rename(file)
-    folder.rmdir()
+    if not file.exists():  # a server of MLflow's may have made it meanwhile, and be using it
+        (folder / file.name).rename(file)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def client_of(uri: str) -> MlflowClient:

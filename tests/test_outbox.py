@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import socket
-import threading
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -21,7 +19,7 @@ from aligntune.journal import FILE, Journal, read
 from aligntune.machine import Sampler
 from aligntune.outbox import RUN, SYSTEM, Outbox, continued, new_record
 from aligntune.registry import run_that_made
-from aligntune.track import client_of, connect, experiment
+from aligntune.track import connect, experiment
 
 STORE = "here"
 
@@ -313,37 +311,6 @@ def test_a_database_that_fails_is_away_and_refuses_only_data(
             courier.round()
         courier.round()
     assert bool(points(client, found(record)[0], "train/loss")) == away
-
-
-@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
-@pytest.mark.parametrize(
-    "rest",
-    ["content-length: 2\r\n\r\n{}", "transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
-)
-def test_an_answer_that_broke_off_before_its_end_is_none(status, rest):
-    answer = f"HTTP/1.1 {status}\r\nserver: uvicorn\r\n{rest}".encode()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = client_of(f"http://127.0.0.1:{listener.getsockname()[1]}")
-
-        def answered(size):
-            with listener.accept()[0] as connection:
-                connection.recv(65536)
-                connection.sendall(answer[:size])
-
-        def ask(size):
-            thread = threading.Thread(target=answered, args=(size,))
-            thread.start()
-            try:
-                return client.search_runs(["0"])
-            finally:
-                thread.join()
-
-        for size in range(answer.index(b"{}") + 2):
-            with pytest.raises(MlflowException) as broken:
-                ask(size)
-            assert broken.value.error_code == "INTERNAL_ERROR", answer[:size]
-        with nullcontext() if "200" in status else pytest.raises(MlflowException):
-            assert ask(len(answer)) == []
 
 
 def test_the_machine_is_measured_while_a_stage_runs(outbox, courier, client, found, monkeypatch):
