@@ -4,6 +4,8 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from aligntune.estimate.room import keeps_heap
+
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """Parameters of glibc's mallopt(3)."""
 LARGEST = 2**30
@@ -19,14 +21,15 @@ def kept(*, wanted: bool) -> Iterator[None]:
 
     glibc gives large pieces back to the system as soon as they are free, and the system clears
     every page of them when they are asked for again, in each step: a fifth of a step's time and
-    more. Afterwards all goes back. For a process whose C library has mallopt
-    (`estimate.room.keeps_heap`).
+    more. Afterwards all goes back. Nothing is done where that cannot be: what was wanted may have
+    been chosen on another machine, where the stage began.
     """
-    if not wanted:
+    if not (wanted and keeps_heap()):
         yield
         return
     libc = ctypes.CDLL(None)
-    libc.mallopt(MMAP_THRESHOLD, LARGEST)
+    if not libc.mallopt(MMAP_THRESHOLD, LARGEST):  # glibc before 2.35 takes no more than its own
+        libc.mallopt(MMAP_THRESHOLD, USUAL[MMAP_THRESHOLD])
     libc.mallopt(TRIM_THRESHOLD, NEVER)
     try:
         yield
