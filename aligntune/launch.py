@@ -69,6 +69,7 @@ class Child:
         self._folder = tempfile.TemporaryDirectory(prefix="aligntune-")
         self._why: str | None = None
         self._killed = False
+        self._gone = False
         self.log = Log(context.log(stage.label))
         spec = Path(self._folder.name) / "spec.json"
         self._result = Path(self._folder.name) / "result.json"
@@ -107,7 +108,9 @@ class Child:
                 last = line or last
                 self.log.write(line)
                 say(line)
-        return self._outcome(self._process.wait(), last)
+        code = self._process.wait()
+        self.ended()  # at once: later its number may be another's
+        return self._outcome(code, last)
 
     def ended(self) -> bool:
         """Whether it is gone. What it has started is then, too."""
@@ -153,7 +156,11 @@ class Child:
         self._folder.cleanup()
 
     def _end_session(self) -> None:
-        end_session(self._process.pid)
+        """Once nothing of it is left, its number may become another's."""
+        if not self._gone:
+            waited_for = self._process.returncode is not None
+            end_session(self.pid)
+            self._gone = waited_for
 
     def _outcome(self, code: int, last: str) -> Done:
         found = self._result.exists()

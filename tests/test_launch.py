@@ -23,6 +23,9 @@ import os, subprocess, sys, time
 def fine(**_):
     return [{"prompt": f"say {n}", "completion": f"it is {n}"} for n in range(40)]
 
+def short(**_):
+    return fine()[:20]
+
 def hangs(**_):
     print("left", subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
     print("half a bar\\rwhole bar", flush=True)
@@ -98,6 +101,21 @@ def test_what_it_says_is_in_the_runs_folder_and_comes_along(child):
     assert log.parts[-4:] == ("runs", "fine", "logs", "data.txt")
     assert "data ..." in log.read_text()
     assert run().reused
+
+
+def test_a_number_that_may_be_anothers_by_now_gets_no_signal(child, monkeypatch):
+    class Kept(launch.Child):
+        def stop(self):
+            signalled.clear()
+            super().stop()
+
+    signalled = []
+    monkeypatch.setattr(launch, "end_session", signalled.append)
+    monkeypatch.setattr(launch, "Child", Kept)
+    monkeypatch.setattr(launch, "_watch", lambda *_: None)
+    _, run = child("short")
+    assert not run().reused
+    assert signalled == []
 
 
 def test_a_hang_is_found_its_stacks_are_logged_and_nothing_of_it_is_left(child, monkeypatch):

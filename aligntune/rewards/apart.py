@@ -100,7 +100,7 @@ def _end_after(seconds: float) -> None:
 
 def _with_all(number: int, frame: FrameType | None) -> None:
     """Nobody is there who would end what was started."""
-    end_session(os.getsid(0))
+    end_session(os.getpid())
     os._exit(128 + number)
 
 
