@@ -19,6 +19,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,17 @@ def find(root: Path, kind: str, key: str, *, verify: bool = False) -> Artifact |
     """The finished artifact of that key, or None if it is absent or its files do not fit its
     manifest. `verify` also re-reads every file's digest."""
     path = root / f"{kind}-{key}"
-    try:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
-    except (OSError, ValidationError):
-        return None
-    if manifest.key == key and _intact(path, manifest.files, verify):
+    manifest = _manifest(path)
+    if manifest and manifest.key == key and _intact(path, manifest.files, verify):
         return Artifact(path, manifest)
     return None
+
+
+def _manifest(path: Path) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def ancestors(artifact: Artifact) -> list[Artifact]:
@@ -115,6 +120,11 @@ def ancestors(artifact: Artifact) -> list[Artifact]:
                 found[name] = parent
                 waiting.append(parent)
     return list(found.values())
+
+
+def timestamp() -> str:
+    """The time, as manifests and notes have it."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def files_digest(artifact: Artifact, folder: str) -> str:
@@ -201,9 +211,8 @@ def committed(root: Path, kind: str, key: str) -> Artifact | None:
     """The artifact whose build was killed when it was whole and had not got its name yet; for the
     holder of its lock."""
     path = root / f"{kind}-{key}.partial"
-    try:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
-    except (OSError, ValidationError):
+    manifest = _manifest(path)
+    if manifest is None:
         return None
     if manifest.key == key and _intact(path, manifest.files, verify=True):
         return _name(path, manifest)

@@ -7,11 +7,13 @@ No thread gives any, because that one would go on while the work hangs.
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Is told (done, in all, what to show beside them)."""
 EVERY = 1.0
 """Seconds between two signs that are written: a forward pass may take a millisecond."""
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from aligntune import errors
 from aligntune.artifacts import find
 from aligntune.errors import AlignTuneError, Interrupted
-from aligntune.heartbeat import Signs
+from aligntune.heartbeat import Progress, Signs
 from aligntune.output import Log, lines, until_ended
 from aligntune.plan import Stage
 from aligntune.processes import end_session, members
@@ -40,8 +40,6 @@ _POLL = 0.2
 """Seconds between looks at whether someone asked to stop."""
 _LOOK = 5
 """So many of these between looks at whether it hangs, or its time is over."""
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
 
 _running: "set[Child]" = set()
 

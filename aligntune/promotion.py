@@ -10,12 +10,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aligntune.aliased import AGAINST
-from aligntune.artifacts import Artifact
+from aligntune.artifacts import Artifact, timestamp
 from aligntune.config.slices import PromoteSlice
 from aligntune.errors import DataError, ServiceError
 from aligntune.papers import check_version, refuse_unknown
@@ -72,7 +71,7 @@ class Book:
         """Make `champion` the champion, and the champion the previous one."""
         before = self.aliases().get(CHAMPION)
         aliases = {PREVIOUS: before, CHAMPION: champion} if before else {CHAMPION: champion}
-        said = {"aliases": aliases, "how": how, "at": _now()}
+        said = {"aliases": aliases, "how": how, "at": timestamp()}
         self.client.set_registered_model_tag(self.name, MOVING, json.dumps(said))
         _complete(self.client, self.name)
 
@@ -214,7 +213,7 @@ def refuse(name: str, version: str, uri: str, root: Path, said: str) -> None:
     with locked(name, uri, root) as book:
         if version_of(book.client, name, version) is None:
             raise DataError(f"{name} has no version {version!r}; `aligntune models` lists them")
-        book.tag(version, {REFUSED: f"{_now()} {said}"[:LONGEST_TAG]})
+        book.tag(version, {REFUSED: f"{timestamp()} {said}"[:LONGEST_TAG]})
 
 
 def rollback(name: str, uri: str, root: Path) -> str:
@@ -312,7 +311,3 @@ def _vouched(book: Book, version: str, place: Place) -> str:
     known = {"artifact": found.tags[ARTIFACT], "digest": digest}
     signer = check_version(what, known, found.source, place.uri, place.root / "stages")
     return f", signed by key {signer}" if signer else ""
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

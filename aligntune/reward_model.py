@@ -16,7 +16,8 @@ from pathlib import Path
 from aligntune.artifacts import Artifact, ancestors, write_atomic
 from aligntune.card import CardFacts, model_card
 from aligntune.config.slices import TrainSlice
-from aligntune.evaluate.scorer import Measured, Progress, measure
+from aligntune.evaluate.scorer import Measured, measure
+from aligntune.heartbeat import Progress
 from aligntune.models.save import write_json
 from aligntune.publish import datasets_of
 from aligntune.report.reliability import diagram

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from aligntune.artifacts import (
@@ -27,17 +26,18 @@ from aligntune.artifacts import (
     key_of,
     lock,
     partial,
+    timestamp,
     write_atomic,
 )
 from aligntune.errors import AlignTuneError, Interrupted, ResourceError, no_room
-from aligntune.heartbeat import beat
+from aligntune.heartbeat import Progress, beat
 from aligntune.identity import flat
 from aligntune.outbox import PIPELINE, RUN, Outbox, Record, continued, new_record, now
 from aligntune.paths import tracking_identity, tracking_uri
 from aligntune.plan import Stage
 from aligntune.provenance import environment, tags
 from aligntune.stages import KINDS
-from aligntune.work import Outcome, Progress, Work
+from aligntune.work import Outcome, Work
 
 LOG = logging.getLogger(__name__)
 PATIENCE = 10.0
@@ -161,7 +161,7 @@ def _build(
             stopping=stopping,
             identity=stage.identity,
         )
-        started, earlier = _now(), _earlier_seconds(out)
+        started, earlier = timestamp(), _earlier_seconds(out)
         try:
             outcome = KINDS[stage.kind].run(work)
         finally:
@@ -240,7 +240,7 @@ def _manifest(
         metrics=dict(outcome.metrics),
         facts={**outcome.facts, **facts},
         started=started,
-        finished=_now(),
+        finished=timestamp(),
         seconds=seconds,
         files={},
     )
@@ -254,10 +254,6 @@ def _earlier_seconds(out: Path) -> float:
 def _remember_seconds(out: Path, seconds: float) -> None:
     if (out / WORK).is_dir():
         write_atomic(out / WORK / "seconds", f"{seconds:.3f}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def to_json(stage: Stage, context: Context) -> str:

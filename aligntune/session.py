@@ -12,19 +12,17 @@
 """
 
 import json
-import logging
 import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
 from aligntune.afterwards import survives, tell
-from aligntune.artifacts import Artifact, find, staged, write_atomic
+from aligntune.artifacts import Artifact, find, staged, timestamp, write_atomic
 from aligntune.config.dump import dump
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.identity import flat
@@ -35,7 +33,6 @@ from aligntune.plan import Plan
 from aligntune.provenance import installed, tags
 from aligntune.run import PATIENCE, Context, Done
 
-LOG = logging.getLogger(__name__)
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -176,7 +173,7 @@ def preparing(plan: Plan, command: str, part: str = "data") -> Iterator[Session]
 def _status(folder: Path | None) -> Iterator[None]:
     """Says in status.json how the block goes; one that was killed is still said to be running."""
     process = {"pid": os.getpid(), "host": socket.gethostname()}
-    told = {"state": "running", "started": _now(), **process}
+    told = {"state": "running", "started": timestamp(), **process}
 
     def tell(**more: str) -> None:
         if folder:
@@ -190,13 +187,9 @@ def _status(folder: Path | None) -> Iterator[None]:
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         state = "stopped" if stopped else "failed"
         with suppress(OSError):  # a full disk, perhaps, which the error then says
-            tell(state=state, ended=_now(), error=str(error) or type(error).__name__)
+            tell(state=state, ended=timestamp(), error=str(error) or type(error).__name__)
         raise
-    tell(state="finished", ended=_now())
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    tell(state="finished", ended=timestamp())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from aligntune.artifacts import Artifact
 from aligntune.config.algo import ONLINE
-from aligntune.console import screen, table
+from aligntune.console import clock, screen, table
 from aligntune.estimate.device import Devices
 from aligntune.findings import verdict
 from aligntune.forecast import Forecast
@@ -83,7 +83,7 @@ def plan_record(plan: Plan, needed: Sequence[Forecast]) -> dict[str, Any]:
 
 def done_line(done: Done, artifact: Artifact) -> Text:
     """One finished stage: `sft            2:31  train_loss 0.41`."""
-    mark, style = ("reused", "dim") if done.reused else (_clock(done.seconds), "green")
+    mark, style = ("reused", "dim") if done.reused else (clock(done.seconds), "green")
     line = Text(f"{done.label:<14} ", style="bold")
     line.append(f"{mark:>8}  ", style=style)
     line.append(key_metrics(artifact))
@@ -98,7 +98,7 @@ def show_result(console: Console, session: Session) -> None:
         rows.append(
             (
                 label,
-                "-" if done.reused else _clock(done.seconds),
+                "-" if done.reused else clock(done.seconds),
                 "reused" if done.reused else "run",
                 key_metrics(artifact),
                 (done.mlflow_run or "-")[:8],
@@ -110,7 +110,7 @@ def show_result(console: Console, session: Session) -> None:
     console.print(table("", columns, rows))
     reused = sum(done.reused for done in session.done.values())
     what = "everything was reused" if reused == len(rows) else f"{reused} stages reused"
-    console.print(f"\n{len(rows)} stages in {_clock(session.seconds)}, {what}", highlight=False)
+    console.print(f"\n{len(rows)} stages in {clock(session.seconds)}, {what}", highlight=False)
     if said := decision(session):
         console.print(said, highlight=False, soft_wrap=True)
     places = {
@@ -201,7 +201,3 @@ def key_metrics(artifact: Artifact) -> str:
     names = SHOWN[artifact.manifest.kind]
     shown = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
     return "  ".join(shown)
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

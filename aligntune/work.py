@@ -8,9 +8,7 @@ from typing import Any
 
 from aligntune.artifacts import Artifact
 from aligntune.config.base import Strict
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
-"""(done, in all, what to show beside them)."""
+from aligntune.heartbeat import Progress
 
 
 @dataclass(frozen=True)

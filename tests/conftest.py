@@ -13,9 +13,14 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
 )
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from loopback_hub import LoopbackHub
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +29,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny import build_tiny_model
 
     return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[LoopbackHub]":
+    """A hub that the client here talks to, with an empty cache and two seconds of patience."""
+    from loopback_hub import LoopbackHub
+
+    with LoopbackHub() as server:
+        server.connect(monkeypatch, tmp_path)
+        monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", "2")
+        yield server

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from loopback_hub import LoopbackHub
 
 from aligntune import hub
 from aligntune.errors import ConfigError, DataError, ServiceError
@@ -33,18 +32,9 @@ LOADED = {
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A hub that the client here talks to, with an empty cache and two seconds of patience."""
-    with LoopbackHub() as server:
-        server.connect(monkeypatch, tmp_path)
-        monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", "2")
-        yield server
-
-
-@pytest.fixture
-def model(server):
-    server.commit("model", MODEL, FILES)
-    return server
+def model(hub_server):
+    hub_server.commit("model", MODEL, FILES)
+    return hub_server
 
 
 def offline(monkeypatch):
@@ -70,13 +60,13 @@ def test_a_branch_and_a_tag_are_pinned_to_the_commit_they_name_now(model):
     assert hub.commit_of(MODEL, "model", "v1") == first
 
 
-def test_a_commit_is_returned_without_a_request(server):
+def test_a_commit_is_returned_without_a_request(hub_server):
     assert hub.commit_of("no/such", "model", "a" * 40) == "a" * 40
-    assert server.requests == []
+    assert hub_server.requests == []
 
 
-def test_a_dataset_is_looked_up_among_datasets(server):
-    commit = server.commit("dataset", "me/rows", {"train.json": b"[]"})
+def test_a_dataset_is_looked_up_among_datasets(hub_server):
+    commit = hub_server.commit("dataset", "me/rows", {"train.json": b"[]"})
     assert hub.commit_of("me/rows", "dataset", None) == commit
     with pytest.raises(ConfigError, match="me/rows"):
         hub.commit_of("me/rows", "model", None)
@@ -90,7 +80,7 @@ def test_offline_the_commit_is_that_of_the_last_look_up(model, monkeypatch):
     assert model.requests == []
 
 
-def test_offline_and_never_looked_up_says_what_to_do(server, monkeypatch):
+def test_offline_and_never_looked_up_says_what_to_do(hub_server, monkeypatch):
     offline(monkeypatch)
     with pytest.raises(ServiceError, match=r"HF_HUB_OFFLINE is set; run once without it"):
         hub.commit_of(MODEL, "model", None)
@@ -144,8 +134,8 @@ def test_a_pinned_revision_brings_that_commits_files(model, tmp_path):
     assert (into / "config.json").read_bytes() == FILES["config.json"]
 
 
-def test_a_model_of_pickles_is_refused(server, tmp_path):
-    server.commit("model", MODEL, {"pytorch_model.bin": b"pickle", "config.json": b"{}"})
+def test_a_model_of_pickles_is_refused(hub_server, tmp_path):
+    hub_server.commit("model", MODEL, {"pytorch_model.bin": b"pickle", "config.json": b"{}"})
     with pytest.raises(ConfigError, match=r"no \*\.safetensors"):
         hub.download_model(MODEL, None, tmp_path / "model")
 
@@ -194,13 +184,13 @@ def test_offline_a_rotten_cache_is_noticed(model, tmp_path, monkeypatch):
         hub.download_model(MODEL, None, tmp_path / "second")
 
 
-def test_dataset_files_are_checked_too(server):
-    commit = server.commit("dataset", "me/rows", {"a/train.jsonl.gz": b"rows", "b.json": b"[]"})
+def test_dataset_files_are_checked_too(hub_server):
+    commit = hub_server.commit("dataset", "me/rows", {"a/train.jsonl.gz": b"rows", "b.json": b"[]"})
     found = hub.download_dataset("me/rows", commit, ["a/train.jsonl.gz"])
     assert found["a/train.jsonl.gz"].read_bytes() == b"rows"
     with pytest.raises(ConfigError, match=r"no file 'c\.json'"):
         hub.download_dataset("me/rows", commit, ["c.json"])
-    server.fail("tamper", method="GET", path=r"b\.json", times=2)
+    hub_server.fail("tamper", method="GET", path=r"b\.json", times=2)
     with pytest.raises(DataError, match=r"b\.json"):
         hub.download_dataset("me/rows", commit, ["b.json"])
 

@@ -1,22 +1,13 @@
 """Pushes to a hub on 127.0.0.1: one commit, nothing private, once however often it is tried."""
 
 import pytest
-from loopback_hub import TOKEN, LoopbackHub
+from loopback_hub import TOKEN
 
 from aligntune import hub
 from aligntune.errors import ConfigError, ServiceError
 
 MODEL = "me/tiny"
 WEIGHTS = bytes(range(256)) * 5000
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A hub that the client here talks to, with an empty cache and two seconds of patience."""
-    with LoopbackHub() as server:
-        server.connect(monkeypatch, tmp_path)
-        monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", "2")
-        yield server
 
 
 @pytest.fixture
@@ -44,64 +35,64 @@ def trained(tmp_path):
     return folder
 
 
-def test_a_push_is_one_commit_of_the_model_and_nothing_private(server, trained):
+def test_a_push_is_one_commit_of_the_model_and_nothing_private(hub_server, trained):
     receipt = hub.push(trained, "me/new", private=True, message="Trained")
-    pushed = server.files("model", "me/new")
+    pushed = hub_server.files("model", "me/new")
     assert set(pushed) - {".gitattributes"} == {"model.safetensors", "config.json", "README.md"}
     assert pushed["model.safetensors"] == WEIGHTS
-    assert len(server.commits("me/new")) == 2
-    assert receipt.commit == server.commits("me/new")[-1]
-    assert receipt.url == f"{server.url}/me/new/tree/{receipt.commit}"
+    assert len(hub_server.commits("me/new")) == 2
+    assert receipt.commit == hub_server.commits("me/new")[-1]
+    assert receipt.url == f"{hub_server.url}/me/new/tree/{receipt.commit}"
     assert (receipt.repo_id, receipt.files) == ("me/new", 3)
-    assert server.repos["model", "me/new"].private
+    assert hub_server.repos["model", "me/new"].private
 
 
-def test_pushing_the_same_again_makes_no_commit(server, trained):
+def test_pushing_the_same_again_makes_no_commit(hub_server, trained):
     first = hub.push(trained, "me/new", private=True, message="Trained")
-    server.requests.clear()
+    hub_server.requests.clear()
     assert hub.push(trained, "me/new", private=True, message="Again") == first
-    assert server.count("POST", "/commit/") == 0
+    assert hub_server.count("POST", "/commit/") == 0
 
 
-def test_a_push_replaces_older_weights_and_leaves_other_files(server, trained):
+def test_a_push_replaces_older_weights_and_leaves_other_files(hub_server, trained):
     older = {"model-00001-of-00002.safetensors": b"x", "model.safetensors.index.json": b"{}"}
-    server.commit("model", MODEL, {**older, "pytorch_model.bin": b"x", "LICENSE": b"MIT"})
+    hub_server.commit("model", MODEL, {**older, "pytorch_model.bin": b"x", "LICENSE": b"MIT"})
     hub.push(trained, MODEL, private=False, message="Trained")
-    assert set(server.files("model", MODEL)) == {
+    assert set(hub_server.files("model", MODEL)) == {
         *("model.safetensors", "config.json", "README.md", "LICENSE")
     }
-    assert len(server.commits(MODEL)) == 2
+    assert len(hub_server.commits(MODEL)) == 2
 
 
 @pytest.mark.parametrize("fault", [503, "lost"])
 @pytest.mark.parametrize("path", ["/repos/create", "/preupload/", "/lfs/objects", "/commit/"])
-def test_an_interrupted_push_is_repeated_and_still_one_commit(server, trained, fault, path):
-    server.fail(fault, path=path)
+def test_an_interrupted_push_is_repeated_and_still_one_commit(hub_server, trained, fault, path):
+    hub_server.fail(fault, path=path)
     receipt = hub.push(trained, "me/new", private=True, message="Trained")
-    assert server.commits("me/new")[1:] == [receipt.commit]
-    assert server.files("model", "me/new")["model.safetensors"] == WEIGHTS
+    assert hub_server.commits("me/new")[1:] == [receipt.commit]
+    assert hub_server.files("model", "me/new")["model.safetensors"] == WEIGHTS
 
 
-def test_a_push_that_lost_a_race_starts_over_from_the_new_main(server, trained, monkeypatch):
+def test_a_push_that_lost_a_race_starts_over_from_the_new_main(hub_server, trained, monkeypatch):
     hub.push(trained, "me/new", private=True, message="Trained")
     (trained / "config.json").write_text('{"a": 1}')
-    take = server.take_fault
+    take = hub_server.take_fault
     other = {"NOTES.txt": b"x", "model-00001-of-00002.safetensors": b"someone else's"}
 
     def race(method, path):
-        if "/preupload/" in path and len(server.commits("me/new")) == 2:
-            server.commit("model", "me/new", other)
+        if "/preupload/" in path and len(hub_server.commits("me/new")) == 2:
+            hub_server.commit("model", "me/new", other)
         return take(method, path)
 
-    monkeypatch.setattr(server, "take_fault", race)
+    monkeypatch.setattr(hub_server, "take_fault", race)
     hub.push(trained, "me/new", private=True, message="Trained more")
-    assert len(server.commits("me/new")) == 4
-    assert set(server.files("model", "me/new")) == {
+    assert len(hub_server.commits("me/new")) == 4
+    assert set(hub_server.files("model", "me/new")) == {
         *(".gitattributes", "NOTES.txt", "model.safetensors", "config.json", "README.md")
     }
 
 
-def test_a_commit_that_lacks_a_file_is_reported(server, trained, monkeypatch):
+def test_a_commit_that_lacks_a_file_is_reported(hub_server, trained, monkeypatch):
     from loopback_store import Repo
 
     add = Repo.add
@@ -114,21 +105,21 @@ def test_a_commit_that_lacks_a_file_is_reported(server, trained, monkeypatch):
         hub.push(trained, "me/new", private=True, message="Trained")
 
 
-def test_a_private_push_never_goes_to_a_public_repository(server, trained):
-    server.commit("model", MODEL, {"LICENSE": b"MIT"})
+def test_a_private_push_never_goes_to_a_public_repository(hub_server, trained):
+    hub_server.commit("model", MODEL, {"LICENSE": b"MIT"})
     with pytest.raises(ConfigError, match=r"is public, but logging\.hub_private is true"):
         hub.push(trained, MODEL, private=True, message="Trained")
-    assert set(server.files("model", MODEL)) == {"LICENSE"}
+    assert set(hub_server.files("model", MODEL)) == {"LICENSE"}
 
 
-def test_a_push_without_a_token_says_which_variable_to_set(server, trained, monkeypatch):
+def test_a_push_without_a_token_says_which_variable_to_set(hub_server, trained, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(ConfigError, match=r"'me/new' \(logging.hub_model_id\).*HF_TOKEN"):
         hub.push(trained, "me/new", private=True, message="Trained")
-    assert not server.repos
+    assert not hub_server.repos
 
 
-def test_a_folder_with_a_token_a_link_or_no_model_is_not_pushed(server, trained, tmp_path):
+def test_a_folder_with_a_token_a_link_or_no_model_is_not_pushed(hub_server, trained, tmp_path):
     (trained / "notes.json").write_text(f'{{"hub_token": "{TOKEN}"}}')
     with pytest.raises(ConfigError, match=r"notes\.json holds an access token") as caught:
         hub.push(trained, "me/new", private=True, message="Trained")
@@ -139,23 +130,23 @@ def test_a_folder_with_a_token_a_link_or_no_model_is_not_pushed(server, trained,
         hub.push(trained, "me/new", private=True, message="Trained")
     with pytest.raises(ConfigError, match="no model to push"):
         hub.push(tmp_path / "nothing", "me/new", private=True, message="Trained")
-    assert server.requests == []
+    assert hub_server.requests == []
 
 
-def test_a_card_the_hub_refuses_is_a_config_error(server, trained):
+def test_a_card_the_hub_refuses_is_a_config_error(hub_server, trained):
     (trained / "README.md").write_text("---\n[broken\n---\n")
     with pytest.raises(ConfigError, match=r"refused with HTTP 400 \(metadata is not valid"):
         hub.push(trained, "me/new", private=True, message="Trained")
 
 
-def test_a_pushed_model_can_be_downloaded(server, trained, tmp_path):
+def test_a_pushed_model_can_be_downloaded(hub_server, trained, tmp_path):
     receipt = hub.push(trained, "me/new", private=True, message="Trained")
     into = hub.download_model("me/new", receipt.commit, tmp_path / "back")
     assert (into / "model.safetensors").read_bytes() == WEIGHTS
 
 
-def test_a_push_on_which_the_hub_goes_silent_ends_too(server, trained, monkeypatch):
+def test_a_push_on_which_the_hub_goes_silent_ends_too(hub_server, trained, monkeypatch):
     monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", "0.4")
-    server.fail("stall", path="/repos/create", times=1000)
+    hub_server.fail("stall", path="/repos/create", times=1000)
     with pytest.raises(ServiceError, match="Timeout"):
         hub.push(trained, "me/new", private=True, message="Trained")

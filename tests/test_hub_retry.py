@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from loopback_hub import TOKEN, LoopbackHub
+from loopback_hub import TOKEN
 
 from aligntune import hub
 from aligntune.errors import ConfigError, DataError, ResourceError, ServiceError
@@ -15,29 +15,20 @@ FILES = {"model.safetensors": b"weights", "config.json": b"{}"}
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A hub that the client here talks to, with an empty cache and two seconds of patience."""
-    with LoopbackHub() as server:
-        server.connect(monkeypatch, tmp_path)
-        monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", "2")
-        yield server
+def model(hub_server):
+    hub_server.commit("model", MODEL, FILES)
+    return hub_server
 
 
-@pytest.fixture
-def model(server):
-    server.commit("model", MODEL, FILES)
-    return server
-
-
-def test_the_budget_ends_the_retries_with_the_service_exit_code(server, monkeypatch):
+def test_the_budget_ends_the_retries_with_the_service_exit_code(hub_server, monkeypatch):
     monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", "0.6")
-    server.fail(503, times=1000)
+    hub_server.fail(503, times=1000)
     start = time.monotonic()
     with pytest.raises(ServiceError, match=r"within 0.6 s \(HTTP 503\); run again later") as caught:
         hub.commit_of(MODEL, "model", None)
     assert caught.value.exit_code == 69
     assert time.monotonic() - start < 3
-    assert len(server.requests) > 1
+    assert len(hub_server.requests) > 1
 
 
 def test_a_hub_that_accepts_and_then_says_nothing_counts_as_cut(model, monkeypatch):
@@ -72,20 +63,20 @@ def test_a_wait_beyond_the_budget_is_not_begun(model):
     assert time.monotonic() - start < 1
 
 
-def test_nobody_listening_is_a_service_error(server, monkeypatch):
+def test_nobody_listening_is_a_service_error(hub_server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ServiceError, match="ConnectError"):
         hub.commit_of(MODEL, "model", None)
 
 
-def test_an_endpoint_without_a_scheme_is_a_config_error(server, monkeypatch):
+def test_an_endpoint_without_a_scheme_is_a_config_error(hub_server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "localhost:8000")
     with pytest.raises(ConfigError, match="HF_ENDPOINT must start with"):
         hub.commit_of(MODEL, "model", None)
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "0", "nan", "inf"])
-def test_a_budget_that_is_no_time_is_a_config_error(server, monkeypatch, text):
+def test_a_budget_that_is_no_time_is_a_config_error(hub_server, monkeypatch, text):
     monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", text)
     with pytest.raises(ConfigError, match="ALIGNTUNE_HUB_BUDGET"):
         hub.commit_of(MODEL, "model", None)
@@ -145,7 +136,7 @@ def test_an_answer_that_no_waiting_changes_ends_the_download_at_once(model, tmp_
     assert len(model.requests) == 1
 
 
-def test_errors_that_are_not_the_hubs_pass_unchanged(server):
+def test_errors_that_are_not_the_hubs_pass_unchanged(hub_server):
     def broken():
         raise RuntimeError("ours")
 
@@ -163,7 +154,7 @@ def test_errors_that_are_not_the_hubs_pass_unchanged(server):
         hub.retrying(refused, "x")
 
 
-def test_a_full_disk_is_not_retried(server):
+def test_a_full_disk_is_not_retried(hub_server):
     attempts = []
 
     def full():

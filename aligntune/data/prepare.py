@@ -32,6 +32,7 @@ from aligntune.data.report import CAUSES, DataReport
 from aligntune.data.rows import BATCH, batched, decode, read_rows, write_rows
 from aligntune.data.split import Split, mixed, split
 from aligntune.errors import ConfigError, DataError
+from aligntune.heartbeat import Progress
 from aligntune.uncollected import uncollected
 
 Tick = Callable[[int], None]
@@ -54,7 +55,7 @@ class Place:
     """Without one, rows are not tokenised."""
     evaluation: Path | None = None
     """Rows that nothing in the training rows may repeat."""
-    progress: Callable[[int, int, Mapping[str, float]], None] = lambda done, total, shown: None
+    progress: Progress = lambda done, total, shown: None
 
 
 def prepare(spec: DataSlice, fingerprints: Mapping[str, str], place: Place) -> Prepared:

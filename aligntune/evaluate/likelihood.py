@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from aligntune.config.model import Precision
 from aligntune.errors import ConfigError
 from aligntune.evaluate.forward import (
     Tick,
@@ -18,6 +17,7 @@ from aligntune.evaluate.forward import (
     longest_first,
     tokens_of,
 )
+from aligntune.evaluate.types import Subject
 from aligntune.models.chat import Messages, render
 
 LOGITS = 2**28
@@ -73,42 +73,19 @@ def encode(
     return [Completion(tuple(all_), max(1, _shared(asked, all_))) for asked, all_ in encoded]
 
 
-def log_probs(
-    model: PreTrainedModel,
-    completions: Sequence[Completion],
-    *,
-    batch_size: int,
-    progress: Tick,
-    precision: Precision = "fp32",
-) -> NDArray[np.float64]:
-    """Summed log-probability of each completion given its prompt, in nats. N completions -> (N,).
-
-    Raises:
-        Diverged: one of them is not finite.
-    """
-    each = token_log_probs(
-        model, completions, batch_size=batch_size, progress=progress, precision=precision
-    )
-    return np.array([tokens.sum() for tokens in each])
-
-
 def token_log_probs(
-    model: PreTrainedModel,
-    completions: Sequence[Completion],
-    *,
-    batch_size: int,
-    progress: Tick,
-    precision: Precision = "fp32",
+    subject: Subject, completions: Sequence[Completion], progress: Tick
 ) -> list[NDArray[np.float64]]:
-    """Log-probability of each token of each completion, in nats. N completions -> N of (T,).
+    """Log-probability of each token of each completion, given its prompt and the tokens before it,
+    in nats. N completions -> N of (T,).
 
     Raises:
         Diverged: one of them is not finite.
     """
     found: list[NDArray[np.float64]] = [np.zeros(0)] * len(completions)
-    done = 0
-    with inference(model, precision):
-        for batch in _batches(model, completions, batch_size):
+    done, model = 0, subject.model
+    with inference(model, subject.precision):
+        for batch in _batches(model, completions, subject.batch_size):
             scored = _score(model, [completions[index] for index in batch])
             for index, tokens in zip(batch, scored, strict=True):
                 if not np.isfinite(tokens).all():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from aligntune.evaluate.forward import Tick, longest_sequence
 from aligntune.evaluate.generate import Answer
-from aligntune.evaluate.likelihood import Completion, encode, log_probs
+from aligntune.evaluate.likelihood import Completion, encode, token_log_probs
 from aligntune.evaluate.reference import kl_to_base
 from aligntune.evaluate.style import STYLE
 from aligntune.evaluate.types import Metric, Row, Subject, prompt_of
@@ -108,11 +108,4 @@ def _fits(subject: Subject, completion: Completion) -> bool:
 
 
 def _log_probs(subject: Subject, completions: Sequence[Completion], progress: Tick) -> list[float]:
-    found = log_probs(
-        subject.model,
-        completions,
-        batch_size=subject.batch_size,
-        progress=progress,
-        precision=subject.precision,
-    )
-    return [float(value) for value in found]
+    return [float(each.sum()) for each in token_log_probs(subject, completions, progress)]

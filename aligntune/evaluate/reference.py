@@ -33,29 +33,17 @@ def kl_to_base(
         if (found := answers[index])
     ]
     device = subject.model.device
-    own = _scores(subject, written, lambda done, total: progress(done, 2 * total))
+    own = token_log_probs(subject, written, lambda done, total: progress(done, 2 * total))
     subject.model.to(torch.device("cpu"))
     base = load_policy(subject.reference, trust_remote_code=subject.trust_remote_code).to(device)
     other = Subject(
         base, subject.tokenizer, subject.precision, subject.batch_size, subject.max_length
     )
-    theirs = _scores(other, written, lambda done, total: progress(total + done, 2 * total))
+    theirs = token_log_probs(other, written, lambda done, total: progress(total + done, 2 * total))
     del base, other
     subject.model.to(device)
     distances = dict(zip(answered, map(_k3, own, theirs), strict=True))
     return [distances.get(index) for index in range(len(rows))]
-
-
-def _scores(
-    subject: Subject, written: Sequence[Completion], progress: Tick
-) -> list[NDArray[np.float64]]:
-    return token_log_probs(
-        subject.model,
-        written,
-        batch_size=subject.batch_size,
-        progress=progress,
-        precision=subject.precision,
-    )
 
 
 def _k3(own: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:

@@ -30,14 +30,13 @@ from aligntune.evaluate.generate import Answer, answers
 from aligntune.evaluate.metrics import METRICS
 from aligntune.evaluate.reward import reward_metrics
 from aligntune.evaluate.types import Metric, Row, Score, Subject, prompt_of
+from aligntune.heartbeat import Progress
 from aligntune.models.load import load_policy, load_tokenizer
 
 LOG = logging.getLogger(__name__)
 
 UNSCORED_ANSWERS = 32
 """Answers that are generated, for people to read, where no metric scores them."""
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A trained reward model measured on the rows that were held out of its data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ from aligntune.config.slices import TrainSlice
 from aligntune.data import tokens
 from aligntune.errors import DataError
 from aligntune.evaluate import scores
+from aligntune.heartbeat import Progress
 from aligntune.models.load import check_whole, read_weights, reading
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.errors import Diverged, ResourceError
 from aligntune.models.intake import read_json
-from aligntune.models.load import check_whole, reading
+from aligntune.models.load import check_whole, read_weights, reading
 
 ADAPTER = "default"
 """What peft calls the adapter that is trained; TRL may keep a frozen copy beside it."""
@@ -102,15 +102,9 @@ def _reloaded(base: PreTrainedModel) -> PreTrainedModel:
     """The base again, with fp32 weights: merging into rounded ones would round the adapter too."""
     path = base.config.name_or_path
     with reading(f"model {path}"):
-        model, report = type(base).from_pretrained(
-            path,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        model, report = read_weights(type(base), path, trust_remote_code=False)
     check_whole(report, f"model {path}")
-    return cast(PreTrainedModel, model)
+    return model
 
 
 def check_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> None:

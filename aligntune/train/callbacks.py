@@ -9,12 +9,11 @@ from typing import Any
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from aligntune.heartbeat import beat
+from aligntune.heartbeat import Progress, beat
 from aligntune.journal import Journal
 from aligntune.train import checkpoints
 
-Progress = Callable[[int, int, Mapping[str, float]], None]
-"""(steps done, steps in all, what to show beside them)."""
+Logs = Mapping[str, Any]
 
 SHOWN = (("rewards/accuracies", "accuracy"), ("accuracy", "accuracy"), ("reward", "reward"))
 """Metrics beside the loss that show how it goes, and what they are called then."""
@@ -34,14 +33,7 @@ class WriteJournal(TrainerCallback):  # type: ignore[misc]
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any],
-        **_: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs, **_: Any) -> None:
         metrics = {
             _name(key): float(value)
             for key, value in logs.items()
@@ -72,9 +64,7 @@ class CommitCheckpoints(TrainerCallback):  # type: ignore[misc]
         self.journal = journal
         self.healthy = healthy
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
         _wait()  # until every process has written its part
         if state.is_world_process_zero:
             self.journal.sync()
@@ -103,14 +93,7 @@ class ShowProgress(TrainerCallback):  # type: ignore[misc]
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any],
-        **_: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs, **_: Any) -> None:
         if "loss" in logs:
             shown = {"loss": float(logs["loss"])}
             for key, name in SHOWN:
@@ -132,21 +115,15 @@ class StopWhenAsked(TrainerCallback):  # type: ignore[misc]
         self.stopped = False
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        return self._leave(state, control)
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        return self._leave(state, control)
-
-    def _leave(self, state: TrainerState, control: TrainerControl) -> TrainerControl:
         if _any_process(self.stopping()) and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
         return control
+
+    on_evaluate = on_step_end
 
 
 class Beat(TrainerCallback):  # type: ignore[misc]
@@ -171,9 +148,7 @@ class ContinueCount(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         if hasattr(self.trainer, "_total_train_tokens"):  # contract: tests/train/test_trl_contract
             counts = [log["num_tokens"] for log in state.log_history if "num_tokens" in log]
             self.trainer._total_train_tokens = counts[-1] if counts else 0

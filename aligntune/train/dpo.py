@@ -1,6 +1,5 @@
 """Direct preference optimisation (arXiv:2305.18290) on TRL's DPOTrainer."""
 
-from dataclasses import asdict
 from typing import Any
 
 from datasets import Dataset
@@ -8,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
 from aligntune.config.slices import TrainSlice
-from aligntune.train.lm_head import Lighter, lighten
+from aligntune.train.lm_head import lightened
 from aligntune.train.loop import Finite, Setting, arguments
 from aligntune.train.lora import lora
 from aligntune.train.rows import REFERENCE
@@ -57,7 +56,7 @@ def dpo_trainer(
         peft_config=lora(spec.peft, model),
     )
     if trainer.ref_model is None:  # else both would have to be, and TRL has wrapped that one
-        _lighten(trainer, spec, SCORED)
+        lightened(trainer, spec.train, SCORED)
     return trainer
 
 
@@ -78,12 +77,5 @@ def reference_trainer(
         processing_class=tokenizer,
         peft_config=lora(spec.peft, model),
     )
-    _lighten(trainer, spec, SCORED[:1])
+    lightened(trainer, spec.train, SCORED[:1])
     return trainer
-
-
-def _lighten(trainer: Any, spec: TrainSlice, wanted: tuple[str, ...]) -> None:
-    """Policy and reference alike, so that their log-probabilities are from the same path."""
-    longest = spec.train.max_length or 0
-    lighter = lighten(trainer.model, Lighter.asked(spec.train), wanted=wanted, longest=longest)
-    trainer.made = asdict(lighter)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from aligntune.config.logging import SampleLogging
 from aligntune.rewards.types import last_user
@@ -32,9 +32,7 @@ class Extremes(TrainerCallback):  # type: ignore[misc]
         self._file = file
         self._taken: int | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """As samples do, what an interrupted attempt wrote is forgotten."""
         if state.is_world_process_zero:
             forget_after(self._file, state.global_step)

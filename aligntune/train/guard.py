@@ -1,19 +1,19 @@
 """Runs that go wrong without an error: the signs, how long they last, and what to try."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from aligntune.config.algo import GROUP, Trained
 from aligntune.config.train import Guard, Train
 from aligntune.errors import Diverged
+from aligntune.train.callbacks import Logs
 
 LOG = logging.getLogger(__name__)
 
-Logs = Mapping[str, Any]
 NO_GRADIENT = 1e-6
 """A norm of the gradient that rounding leaves: pairs of equal answers have one of 4e-8."""
 
@@ -92,14 +92,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Whether the latest step had no sign of going wrong."""
         return not any(self._lasting.values())
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Logs,
-        **_: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs, **_: Any) -> None:
         if "reward" not in logs:
             return
         signal = not self._signs["signal"].seen(logs) and not self._masked(logs)
@@ -114,15 +107,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if not self._learned and state.global_step == self._guard.patience:
             self._refuse(logs, state.global_step)
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         if self.healthy():
             self._good = state.global_step
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Of a run that ends before patience does, which may be a trial of a few steps, it is
         said; where no answer could be learned from, however many steps there are, it stops."""
         if self._seen and not self._learned and state.global_step >= state.max_steps:
@@ -167,14 +156,7 @@ class Still(TrainerCallback):  # type: ignore[misc]
         self._still = 0
         self._moved = False
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Logs,
-        **_: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs, **_: Any) -> None:
         if self._moved or logs.get("grad_norm") is None:
             return
         # What a run that goes on has learned before is not known here.

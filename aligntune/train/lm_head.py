@@ -10,7 +10,7 @@ without their padding. Neither changes what the trainer is told of a batch.
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from types import MethodType
 from typing import Any
@@ -77,6 +77,15 @@ def lighten(
             return made
         LOG.warning("this model does not compute the same with %s, which is left out", made)
     return Lighter(plain_head=False, padding_free=False)
+
+
+def lightened(trainer: Any, train: Train, wanted: tuple[str, ...]) -> None:
+    """Lighten a trainer's model as its settings ask, and note on the trainer what was made of it.
+
+    A policy and its reference alike, so that their log-probabilities are from the same path.
+    """
+    asked, longest = Lighter.asked(train), train.max_length or 0
+    trainer.made = asdict(lighten(trainer.model, asked, wanted=wanted, longest=longest))
 
 
 def _fewer(lighter: Lighter) -> list[Lighter]:

@@ -16,7 +16,7 @@ from aligntune.config.algo import ONLINE
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import ConfigError, DataError, Diverged, Interrupted
 from aligntune.evaluate.forward import longest_sequence
-from aligntune.heartbeat import beat
+from aligntune.heartbeat import Progress, beat
 from aligntune.journal import FILE, Journal, read
 from aligntune.models.save import check_finite
 from aligntune.train import checkpoints, loggers
@@ -25,7 +25,6 @@ from aligntune.train.callbacks import (
     Clock,
     CommitCheckpoints,
     ContinueCount,
-    Progress,
     ShowProgress,
     StopWhenAsked,
     WriteJournal,

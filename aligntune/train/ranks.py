@@ -8,7 +8,6 @@ process's, and they end with it.
 
 import faulthandler
 import json
-import logging
 import os
 import shutil
 import signal
@@ -26,7 +25,6 @@ from aligntune.errors import AlignTuneError, ConfigError, ResourceError
 from aligntune.interrupt import stop_with
 from aligntune.train import nodes
 
-LOG = logging.getLogger(__name__)
 GRACE = 30.0
 """Seconds that the others may take to end after this process has."""
 

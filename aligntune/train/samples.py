@@ -25,9 +25,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerCallback,
-    TrainerControl,
     TrainerState,
-    TrainingArguments,
 )
 
 from aligntune.artifacts import write_atomic
@@ -127,21 +125,14 @@ class LogSamples(TrainerCallback):  # type: ignore[misc]
         self.precision = precision
         self.seed = seed
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Drops what an interrupted attempt wrote after the checkpoint that training goes on from:
         it is written again."""
         if state.is_world_process_zero:
             forget_after(self.file, state.global_step)
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **_: Any,
+        self, args: Any, state: TrainerState, control: Any, model: Any = None, **_: Any
     ) -> None:
         step, last = state.global_step, state.max_steps
         if step != last and all(step % interval for interval in self.samples.intervals(last)):

@@ -1,6 +1,5 @@
 """Supervised fine-tuning on TRL's SFTTrainer: loss on what the assistant says, or on everything."""
 
-from dataclasses import asdict
 from typing import Any
 
 from datasets import Dataset
@@ -8,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from aligntune.config.slices import TrainSlice
-from aligntune.train.lm_head import Lighter, lighten
+from aligntune.train.lm_head import lightened
 from aligntune.train.loop import Finite, Setting, arguments
 from aligntune.train.lora import lora
 
@@ -42,6 +41,5 @@ def sft_trainer(
         processing_class=tokenizer,
         peft_config=lora(spec.peft, model),
     )
-    lighter, longest = Lighter.asked(spec.train), spec.train.max_length or 0
-    trainer.made = asdict(lighten(trainer.model, lighter, wanted=SCORED, longest=longest))
+    lightened(trainer, spec.train, SCORED)
     return trainer

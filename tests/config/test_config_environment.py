@@ -21,17 +21,6 @@ def _variables(monkeypatch):
     monkeypatch.delenv("UNSET", raising=False)
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def write(text):
-        (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
-        return (tmp_path / "run.yaml").relative_to(tmp_path)
-
-    return write
-
-
 VALUES = [
     ("${STEPS}", 20),
     ("${RATE}", 5e-5),

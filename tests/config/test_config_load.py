@@ -25,19 +25,6 @@ train:
 """
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Writes a file and gives its relative path, so that messages are short."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(text, name="run.yaml"):
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        return path.relative_to(tmp_path)
-
-    return write
-
-
 def problems(paths, overrides=()):
     with pytest.raises(ConfigError) as caught:
         load(paths, overrides)

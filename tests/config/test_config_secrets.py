@@ -29,17 +29,6 @@ HARMLESS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def write(text):
-        (tmp_path / "run.yaml").write_text(text, encoding="utf-8")
-        return (tmp_path / "run.yaml").relative_to(tmp_path)
-
-    return write
-
-
 @pytest.mark.parametrize("secret", SECRETS)
 def test_a_value_that_looks_like_a_secret_is_refused_and_not_shown(write, secret):
     with pytest.raises(ConfigError) as in_file:

@@ -7,7 +7,8 @@ import torch
 
 from aligntune.errors import ConfigError, DataError, Diverged
 from aligntune.evaluate import likelihood
-from aligntune.evaluate.likelihood import Completion, encode, log_probs
+from aligntune.evaluate.likelihood import Completion, encode, token_log_probs
+from aligntune.evaluate.types import Subject
 
 TEXTS = [("hi", "hello"), ("what is 2 + 2?", "4"), ("x", "a much longer answer"), ("longer?", "")]
 
@@ -21,8 +22,10 @@ def answer(text):
     return [{"role": "assistant", "content": text}]
 
 
-def score(model, completions, batch_size=2, progress=lambda done, total: None, **more):
-    return log_probs(model, completions, batch_size=batch_size, progress=progress, **more)
+def score(model, completions, batch_size=2, progress=lambda done, total: None, *, precision="fp32"):
+    """The log-probability of each completion as a whole."""
+    subject = Subject(model, None, precision, batch_size, max_length=128)
+    return [tokens.sum() for tokens in token_log_probs(subject, completions, progress)]
 
 
 @torch.no_grad()
@@ -129,5 +132,5 @@ def test_progress_counts_to_the_number_of_completions(model, completions):
 
 
 def test_nothing_to_score_needs_no_forward_pass(model):
-    assert score(model, []).shape == (0,)
+    assert score(model, []) == []
     assert Completion((1, 2, 3), 1).length == 2

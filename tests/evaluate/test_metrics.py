@@ -9,7 +9,7 @@ import torch
 from aligntune.errors import DataError
 from aligntune.evaluate.generate import Answer, prompt_tokens
 from aligntune.evaluate.generate import answers as generate
-from aligntune.evaluate.likelihood import encode, log_probs
+from aligntune.evaluate.likelihood import encode, token_log_probs
 from aligntune.evaluate.metrics import METRICS
 from aligntune.evaluate.types import Subject, prompt_of
 
@@ -39,6 +39,12 @@ def pair(say):
     return pair
 
 
+def log_probs(subject, completions):
+    """Of each as a whole, one at a time."""
+    alone = replace(subject, batch_size=1)
+    return [float(each.sum()) for each in token_log_probs(alone, completions, ignore)]
+
+
 def score(name, subject, rows, answers=None):
     metric = METRICS[name]
     found = metric.score(subject, rows, answers or [None] * len(rows), ignore)
@@ -61,7 +67,7 @@ def test_nll_of_a_model_without_preferences_is_log_v(subject, say):
 def test_nll_is_per_token_of_the_last_turn_only(subject, tokenizer, say):
     first = say("hi") + assistant("hello") + say("and?")
     (completion,) = encode(tokenizer, [(first, assistant("bye"))])
-    (total,) = log_probs(subject.model, [completion], batch_size=1, progress=ignore)
+    (total,) = log_probs(subject, [completion])
     assert completion.length == len("bye") + 1
     row = {"messages": first + assistant("bye")}
     assert score("nll", subject, [row]) == [pytest.approx(-total / 4)]
@@ -74,17 +80,16 @@ def test_preferring_the_chosen_answer_is_right_and_the_rejected_wrong(
     forward = score("preference_accuracy", subject, [pair(a, b) for a, b in texts])
     backward = score("preference_accuracy", subject, [pair(b, a) for a, b in texts])
     both = [(say("hi"), assistant(text)) for texts_ in texts for text in texts_]
-    summed = log_probs(
-        subject.model, encode(tokenizer, both), batch_size=1, progress=ignore
-    ).reshape(-1, 2)
-    assert forward == [float(one > other) for one, other in summed]
+    summed = log_probs(subject, encode(tokenizer, both))
+    pairs = zip(summed[::2], summed[1::2], strict=True)
+    assert forward == [float(one > other) for one, other in pairs]
     assert set(forward) == {0, 1}
     assert [a + b for a, b in zip(forward, backward, strict=True)] == [1] * 4
 
 
 def test_the_margin_is_the_difference_of_the_whole_log_probabilities(subject, tokenizer, say, pair):
     both = encode(tokenizer, [(say("hi"), assistant("yes")), (say("hi"), assistant("no, no"))])
-    one, other = log_probs(subject.model, both, batch_size=1, progress=ignore)
+    one, other = log_probs(subject, both)
     rows = [pair("yes", "no, no"), pair("no, no", "yes")]
     assert score("preference_margin", subject, rows) == pytest.approx([one - other, other - one])
 
