@@ -1,7 +1,5 @@
 """SFT and DPO in a test: rows, a spec, a trainer, and what comes of it."""
 
-from pathlib import Path
-
 from slices import PLAIN, train_slice
 from tokens import trained_on
 
@@ -11,7 +9,7 @@ from aligntune.data.rows import prompt_of
 from aligntune.models.load import load_tokenizer
 from aligntune.models.trainable import load_trainable
 from aligntune.train.dpo import dpo_trainer
-from aligntune.train.loop import Setting, fit, within
+from aligntune.train.loop import fit, within
 from aligntune.train.samples import Asked
 from aligntune.train.sft import sft_trainer
 
@@ -48,11 +46,6 @@ def spec(algo="sft", peft=None, **changes):
     } | {name: value for name, value in changes.items() if name not in PLAIN}
     own = {name: value for name, value in changes.items() if name in PLAIN}
     return train_slice(algo, resolved(Train(**settings), algo, peft, 64), peft=peft, **own)
-
-
-def place(folder: Path, stopping=lambda: False) -> Setting:
-    (folder / "work").mkdir(parents=True, exist_ok=True)
-    return Setting(folder, folder / "work", "key", lambda *shown: None, stopping)
 
 
 def make(path, chosen, setting, rows=None):

@@ -12,7 +12,7 @@ from aligntune.config.rewards import Reward
 from aligntune.config.train import Train
 from aligntune.journal import read
 from aligntune.models.load import load_policy, load_tokenizer
-from aligntune.train.loop import Setting, fit
+from aligntune.train.loop import fit
 
 WORDS = ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
 ROWS = [
@@ -41,11 +41,6 @@ def spec(algo, peft=None, rewards=TOY, save_steps=100, eval_steps=None, **train)
         save_steps=save_steps,
         eval_steps=eval_steps,
     )
-
-
-def place(folder: Path, stopping=lambda: False) -> Setting:
-    (folder / "work").mkdir(parents=True, exist_ok=True)
-    return Setting(folder, folder / "work", "key", lambda *shown: None, stopping)
 
 
 def make(build, path, spec, setting, rows=ROWS, heldout=None):

@@ -122,7 +122,8 @@ class Side:
 
 @contextmanager
 def ours(algo: str, model: Path, rows: list[Any], steps: int, **changes: Any) -> Iterator[Side]:
-    from rollouts import make, place, spec
+    from places import place
+    from rollouts import make, spec
 
     from aligntune.train.policy import TRAINERS
 

@@ -101,7 +101,8 @@ def write_config(folder: Path, name: str, steps: int) -> Path:
 def per_step(folder: Path, steps: int, rounds: int) -> dict[str, float]:
     """CPU-seconds of a step of the stage's trainer and of TRL's with the same rows and settings,
     without what comes once."""
-    from offline import make, place, spec
+    from offline import make, spec
+    from places import place
     from transformers import PrinterCallback
     from trl import SFTTrainer
 

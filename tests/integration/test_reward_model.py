@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from rollouts import curve, place
+from places import place
+from rollouts import curve
 from slices import train_slice
 from tokens import write_split
 

@@ -7,7 +7,8 @@ from inspect import iscoroutinefunction, unwrap
 
 import pytest
 import torch
-from rollouts import curve, place, run, spec
+from places import place
+from rollouts import curve, run, spec
 
 from aligntune.config.logging import SampleLogging
 from aligntune.config.rewards import Reward

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from rollouts import ROWS, curve, gain, make, place, run, spec
+from places import at_look, place
+from rollouts import ROWS, curve, gain, make, run, spec
 
 from aligntune.config.train import Bolt
 from aligntune.errors import ConfigError, DataError, Interrupted, ResourceError
@@ -145,15 +146,9 @@ def test_stopped_anywhere_it_goes_on_exactly(tiny_model, tmp_path, monkeypatch):
     whole = run(TRAINERS["bolt"], tiny_model, settings, place(tmp_path / "whole"))
     assert whole.memory.state.epoch == 1
     for last in (5, 16, 17):
-        seen = []
-
-        def stopping(seen=seen, last=last):
-            seen.append(1)
-            return len(seen) == last
-
         halved = tmp_path / f"halved{last}"
         with pytest.raises(Interrupted, match=f"after step {last} of 19"):
-            run(TRAINERS["bolt"], tiny_model, settings, place(halved, stopping))
+            run(TRAINERS["bolt"], tiny_model, settings, place(halved, at_look(last)))
         resumed = run(TRAINERS["bolt"], tiny_model, settings, place(halved))
         assert resumed.memory.state == whole.memory.state
         expected, got = whole.model.state_dict(), resumed.model.state_dict()

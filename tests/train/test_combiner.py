@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from rollouts import ROWS, curve, make, place, run, spec
+from places import at_look, place
+from rollouts import ROWS, curve, make, run, spec
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import Interrupted
@@ -88,14 +89,8 @@ def test_running_scores_go_on_from_a_checkpoint(tiny_model, tmp_path):
                   per_device_batch_size=8).model_copy(update={"eval_steps": 2})  # fmt: skip
     whole, halved = place(tmp_path / "whole"), tmp_path / "halved"
     run(TRAINERS["grpo"], tiny_model, wanted, whole, heldout=ROWS[:3])
-    seen = []
-
-    def stopping():
-        seen.append(1)
-        return len(seen) == 2
-
     with pytest.raises(Interrupted):
-        run(TRAINERS["grpo"], tiny_model, wanted, place(halved, stopping), heldout=ROWS[:3])
+        run(TRAINERS["grpo"], tiny_model, wanted, place(halved, at_look(2)), heldout=ROWS[:3])
     run(TRAINERS["grpo"], tiny_model, wanted, place(halved), heldout=ROWS[:3])
     for name in ("train/reward", "train/loss", "train/grad_norm", "eval/reward"):
         assert curve(place(halved), name) == curve(whole, name)

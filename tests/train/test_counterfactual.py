@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from rollouts import curve, digits, gain, make, place, run, spec
+from places import place
+from rollouts import curve, digits, gain, make, run, spec
 
 from aligntune.config.logging import SampleLogging
 from aligntune.config.train import Counterfactual

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from rollouts import curve, place, run, spec
+from places import at_look, place
+from rollouts import curve, run, spec
 
 from aligntune.config.logging import SampleLogging
 from aligntune.config.rewards import Reward
@@ -64,14 +65,8 @@ def test_it_is_the_same_after_an_interruption_and_however_rounds_fall(tiny_model
     whole = place(tmp_path / "whole")
     trained(tiny_model, whole, **changes)
     assert sorted({row["step"] for row in rows(whole)}) == [1, 5, 7]
-    seen = []
-
-    def stopping():
-        seen.append(1)
-        return len(seen) == 5
-
     with pytest.raises(Interrupted):
-        trained(tiny_model, place(tmp_path / "halved", stopping), **changes)
+        trained(tiny_model, place(tmp_path / "halved", at_look(5)), **changes)
     trained(tiny_model, place(tmp_path / "halved"), **changes)
     assert rows(place(tmp_path / "halved")) == rows(whole)
 

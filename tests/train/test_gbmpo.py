@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from rollouts import ROWS, curve, place, run, spec
+from places import place
+from rollouts import ROWS, curve, run, spec
 from safetensors.torch import save_file
 
 from aligntune.config.base import identity

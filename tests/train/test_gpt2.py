@@ -3,8 +3,9 @@
 import pytest
 import rollouts
 import torch
-from offline import make, place, run, spec
+from offline import make, run, spec
 from peft import PeftModel
+from places import place
 from safetensors.torch import load_file
 from tiny import build_tiny_gpt2
 

@@ -4,7 +4,8 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from rollouts import place, run, spec
+from places import place
+from rollouts import run, spec
 
 from aligntune.config.train import Guard, Train
 from aligntune.errors import ConfigError, Diverged

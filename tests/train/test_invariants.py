@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from rollouts import curve, make, place, run, spec
+from places import place
+from rollouts import curve, make, run, spec
 from torch.nn.functional import pad
 
 from aligntune.losses.policy import clipped_surrogate, entropy, importance_ratio

@@ -6,7 +6,8 @@ From rewards that say nothing of the answer it learns nothing.
 import random
 
 import pytest
-from rollouts import curve, digits, letters, place, run, spec
+from places import place
+from rollouts import curve, digits, letters, run, spec
 
 from aligntune.train.policy import TRAINERS
 

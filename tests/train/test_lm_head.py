@@ -5,7 +5,8 @@ import logging
 
 import pytest
 import torch
-from offline import make, place, run, spec
+from offline import make, run, spec
+from places import place
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,

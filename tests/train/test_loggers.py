@@ -5,7 +5,8 @@ import json
 import sys
 
 import pytest
-from offline import place, run, spec
+from offline import run, spec
+from places import at_look, place
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aligntune.errors import ConfigError, Interrupted
@@ -77,14 +78,8 @@ def test_tensorboard_has_the_curves_of_the_journal(tiny_model, tmp_path):
 
 def test_a_resumed_run_has_every_point_once(tiny_model, tmp_path):
     chosen = spec(loggers=("tensorboard",))
-    calls = []
-
-    def stopping():
-        calls.append(1)
-        return len(calls) == 5
-
     with pytest.raises(Interrupted):
-        run(tiny_model, chosen, place(tmp_path, stopping))
+        run(tiny_model, chosen, place(tmp_path, at_look(5)))
     for checkpoint in (tmp_path / "work" / "checkpoints").glob("step-*5"):
         (checkpoint / "model.safetensors").write_bytes(b"damaged")  # so it goes on from step 4
     run(tiny_model, chosen, place(tmp_path))

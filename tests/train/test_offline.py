@@ -4,7 +4,8 @@ import logging
 
 import pytest
 import torch
-from offline import ROWS, make, place, run, spec
+from offline import ROWS, make, run, spec
+from places import place
 from rollouts import spec as online_spec
 from tokens import trained_on
 

@@ -4,7 +4,8 @@ import time
 
 import pytest
 import torch
-from rollouts import ROWS, curve, digits, gain, letters, make, place, run, spec
+from places import at_look, place
+from rollouts import ROWS, curve, digits, gain, letters, make, run, spec
 from safetensors.torch import load_file
 
 from aligntune.config.rewards import Reward
@@ -89,12 +90,7 @@ def test_stopped_inside_a_rollout_it_goes_on_exactly(
         start, rewards["toy"] = worker, digits
     wanted = spec(algo, peft, max_steps=11, **changes).model_copy(update={"eval_steps": 3})
     whole = train(start, wanted, setting("whole"), heldout=ROWS[:5])
-    seen = []
-
-    def stopping():
-        seen.append(1)
-        return len(seen) == 7  # with the evaluation after step 3
-
+    stopping = at_look(7)  # with the evaluation after step 3
     with pytest.raises(Interrupted, match="after step 6 of 11"):
         train(start, wanted, setting("halved", stopping=stopping), heldout=ROWS[:5])
     halved = train(start, wanted, setting("halved"), heldout=ROWS[:5])
@@ -319,14 +315,8 @@ def test_the_kl_coefficient_adapts_and_goes_on_from_a_checkpoint(tiny_model, set
     assert coefficients[2] == pytest.approx(coefficients[1] * (1 + 0.2 * 16 / 160)) or (
         coefficients[2] == pytest.approx(coefficients[1] * (1 - 0.2 * 16 / 160))
     )
-    seen = []
-
-    def stopping():
-        seen.append(1)
-        return len(seen) == 2
-
     with pytest.raises(Interrupted):
-        train(tiny_model, wanted, setting("halved", stopping=stopping))
+        train(tiny_model, wanted, setting("halved", stopping=at_look(2)))
     train(tiny_model, wanted, setting("halved"))
     assert curve(setting("halved"), "train/kl_coef") == coefficients
 

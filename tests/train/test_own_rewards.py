@@ -1,7 +1,8 @@
 """A function of the user's own in training: for TRL or for samples, good or broken."""
 
 import pytest
-from rollouts import ROWS, curve, make, place, run, spec
+from places import place
+from rollouts import ROWS, curve, make, run, spec
 from tokens import write_split
 
 from aligntune.config.rewards import Reward

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from places import at_look, place
 from safetensors.torch import load_file, save_file
 from slices import train_slice
 from tokens import trained_on, write_split
@@ -19,7 +20,6 @@ from aligntune.errors import DataError, Diverged, Interrupted
 from aligntune.journal import read
 from aligntune.models.load import load_tokenizer
 from aligntune.train.checkpoints import steps
-from aligntune.train.loop import Setting
 from aligntune.train.policy import train_policy
 
 ROWS = [
@@ -62,13 +62,7 @@ def data(tmp_path, tiny_model):
 
 @pytest.fixture
 def setting(tmp_path):
-    out = tmp_path / "out"
-    (out / "work").mkdir(parents=True)
-
-    def make(stopping=lambda: False):
-        return Setting(out, out / "work", "key", lambda *shown: None, stopping)
-
-    return make
+    return lambda: place(tmp_path / "out")
 
 
 def losses(setting):
@@ -223,19 +217,12 @@ def test_being_asked_to_stop_saves_and_the_next_start_ends_with_the_same_weights
     train_policy(spec(), tiny_model, data(ROWS), whole)
     expected = load_file(whole.out / "model" / "model.safetensors")
     out = tmp_path / "again"
-    (out / "work").mkdir(parents=True)
-    seen = []
-
-    def stopping():
-        seen.append(1)
-        return len(seen) == 3
-
-    halved = Setting(out, out / "work", "key", lambda *shown: None, stopping)
+    halved = place(out, at_look(3))
     with pytest.raises(Interrupted, match="after step 3 of 6"):
         train_policy(spec(), tiny_model, data(ROWS), halved)
     assert steps(out / "work" / "checkpoints") == [2, 3]
     assert not (out / "model").exists()
-    resumed = Setting(out, out / "work", "key", lambda *shown: None, lambda: False)
+    resumed = place(out)
     metrics = train_policy(spec(), tiny_model, data(ROWS), resumed)
     got = load_file(out / "model" / "model.safetensors")
     assert all(torch.equal(expected[name], got[name]) for name in expected)
@@ -252,18 +239,11 @@ def test_a_stop_in_an_evaluation_takes_no_further_step(tiny_model, data, setting
     train_policy(measured, tiny_model, both, whole)
     expected = load_file(whole.out / "model" / "model.safetensors")
     out = tmp_path / "again"
-    (out / "work").mkdir(parents=True)
-    seen = []
-
-    def stopping():
-        seen.append(1)
-        return len(seen) == 5  # after four steps
-
-    halved = Setting(out, out / "work", "key", lambda *shown: None, stopping)
+    halved = place(out, at_look(5))  # after four steps
     with pytest.raises(Interrupted, match="after step 4 of 6"):
         train_policy(measured, tiny_model, both, halved)
     assert steps(out / "work" / "checkpoints") == [4]
-    resumed = Setting(out, out / "work", "key", lambda *shown: None, lambda: False)
+    resumed = place(out)
     train_policy(measured, tiny_model, both, resumed)
     got = load_file(out / "model" / "model.safetensors")
     assert all(torch.equal(expected[name], got[name]) for name in expected)

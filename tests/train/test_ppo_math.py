@@ -5,7 +5,8 @@ import statistics
 
 import pytest
 import torch
-from rollouts import make, place, spec
+from places import place
+from rollouts import make, spec
 
 from aligntune.losses.policy import entropy
 from aligntune.train.policy import TRAINERS

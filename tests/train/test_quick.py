@@ -4,7 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from rollouts import ROWS, curve, gain, letters, make, place, run, spec
+from places import place
+from rollouts import ROWS, curve, gain, letters, make, run, spec
 from tokens import trained_on
 
 from aligntune.config.algo import ONLINE

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from rollouts import place, spec
+from places import place
+from rollouts import spec
 from safetensors.torch import load_file
 from tokens import write_split
 

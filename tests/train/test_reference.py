@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from offline import ROWS, place
+from offline import ROWS
+from places import at_look, place
 from safetensors.torch import load_file
 from slices import train_slice
 from tokens import write_split
@@ -196,9 +197,9 @@ def test_an_attempt_that_was_stopped_is_gone_on_with_to_the_same_bytes(data, com
     monkeypatch.setattr(reference, "TOKENS", 128)
     rows = data(uneven())
     whole = computed(rows, "whole")
-    seen, asked = [], reference._asked
+    asked = reference._asked
     with pytest.raises(Interrupted, match="stopped after 2 of"):
-        computed(rows, "halved", stopping=lambda: seen.append(1) or len(seen) == 3)
+        computed(rows, "halved", stopping=at_look(3))
     file = whole.parent / "halved" / "work" / "reference" / "0.jsonl"
     lines = file.read_bytes()
     assert lines.count(b"\n") == 2
@@ -274,11 +275,8 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
     known = computed(rows)
     wanted = spec().model_copy(update={"eval_steps": 2})
     weights = []
-    for name, last in (("whole", None), ("halved", 3), ("halved", None)):
-        seen = []
-        made = place(
-            tmp_path / name, lambda seen=seen, last=last: seen.append(1) or len(seen) == last
-        )
+    for name, last in (("whole", 0), ("halved", 3), ("halved", 0)):
+        made = place(tmp_path / name, at_look(last))
         try:
             train_policy(wanted, tiny_model, rows, made, known)
         except Interrupted:

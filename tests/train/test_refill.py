@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from rollouts import ROWS, curve, make, place, run, spec
+from places import at_look, place
+from rollouts import ROWS, curve, make, run, spec
 
 from aligntune.errors import Interrupted
 from aligntune.losses.policy import informative
@@ -123,14 +124,8 @@ def test_replaced_groups_are_the_same_after_an_interruption(tiny_model, tmp_path
     rewards["toy"] = picky
     wanted = spec("dapo", max_resampling=3, num_iterations=2, **DAPO | {"max_steps": 5})
     whole = run(TRAINERS["dapo"], tiny_model, wanted, place(tmp_path / "whole"))
-    seen = []
-
-    def stopping():
-        seen.append(1)
-        return len(seen) == 3
-
     with pytest.raises(Interrupted):
-        run(TRAINERS["dapo"], tiny_model, wanted, place(tmp_path / "half", stopping=stopping))
+        run(TRAINERS["dapo"], tiny_model, wanted, place(tmp_path / "half", stopping=at_look(3)))
     half = run(TRAINERS["dapo"], tiny_model, wanted, place(tmp_path / "half"))
     expected, got = whole.model.state_dict(), half.model.state_dict()
     assert all(torch.equal(expected[name], got[name]) for name in expected)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from places import at_look, place
 from safetensors.torch import load_file
 from slices import train_slice
 from tiny import build_tokenizer
@@ -23,7 +24,6 @@ from aligntune.models.source import locate
 from aligntune.rewards import scorer
 from aligntune.rewards.learned import NORMALIZATION
 from aligntune.rewards.types import Sample
-from aligntune.train.loop import Setting
 from aligntune.train.policy import train_policy
 from aligntune.train.reward import reward_trainer
 from aligntune.train.scores import extras, margins, scores
@@ -69,11 +69,6 @@ def data(folder, train, heldout, model):
     return folder
 
 
-def setting(folder, stopping=lambda: False):
-    (folder / "work").mkdir(parents=True, exist_ok=True)
-    return Setting(folder, folder / "work", "key", lambda *_: None, stopping)
-
-
 def measured(made, folder, spec):
     return measure(made.out / "model", folder, spec, lambda p: scores(extras(p)), lambda *_: None)
 
@@ -83,7 +78,7 @@ def trained(tiny_model, tmp_path_factory):
     """A reward model that prefers yes to no: (its stage's setting, its data, its spec)."""
     root = tmp_path_factory.mktemp("reward")
     folder = data(root / "data", [*map(pair, WORDS)] * 4, [*map(pair, HELD_OUT)], tiny_model)
-    made = setting(root / "out")
+    made = place(root / "out")
     wanted = spec()
     train_policy(wanted, tiny_model, folder, made)
     return made, folder, wanted
@@ -98,7 +93,7 @@ def loss(tiny_model, tmp_path):
         rows = trained_on([pair("red")], wanted, tiny_model)
         trainer = reward_trainer(
             load_scorer(tiny_model, wanted), load_tokenizer(tiny_model), rows, None, wanted,
-            setting(tmp_path / "out"),
+            place(tmp_path / "out"),
         )  # fmt: skip
         logits = torch.cat([torch.as_tensor(chosen), torch.as_tensor(rejected)])[:, None]
         inputs = {"input_ids": None, "attention_mask": torch.ones(2, 1)}
@@ -153,7 +148,7 @@ def test_lora_trains_the_head_too_and_leaves_a_whole_model(tiny_model, tmp_path)
     from transformers import AutoModelForSequenceClassification
 
     folder = data(tmp_path / "data", [*map(pair, WORDS)] * 4, [*map(pair, HELD_OUT)], tiny_model)
-    made, wanted = setting(tmp_path / "out"), spec(Peft(r=8, alpha=32))
+    made, wanted = place(tmp_path / "out"), spec(Peft(r=8, alpha=32))
     train_policy(wanted, tiny_model, folder, made)
     assert measured(made, folder, wanted).metrics["accuracy"] > 0.9
     before = load_scorer(tiny_model, wanted).score.weight
@@ -166,13 +161,12 @@ def test_lora_trains_the_head_too_and_leaves_a_whole_model(tiny_model, tmp_path)
 def test_a_resumed_training_ends_with_the_same_weights(tiny_model, tmp_path):
     folder = data(tmp_path / "data", [*map(pair, WORDS)], [pair("mat")], tiny_model)
     wanted = spec(Peft(r=4, alpha=8), max_steps=7, per_device_batch_size=2)
-    whole = setting(tmp_path / "whole")
+    whole = place(tmp_path / "whole")
     train_policy(wanted, tiny_model, folder, whole)
-    seen = []
-    halved = setting(tmp_path / "halved", lambda: bool(seen.append(1)) or len(seen) == 5)
+    halved = place(tmp_path / "halved", at_look(5))
     with pytest.raises(Interrupted, match="after step 5 of 7"):
         train_policy(wanted, tiny_model, folder, halved)
-    train_policy(wanted, tiny_model, folder, setting(tmp_path / "halved"))
+    train_policy(wanted, tiny_model, folder, place(tmp_path / "halved"))
     one, two = (load_file(m.out / "model" / "model.safetensors") for m in (whole, halved))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -183,7 +177,7 @@ def test_regression_learns_the_scores(tiny_model, tmp_path):
     rows = [scored(word, text, score) for word in WORDS for text, score in texts.items()]
     held = [scored(word, text, score) for word in HELD_OUT for text, score in texts.items()]
     folder = data(tmp_path / "data", rows * 4, held, tiny_model)
-    made, wanted = setting(tmp_path / "out"), spec(objective="regression", max_steps=60)
+    made, wanted = place(tmp_path / "out"), spec(objective="regression", max_steps=60)
     summary = train_policy(wanted, tiny_model, folder, made)
     found = measured(made, folder, wanted).metrics
     assert found["r2"] > 0.8
@@ -235,7 +229,7 @@ def test_a_margin_reaches_the_loss(tiny_model, tmp_path):
     rows = trained_on([pair("red", margin=1.5)] * 4, wanted, tiny_model)
     trainer = reward_trainer(
         load_scorer(tiny_model, wanted), load_tokenizer(tiny_model), rows, None, wanted,
-        setting(tmp_path / "out"),
+        place(tmp_path / "out"),
     )  # fmt: skip
     assert next(iter(trainer.get_train_dataloader()))["margin"].tolist() == [3.0] * 4
 
@@ -278,7 +272,7 @@ def test_an_encoder_that_has_no_causal_form_becomes_a_reward_model(tmp_path):
     base = tmp_path / "base"
     prepare(locate(str(tmp_path / "encoder")), base, chat_template=None, trust_remote_code=False)
     folder = data(tmp_path / "data", [*map(pair, WORDS)] * 4, [*map(pair, HELD_OUT)], base)
-    made, wanted = setting(tmp_path / "out"), spec(max_steps=2)
+    made, wanted = place(tmp_path / "out"), spec(max_steps=2)
     train_policy(wanted, base, folder, made)
     assert measured(made, folder, wanted).metrics["accuracy/count"] == len(HELD_OUT)
     judge = scorer(Reward(reward_type="model", model_name=str(made.out / "model")))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import rollouts
 import torch
-from offline import WORDS, make, place, run, spec
+from offline import WORDS, make, run, spec
+from places import at_look, place
 from tiny import build_tiny_gpt2
 from tokens import write_split
 
@@ -213,13 +214,7 @@ def test_an_interrupted_run_goes_on_without_duplicates(tiny_model, tmp_path):
     chosen = spec(sample_logging=EVERY_2.model_copy(update={"interval_steps": 1}), save_steps=2)
     whole = place(tmp_path / "whole")
     run(tiny_model, chosen, whole)
-    calls = []
-
-    def stopping():
-        calls.append(1)
-        return len(calls) == 3
-
-    halved = place(tmp_path / "halved", stopping)
+    halved = place(tmp_path / "halved", at_look(3))
     with pytest.raises(Interrupted):
         run(tiny_model, chosen, halved)
     # As after a crash: what was written after the last checkpoint, with a torn line.

@@ -4,7 +4,8 @@ import json
 
 import pytest
 from datasets import Dataset
-from offline import make, place, spec
+from offline import make, spec
+from places import place
 from tokens import trained_on, write_split
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 import transformers
 import trl
-from rollouts import make, place, spec
+from places import place
+from rollouts import make, spec
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from rollouts import make, place, spec
+from places import place
+from rollouts import make, spec
 
 from aligntune.config.train import Vllm
 from aligntune.errors import ConfigError
