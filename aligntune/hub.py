@@ -30,16 +30,6 @@ if TYPE_CHECKING:
         ModelInfo,
     )
 
-__all__ = [
-    "Receipt",
-    "commit_of",
-    "download_dataset",
-    "download_model",
-    "push",
-    "retrying",
-    "shipped",
-]
-
 T = TypeVar("T")
 RepoType = Literal["model", "dataset"]
 

@@ -8,7 +8,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from aligntune.config.data import Dataset
-from aligntune.config.document import KeyPath
+from aligntune.config.naming import KeyPath
 from aligntune.config.rewards import Reward
 from aligntune.config.rules import Problem
 from aligntune.config.run import RunConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aligntune.config.document import printable
+from aligntune.config.naming import printable
 from aligntune.console import table
 from aligntune.data.report import DataReport, Histogram
 from aligntune.report.data import columns, facts, sizes, title

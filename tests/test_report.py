@@ -12,7 +12,9 @@ import pytest
 from pages import HOSTILE, Page, filled_with
 
 from aligntune.data.report import CAUSES, DataReport, SourceReport, histogram
-from aligntune.report import (
+from aligntune.report import words
+from aligntune.report.page import render, write
+from aligntune.report.types import (
     Answer,
     Curve,
     DataRow,
@@ -28,9 +30,6 @@ from aligntune.report import (
     StageRow,
     TrainingSample,
     Versus,
-    render,
-    words,
-    write,
 )
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligntune.report import Curve, EvaluationRow, charts, words
+from aligntune.report import charts, words
+from aligntune.report.types import Curve, EvaluationRow
 
 
 def test_a_curve_of_one_point_is_a_dot():

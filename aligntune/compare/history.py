@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from aligntune.artifacts import Artifact, find
-from aligntune.config.document import printable, read_document
+from aligntune.config.document import read_document
+from aligntune.config.naming import printable
 from aligntune.errors import ConfigError, DataError
 from aligntune.identity import flat
 

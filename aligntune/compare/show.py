@@ -9,7 +9,7 @@ from rich.table import Table
 
 from aligntune.compare.filters import facts
 from aligntune.compare.history import PastRun
-from aligntune.config.document import printable
+from aligntune.config.naming import printable
 from aligntune.console import table
 from aligntune.report import words
 from aligntune.report.compared import Asked, Comparison, Line, Score

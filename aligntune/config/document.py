@@ -15,11 +15,6 @@ from aligntune.errors import ConfigError
 if TYPE_CHECKING:
     from aligntune.config.repair import Repair
 
-__all__ = [
-    "Document", "KeyPath", "Mark",
-    "fixed", "parse_document", "parse_value", "printable", "read_document",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Document:

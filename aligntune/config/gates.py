@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import get_args
 
-from aligntune.config.document import KeyPath
 from aligntune.config.evaluation import Metric
+from aligntune.config.naming import KeyPath
 from aligntune.config.run import RunConfig
 from aligntune.errors import unknown
 

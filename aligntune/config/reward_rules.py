@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from aligntune.config.algo import ONLINE
-from aligntune.config.document import KeyPath
+from aligntune.config.naming import KeyPath
 from aligntune.config.rewards import GUESSED
 from aligntune.config.run import RunConfig
 

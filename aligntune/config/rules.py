@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from aligntune.config.algo import GROUP, ONLINE, TASK, Trained
 from aligntune.config.data import Dataset
-from aligntune.config.document import KeyPath
 from aligntune.config.gates import gate_problems
+from aligntune.config.naming import KeyPath
 from aligntune.config.presets import PRESETS, resolved, used
 from aligntune.config.retrain_rules import retrain_problems, retrain_warnings
 from aligntune.config.reward_rules import contradictions, guesses

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from aligntune.config.algo import GROUP, ONLINE, Trained
-from aligntune.config.document import KeyPath
+from aligntune.config.naming import KeyPath
 from aligntune.config.presets import LOSS_TYPES, alone, is_dual, resolved
 from aligntune.config.train import Bolt, Peft, Train
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from aligntune.config.data import TaskType
-from aligntune.config.document import printable
+from aligntune.config.naming import printable
 from aligntune.data import layouts
 from aligntune.data.rows import ANSWER, EXTRA, RATED, TOOLS, Row, prompt_of
 from aligntune.data.turns import said, text, tools

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aligntune.artifacts import write_atomic
-from aligntune.config.document import printable
+from aligntune.config.naming import printable
 from aligntune.data.report import CAUSES, DataReport, SourceReport, read
 from aligntune.report import words
 from aligntune.report.templates import environment

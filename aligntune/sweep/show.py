@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from aligntune.config.document import printable
+from aligntune.config.naming import printable
 from aligntune.console import table
 from aligntune.plan import Plan
 from aligntune.report.compared import Score
