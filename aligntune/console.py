@@ -145,6 +145,11 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
+def figure(value: float | None) -> str:
+    """Four digits, or a dash where there is no value."""
+    return "-" if value is None else f"{value:.4g}"
+
+
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
     """A plain table; every cell is shown as text, never as markup."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aligntune.artifacts import Manifest
-from aligntune.console import screen, table
+from aligntune.console import figure, screen, table
 from aligntune.errors import DataError, unknown
 from aligntune.paths import tracking_uri
 
@@ -131,7 +131,7 @@ def show(models: Sequence[Model]) -> None:
                 f"{'  ' * depth}v{version.version}",
                 version.algorithm,
                 ", ".join(version.aliases) or "-",
-                *(_number(version.metrics.get(name)) for name in metrics[:MOST]),
+                *(figure(version.metrics.get(name)) for name in metrics[:MOST]),
                 version.decision or "-",
                 version.why or "-",
             )
@@ -140,10 +140,6 @@ def show(models: Sequence[Model]) -> None:
         columns = ("version", "algorithm", "aliases", *metrics[:MOST], "decision", "why")
         console.print(table(model.name, columns, rows))
         console.print()
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def _none(where: Place) -> str:

@@ -74,6 +74,11 @@ def letters(samples):
     return [sum("a" <= c <= "z" for c in s.completion) / max(len(s.completion), 1) for s in samples]
 
 
+def varied(samples):
+    """A tenth of the number of different characters of an answer."""
+    return [len(set(sample.completion)) / 10 for sample in samples]
+
+
 def digits(samples):
     """The last digit of an answer, from 0 to 1."""
     found = [[c for c in s.completion if c.isdigit()] for s in samples]

@@ -10,7 +10,7 @@ from rich.table import Table
 from aligntune.compare.filters import facts
 from aligntune.compare.history import PastRun
 from aligntune.config.naming import printable
-from aligntune.console import table
+from aligntune.console import figure, table
 from aligntune.report import words
 from aligntune.report.compared import Asked, Comparison, Line, Score
 
@@ -40,7 +40,7 @@ def show_runs(runs: Sequence[PastRun], console: Console) -> None:
             run.algo,
             run.model.rstrip("/").rpartition("/")[2][:20],
             run.state,
-            *(_number(run.metrics.get(name)) for name in metrics),
+            *(figure(run.metrics.get(name)) for name in metrics),
             *([run.decision or "-"] if decided else []),
             run.version or "-",
         )
@@ -217,7 +217,7 @@ def _curves(made: Comparison, console: Console) -> None:
         name = f"{overlay.metric.removeprefix('train/')} ({overlay.stage})"
         for line in overlay.lines:
             finite = [value for value in line.values if math.isfinite(value)]
-            ends = (_number(finite[0]), _number(finite[-1])) if finite else ("-", "-")
+            ends = (figure(finite[0]), figure(finite[-1])) if finite else ("-", "-")
             rows.append((name, ", ".join(made.runs[n].letter for n in line.runs), *ends,
                          sparkline(line, overlay.lines, bars)))  # fmt: skip
             name = ""
@@ -261,7 +261,7 @@ def _answers(made: Comparison, rows: Sequence[Asked], console: Console) -> None:
         if row.reference is not None:
             _say(console, f"= {_cut(row.reference, ANSWER)}", "dim")
         for number, given in row.answers.items():
-            scores = "  ".join(f"{name} {_number(value)}" for name, value in given.scores.items())
+            scores = "  ".join(f"{name} {figure(value)}" for name, value in given.scores.items())
             text = _cut(given.text or "", ANSWER) or "(empty)"
             _say(console, f"{made.runs[number].letter}: {text}")
             _say(console, f"   {scores}", "dim")
@@ -270,10 +270,6 @@ def _answers(made: Comparison, rows: Sequence[Asked], console: Console) -> None:
 def _cut(text: str, room: int) -> str:
     plain = printable(" ".join(text.split()))
     return plain if len(plain) <= room else plain[: room - 3] + "..."
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def _ascii(text: str) -> str:

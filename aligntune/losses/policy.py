@@ -1,7 +1,4 @@
-"""What answers are compared with, and the clipped loss of the policy that gave them.
-
-TRL computes the loss itself in training; tests hold it to what is written here.
-"""
+"""What answers are compared with, and how far the policy has moved since it gave them."""
 
 import torch
 from torch import Tensor
@@ -41,13 +38,6 @@ def group_advantages(rewards: Tensor, scale: str) -> Tensor:
     return torch.where(informative(rewards)[:, None], centred, 0.0).nan_to_num(0.0)
 
 
-def leave_one_out_advantages(rewards: Tensor) -> Tensor:
-    """How much better each answer is than the others of its prompt on average (RLOO,
-    arXiv:2402.14740). (P, G) -> (P, G)"""
-    size = rewards.size(1)
-    return (rewards - rewards.mean(1, keepdim=True)) * size / (size - 1)
-
-
 def importance_ratio(logps: Tensor, old: Tensor, mask: Tensor, level: str) -> Tensor:
     """How much likelier the policy finds what was sampled than the one that sampled it.
 
@@ -62,22 +52,6 @@ def importance_ratio(logps: Tensor, old: Tensor, mask: Tensor, level: str) -> Te
         counted = mask.sum(1, keepdim=True).clamp(min=1)
         return ((moved * mask).sum(1, keepdim=True) / counted).exp()
     raise ValueError(f"no such level: {level}")
-
-
-def clipped_surrogate(ratio: Tensor, advantages: Tensor, *, low: float, high: float) -> Tensor:
-    """The loss of each token: nothing is gained by a ratio below 1 - `low` or above 1 + `high`
-    (arXiv:1707.06347; with a `high` of its own arXiv:2503.14476).
-
-    `advantages` have the shape of `ratio`, or (B, 1).
-    """
-    clipped = ratio.clamp(1 - low, 1 + high)
-    return -torch.min(ratio * advantages, clipped * advantages)
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Of the next token's distribution, in nats. (..., V) -> (...)"""
-    logps = logits.log_softmax(-1)
-    return -(logps.exp() * logps).sum(-1)
 
 
 def _deviation(values: Tensor, dim: int) -> Tensor:

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from places import at_look, place
-from rollouts import ROWS, curve, gain, make, run, spec
+from rollouts import ROWS, curve, gain, letters, make, run, spec
 
 from aligntune.config.train import Bolt
 from aligntune.errors import ConfigError, DataError, Interrupted, ResourceError
@@ -20,11 +20,6 @@ from aligntune.train.policy import TRAINERS
 
 NAN = float("nan")
 HELLO = [{"role": "user", "content": "hello"}]
-
-
-def letters(samples):
-    """The share of an answer's characters that are small letters."""
-    return [sum("a" <= c <= "z" for c in s.completion) / max(len(s.completion), 1) for s in samples]
 
 
 @pytest.fixture(autouse=True)

@@ -3,15 +3,11 @@
 import pytest
 import torch
 from places import at_look, place
-from rollouts import ROWS, curve, make, run, spec
+from rollouts import ROWS, curve, make, run, spec, varied
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import Interrupted
 from aligntune.train.policy import TRAINERS
-
-
-def varied(samples):
-    return [len(set(sample.completion)) / 10 for sample in samples]
 
 
 def odd(samples):

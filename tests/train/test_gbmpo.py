@@ -3,7 +3,7 @@
 import pytest
 import torch
 from places import place
-from rollouts import ROWS, curve, run, spec
+from rollouts import ROWS, curve, letters, run, spec
 from safetensors.torch import save_file
 
 from aligntune.config.base import identity
@@ -19,11 +19,6 @@ SHORT = {"max_steps": 4, "learning_rate": 1e-3, "num_iterations": 2}
 
 @pytest.fixture(autouse=True)
 def rewards(monkeypatch):
-    def letters(samples):
-        return [
-            sum("a" <= c <= "z" for c in s.completion) / max(len(s.completion), 1) for s in samples
-        ]
-
     monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: letters)
 
 

@@ -5,15 +5,12 @@ import math
 import pytest
 import torch
 from places import place
-from rollouts import curve, make, run, spec
+from rollouts import curve, make, run, spec, varied
+from surrogate import clipped_surrogate, entropy
 from torch.nn.functional import pad
 
-from aligntune.losses.policy import clipped_surrogate, entropy, importance_ratio
+from aligntune.losses.policy import importance_ratio
 from aligntune.train.policy import TRAINERS
-
-
-def varied(samples):
-    return [len(set(sample.completion)) / 10 for sample in samples]
 
 
 @pytest.fixture(autouse=True)

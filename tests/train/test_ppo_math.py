@@ -6,9 +6,9 @@ import statistics
 import pytest
 import torch
 from places import place
-from rollouts import make, spec
+from rollouts import make, spec, varied
+from surrogate import entropy
 
-from aligntune.losses.policy import entropy
 from aligntune.train.policy import TRAINERS
 
 DEFAULTS = {
@@ -29,10 +29,6 @@ LOSS = [
 
 def name(changes):
     return ",".join(f"{key}={value}" for key, value in changes.items()) or "plain"
-
-
-def varied(samples):
-    return [len(set(sample.completion)) / 10 for sample in samples]
 
 
 def shaken(trainer, seed, by=0.05):

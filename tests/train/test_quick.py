@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from places import place
-from rollouts import ROWS, curve, gain, letters, make, run, spec
+from rollouts import ROWS, curve, gain, letters, make, run, spec, varied
 from tokens import trained_on
 
 from aligntune.config.algo import ONLINE
@@ -23,10 +23,6 @@ OFF = {
     "sampler": "transformers", "generation_copy": False, "shared_prompts": False,
     "lm_head": "chunked", "padding_free": False,
 }  # fmt: skip
-
-
-def varied(samples):
-    return [len(set(sample.completion)) / 10 for sample in samples]
 
 
 @pytest.fixture(autouse=True)
