@@ -242,7 +242,7 @@ def test_the_same_report_gives_the_same_bytes(tmp_path: Path):
         "import os, runpy, sys; sys.stdout.reconfigure(encoding='utf-8');"
         "sys.path.insert(0, os.path.dirname(sys.argv[1]));"
         "report = runpy.run_path(sys.argv[1])['REPORT'];"
-        "import aligntune.report; sys.stdout.write(aligntune.report.render(report))"
+        "import aligntune.report.page; sys.stdout.write(aligntune.report.page.render(report))"
     )
     again = subprocess.run(
         [sys.executable, "-c", code, __file__], capture_output=True, check=True, text=True,

@@ -2,11 +2,11 @@
 
 import ctypes
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from aligntune.models.precision import first_gpu
 
 Kind = Literal["cpu", "gpu"]
 _MEMINFO = Path("/proc/meminfo")
@@ -54,15 +54,8 @@ def keeps_heap() -> bool:
 def free_gpu_memory() -> int | None:
     """Bytes that are free on the first NVIDIA GPU, without torch; None where its driver cannot be
     asked."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    asked = [program, "--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0"]
-    try:
-        said = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=20)
-        return int(said.stdout) * 2**20
-    except (OSError, subprocess.TimeoutExpired, ValueError):
-        return None
+    mebibytes = first_gpu("memory.free")
+    return None if mebibytes is None else int(mebibytes) * 2**20
 
 
 def free_memory(

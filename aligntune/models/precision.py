@@ -33,13 +33,19 @@ def gpus(devices: Path = Path("/dev")) -> list[str]:
 
 def capability() -> float | None:
     """The compute capability of the first NVIDIA GPU; None where its driver cannot be asked."""
+    return first_gpu("compute_cap")
+
+
+def first_gpu(fact: str) -> float | None:
+    """A number that nvidia-smi knows of the first NVIDIA GPU, without torch; None where the driver
+    cannot be asked."""
     import shutil
     import subprocess
 
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    asked = [program, "--query-gpu=compute_cap", "--format=csv,noheader", "--id=0"]
+    asked = [program, f"--query-gpu={fact}", "--format=csv,noheader,nounits", "--id=0"]
     try:
         said = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=20)
         return float(said.stdout)
