@@ -13,7 +13,7 @@ __all__ = ["CONFIGS", "Bench", "bench"]
 STEPS = 5
 """Micro-steps that every one of these trainings has."""
 SAVE_STEPS = 2
-LATE = 25
+LATE = 20
 """Changes of files from the last checkpoint on."""
 RACERS = 4
 RESUMABLE, NO_SPACE, DIVERGED = 75, 74, 79
