@@ -65,7 +65,7 @@ def test_online_training_does_not_notice_either(tiny_model, tmp_path, algo):
     for name, logging_ in (("without", None), ("with", asked)):
         changes = {"sample_logging": logging_, "rewards": (Reward(reward_type="repetition"),)}
         chosen = rollouts.spec(algo, max_steps=3).model_copy(update=changes)
-        trained = rollouts.run(TRAINERS[algo], tiny_model, chosen, rollouts.place(tmp_path / name))
+        trained = rollouts.run(TRAINERS[algo], tiny_model, chosen, place(tmp_path / name))
         after.append(trained.model.state_dict())
     assert steps(place(tmp_path / "with")) == [1, 2, 3]
     assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])

@@ -233,7 +233,7 @@ def test_the_head_is_asked_for_what_the_plain_one_says(tiny_model, tmp_path, mon
         return add_fused_lm_head(model, **given)
 
     monkeypatch.setattr(f"trl.trainer.{algo}_trainer.add_fused_lm_head", spy)
-    offline.make(tiny_model, offline.spec(algo), offline.place(tmp_path))
+    offline.make(tiny_model, offline.spec(algo), place(tmp_path))
     scored = {"sft": sft.SCORED, "dpo": dpo.SCORED}[algo]
     said = changed(f"its trainer makes its head with {asked}", f"SCORED in {algo}.py")
     assert asked[0] == {"outputs": scored}, said
