@@ -13,8 +13,8 @@ __all__ = ["CONFIGS", "Bench", "bench"]
 STEPS = 5
 """Micro-steps that every one of these trainings has."""
 SAVE_STEPS = 2
-LATE = 20
-"""Changes of files from the last checkpoint on."""
+LATE, LAST = 25, 20
+"""Changes of files about from the last checkpoint on, and certainly after it."""
 RACERS = 4
 RESUMABLE, NO_SPACE, DIVERGED = 75, 74, 79
 """Exit codes that these faults should end with."""
@@ -45,13 +45,16 @@ def kills(bench: Bench, points: int, rng: random.Random) -> int:
 
 
 def late_kills(bench: Bench, points: int, rng: random.Random) -> int:
-    """Kill -9 while the model is written and gets its name. Returns how many were killed."""
+    """Kill -9 while the model is written and gets its name, at each change of a file if there are
+    `points` enough. Returns how many were killed."""
     killed = 0
-    for _ in range(points):
-        event = bench.whole.events - rng.randrange(LATE)
+    before_the_end = rng.sample(range(LATE), LATE)
+    for number in range(points):
+        event = bench.whole.events - before_the_end[number % LATE]
         killed += bench.attempt(fault="kill", event=event).code != 0
         why = f"killed at {event} of {bench.whole.events}"
-        assert bench.lost() == 0, f"{why}: {bench.lost()} steps are lost"
+        may = SAVE_STEPS if event <= bench.whole.events - LAST else 0
+        assert bench.lost() <= may, f"{why}: {bench.lost()} steps are lost"
         bench.finish(why)
         bench.clear()
     return killed
