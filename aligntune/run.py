@@ -213,11 +213,18 @@ def _named(stage: Stage, root: Path) -> Iterator[None]:
     except Exception as error:
         if not no_room(error):
             raise
-        free = shutil.disk_usage(root).free // 2**20
         raise ResourceError(
-            f"{stage.label}: {error}, with {free} MB free in {root}; make room or give access, "
-            "then run the same command again"
+            f"{stage.label}: {error}{_free(root)}; make room or give access, then run the same "
+            "command again"
         ) from error
+
+
+def _free(root: Path) -> str:
+    """How much room there is, for a sentence; nothing where the directory could not be made."""
+    try:
+        return f", with {shutil.disk_usage(root).free // 2**20} MB free in {root}"
+    except OSError:
+        return ""
 
 
 def _input(context: Context, stage: Stage, name: str) -> Artifact:

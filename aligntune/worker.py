@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -90,6 +91,7 @@ if __name__ == "__main__":
     finally:
         if os.getppid() != _parent:  # nobody else will
             shutil.rmtree(Path(sys.argv[1]).parent, ignore_errors=True)
-            sys.stdout.flush()
             end_session(os.getpid())
+            with suppress(OSError):  # a log on a full disk
+                sys.stdout.flush()
             os._exit(1)  # before a thread that was given up starts something more

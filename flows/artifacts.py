@@ -69,7 +69,7 @@ async def record_page(text: str, *, key: str, description: str) -> None:
 async def kept(creation: Awaitable[object]) -> None:
     """A failure to show something neither fails nor holds up a stage that is done."""
     try:
-        async with asyncio.timeout(max(SHORT_PATIENCE, PATIENCE / 2**_prefect.failures)):
+        async with asyncio.timeout(max(SHORT_PATIENCE, PATIENCE * 0.5**_prefect.failures)):
             await creation
         _prefect.failures = 0
     except (httpx.HTTPError, PrefectException, TimeoutError) as error:

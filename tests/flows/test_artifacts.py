@@ -102,3 +102,13 @@ def test_a_server_that_is_gone_is_waited_for_once_and_then_shortly(environment, 
     assert seconds(60) < 1
     seconds(0)
     assert not shown.away()
+
+
+def test_a_server_may_be_gone_for_hours(monkeypatch):
+    """A long training shows its progress every few seconds."""
+    from flows import artifacts as shown
+
+    monkeypatch.setattr(shown, "SHORT_PATIENCE", 0.05)
+    monkeypatch.setattr(shown, "_prefect", shown._Prefect(failures=5_000))
+    asyncio.run(shown.kept(asyncio.sleep(60)))
+    assert shown._prefect.failures == 5_001
