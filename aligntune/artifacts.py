@@ -27,6 +27,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aligntune.digest import sha256
+from aligntune.errors import ResourceError
 
 MANIFEST = "manifest.json"
 WORK = "work"
@@ -276,6 +277,21 @@ def linked(source: Path | str, target: Path | str) -> None:
     except OSError:
         pass  # another disk, or one without links, or another user's file
     shutil.copyfile(source, target)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a directory of a run's, and those above it.
+
+    Raises:
+        ResourceError: there is no room for it, or there can be none.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(
+            f"{folder} cannot be made: {error.strerror}; make room or give access, or choose "
+            "another logging.output_dir"
+        ) from error
 
 
 def write_atomic(path: Path, text: str) -> None:

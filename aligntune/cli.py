@@ -286,7 +286,7 @@ def _write(path: Path, text: str) -> None:
 
 def main() -> None:
     """Entry point: a mistake is one message and an exit code, a bug a file with its traceback."""
-    from aligntune.errors import AlignTuneError, no_room
+    from aligntune.errors import AlignTuneError, no_room, reason
 
     startup.quick()
     try:
@@ -303,7 +303,7 @@ def main() -> None:
         _fail(75, "stopped at once; the same command continues from the last checkpoint")
     except Exception as error:  # noqa: BLE001  # the boundary where a bug becomes a report
         if no_room(error):
-            _fail(74, f"{error}; make room or give access, then run the same command again")
+            _fail(74, f"{reason(error)}; make room or give access, then run the same command again")
         _fail(70, f"{type(error).__name__}: {error}; this is a bug, {_traceback()}")
 
 

@@ -24,9 +24,16 @@ _FULL = re.compile(rf"\(os error ({errno.ENOSPC}|{errno.EDQUOT})\)|unexpected po
 
 def no_room(error: BaseException) -> bool:
     """Whether a disk was full or may not be written."""
-    if isinstance(error, OSError):
-        return error.errno in _NO_ROOM
-    return bool(_FULL.search(str(error)))
+    if not isinstance(error, OSError):
+        return bool(_FULL.search(str(error)))
+    told = re.search(r"\[Errno (\d+)\]", reason(error)) if error.errno is None else None
+    return (int(told[1]) if told else error.errno) in _NO_ROOM
+
+
+def reason(error: BaseException) -> str:
+    """What the system said; of `copytree`, which lists it as text for each file, of the first."""
+    files = error.args[0] if isinstance(error, OSError) and error.args else None
+    return str(files[0][-1]) if isinstance(files, list) and files else str(error)
 
 
 class AlignTuneError(Exception):

@@ -29,7 +29,7 @@ from aligntune.artifacts import (
     timestamp,
     write_atomic,
 )
-from aligntune.errors import AlignTuneError, Interrupted, ResourceError, no_room
+from aligntune.errors import AlignTuneError, Interrupted, ResourceError, no_room, reason
 from aligntune.heartbeat import Progress, beat
 from aligntune.identity import flat
 from aligntune.outbox import PIPELINE, RUN, Outbox, Record, continued, new_record, now
@@ -205,6 +205,11 @@ def _named(stage: Stage, root: Path) -> Iterator[None]:
         if str(error).startswith(f"{stage.label}:"):
             raise
         raise type(error)(f"{stage.label}: {error}") from error
+    except SystemExit as error:  # of a library, or a model's own code
+        raise AlignTuneError(
+            f"{stage.label}: something that it ran called exit({error.code!r}), which is no end of "
+            "a stage; look for it in the code that the config names"
+        ) from error
     except MemoryError as error:
         raise ResourceError(
             f"{stage.label}: out of memory; lower train.per_device_batch_size or "
@@ -214,8 +219,8 @@ def _named(stage: Stage, root: Path) -> Iterator[None]:
         if not no_room(error):
             raise
         raise ResourceError(
-            f"{stage.label}: {error}{_free(root)}; make room or give access, then run the same "
-            "command again"
+            f"{stage.label}: {reason(error)}{_free(root)}; make room or give access, then run the "
+            "same command again"
         ) from error
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from aligntune.afterwards import survives, tell
-from aligntune.artifacts import Artifact, find, staged, timestamp, write_atomic
+from aligntune.artifacts import Artifact, find, make_folder, staged, timestamp, write_atomic
 from aligntune.config.dump import dump
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.identity import flat
@@ -119,7 +119,7 @@ def opened(
     from aligntune.summary import headline_metrics, write_report
 
     folder = plan.paths.run
-    (folder / "stages").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "stages")
     held = FileLock(folder / ".lock")
     try:
         held.acquire(blocking=False)
@@ -164,7 +164,7 @@ def _reported(session: Session) -> Iterator[None]:
 @contextmanager
 def preparing(plan: Plan, command: str, part: str = "data") -> Iterator[Session]:
     """A session for a part of a run: no report, and an MLflow run that says which part it is."""
-    (plan.paths.run / "stages").mkdir(parents=True, exist_ok=True)
+    make_folder(plan.paths.run / "stages")
     with _tracked(plan, command, None, part) as (session, _):
         yield session
 

@@ -26,7 +26,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed, Running
 
-from aligntune.artifacts import write_atomic
+from aligntune.artifacts import make_folder, write_atomic
 from aligntune.config.load import load
 from aligntune.config.run import RunConfig
 from aligntune.errors import AlignTuneError
@@ -101,7 +101,7 @@ async def _turn(run: FlowRun, deployment: UUID, config: RunConfig) -> AsyncItera
         Overlapping: another goes on, and this one is not to wait for it.
     """
     folder = Paths.of(config).root / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock, record = FileLock(folder / f"deployment-{deployment}"), folder / f"{deployment}.json"
     me = _Holder(str(run.id), run.name, socket.gethostname())
     told = None

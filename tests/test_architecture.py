@@ -22,6 +22,7 @@ LAYERS = [
         "checksums",
         "journal",
         "interrupt",
+        "exits",
         "processes",
         "heartbeat",
         "output",

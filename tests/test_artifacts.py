@@ -21,12 +21,14 @@ from aligntune.artifacts import (
     key_of,
     linked,
     lock,
+    make_folder,
     partial,
     records,
     seal,
     staged,
     write_atomic,
 )
+from aligntune.errors import ResourceError
 
 
 def manifest(key="0123456789ab", **changes):
@@ -141,6 +143,14 @@ def test_what_a_kill_left_half_written_goes_with_the_next_writing(left):
     assert left.read_text() == "new"
     assert not list(left.parent.glob(".rows.json.*"))
     assert (left.parent / ".other.json.host.1.new").exists()
+
+
+@pytest.mark.parametrize("place", ["/proc/none", "{here}/file", "{here}/file/none"])
+def test_a_directory_that_cannot_be_is_a_resource_error(tmp_path, place):
+    (tmp_path / "file").touch()
+    folder = Path(place.format(here=tmp_path)) / "stages"
+    with pytest.raises(ResourceError, match=r"/stages cannot be made: \w+.*choose another"):
+        make_folder(folder)
 
 
 def test_what_cannot_be_written_leaves_the_old_and_nothing_else(tmp_path):

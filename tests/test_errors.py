@@ -3,11 +3,12 @@
 import errno
 import logging
 import pickle
+import shutil
 
 import pytest
 
 from aligntune.console import Safe
-from aligntune.errors import AlignTuneError, ResourceError, ServiceError, no_room, public
+from aligntune.errors import AlignTuneError, ResourceError, ServiceError, no_room, public, reason
 
 
 @pytest.mark.parametrize("kind", [AlignTuneError, ServiceError, ResourceError])
@@ -41,6 +42,20 @@ def test_no_line_of_a_log_moves_the_cursor_or_shows_a_password():
 def test_a_full_disk_is_known_whoever_wrote(error):
     """As each library says it on a disk that is full; tests/faults has such disks."""
     assert no_room(error)
+
+
+def test_a_directory_that_could_not_be_copied_is_a_full_disk_in_a_line(tmp_path):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", target)
+
+    for name in ("a", "b"):
+        (tmp_path / "from").mkdir(exist_ok=True)
+        (tmp_path / "from" / name).touch()
+    with pytest.raises(shutil.Error) as caught:
+        shutil.copytree(tmp_path / "from", tmp_path / "to", copy_function=full)
+    assert no_room(caught.value)
+    assert reason(caught.value).startswith("[Errno 28] No space left on device: '/")
+    assert not no_room(shutil.Error([("a", "b", "[Errno 2] No such file or directory: 'a'")]))
 
 
 def test_other_errors_are_not_a_full_disk():

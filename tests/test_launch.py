@@ -18,7 +18,7 @@ from aligntune.run import Context, execute
 from aligntune.supervise import UNLIMITED, Limits
 
 MODULE = """
-import os, subprocess, sys, time
+import ctypes, os, subprocess, sys, time
 
 def fine(**_):
     return [{"prompt": f"say {n}", "completion": f"it is {n}"} for n in range(40)]
@@ -41,7 +41,7 @@ def daemon(**_):
 
 def leaves(**_):
     print("told nobody", flush=True)
-    os._exit(0)
+    ctypes.CDLL(None)._exit(0)  # as a library written in C could
 
 def dies(**_): os.kill(os.getpid(), 9)
 """

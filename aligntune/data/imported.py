@@ -3,15 +3,20 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aligntune.data.rows import Row
 from aligntune.digest import sha256
-from aligntune.errors import ConfigError, DataError
+from aligntune.errors import AlignTuneError, ConfigError, DataError
+from aligntune.exits import staying
+
+T = TypeVar("T")
+_IMPORT = "cannot be imported"
 
 
 def source_of(name: str) -> Path | None:
@@ -19,14 +24,15 @@ def source_of(name: str) -> Path | None:
 
     Looks into the packages that it is in; ConfigError where one cannot be imported.
     """
-    module = name.partition(":")[0]
+    spec = _theirs(lambda: _spec(name.partition(":")[0]), ConfigError, f"{name} {_IMPORT}")
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
+
+
+def _spec(module: str) -> ModuleSpec | None:
     try:
-        spec = find_spec(module)
+        return find_spec(module)
     except (ImportError, ValueError):
         return None
-    except Exception as error:  # code of the user's may raise anything
-        raise ConfigError(_failed(name, error)) from error
-    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
 def identity(name: str, params: Mapping[str, Any]) -> str:
@@ -47,17 +53,13 @@ def rows(name: str, params: Mapping[str, Any]) -> list[Row]:
         DataError: it fails, or yields what is no dict.
     """
     module, _, function = name.partition(":")
-    try:
-        call = getattr(import_module(module), function)
-    except Exception as error:  # code of the user's may raise anything
-        raise ConfigError(_failed(name, error)) from error
+    call = _theirs(
+        lambda: getattr(import_module(module), function), ConfigError, f"{name} {_IMPORT}"
+    )
     if not callable(call):
         raise ConfigError(f"{name} is {type(call).__name__} and not a function")
     _refuse_params(call, params)
-    try:
-        made = list(call(**params))
-    except Exception as error:
-        raise DataError(f"{name} failed: {type(error).__name__}: {error}") from error
+    made: list[Any] = _theirs(lambda: list(call(**params)), DataError, f"{name} failed")
     for number, row in enumerate(made, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{name}: item {number} is {type(row).__name__}; yield dicts")
@@ -77,5 +79,11 @@ def _refuse_params(call: Any, params: Mapping[str, Any]) -> None:
         raise ConfigError(f"params: {error}; the function takes {signature}") from error
 
 
-def _failed(name: str, error: Exception) -> str:
-    return f"{name} cannot be imported: {type(error).__name__}: {error}"
+def _theirs(work: Callable[[], T], kind: type[AlignTuneError], failed: str) -> T:
+    """What code of the user's gives, which may raise anything, and exit."""
+    try:
+        return staying(work)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise kind(f"{failed}: {type(error).__name__}: {error}") from error

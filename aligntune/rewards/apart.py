@@ -23,6 +23,8 @@ from aligntune.processes import end_session
 from aligntune.rewards import check
 from aligntune.rewards.probe import SECONDS, probe
 
+IMPORT = 300.0
+"""Seconds that its module may take to be imported: of torch, from a cold disk, it is minutes."""
 MARGIN = 30.0
 """Seconds after its time is over in which the trial has to notice: the kernel ends it then."""
 LAST = 5.0
@@ -82,6 +84,7 @@ def _end(code: int) -> str:
 
 def _problem(reward: Reward) -> str | None:
     """What is wrong with it."""
+    _end_after(IMPORT)
     try:
         check(reward.reward_type, reward.params, reward.model_name)
         _end_after(min(reward.timeout or SECONDS, _FOREVER) + MARGIN)

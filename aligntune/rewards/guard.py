@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import AlignTuneError, ConfigError
-from aligntune.rewards.exits import staying
+from aligntune.exits import staying
 from aligntune.rewards.moment import now
 from aligntune.rewards.types import Sample, Scorer
 from aligntune.rewards.waiting import Hung, settled, within

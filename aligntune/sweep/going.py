@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from rich.console import Console
 
-from aligntune.artifacts import write_atomic
+from aligntune.artifacts import make_folder, write_atomic
 from aligntune.compare.history import run_at
 from aligntune.config.load import load
 from aligntune.errors import AlignTuneError, ConfigError, Interrupted, ServiceError
@@ -167,7 +167,7 @@ def alone(sweep: Sweep) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    sweep.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(sweep.folder)
     lock = FileLock(sweep.folder / ".lock")
     try:
         lock.acquire(blocking=False)

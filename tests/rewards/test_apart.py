@@ -110,6 +110,18 @@ def test_what_ends_it_is_a_mistake_in_the_config(own, path, words):
         check_apart(Reward(reward_type=path, on_error="skip"))
 
 
+def test_a_module_that_never_ends_to_be_imported_ends_the_trial(own):
+    (own / "endless_rewards.py").write_text("import time\ntime.sleep(600)\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(own)!r})\n"
+        "from aligntune.config.rewards import Reward\n"
+        "from aligntune.rewards import apart\n"
+        "apart.IMPORT = 0.5\n"
+        "apart._problem(Reward(reward_type='endless_rewards:f'))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == -signal.SIGALRM
+
+
 def test_it_is_tried_once_and_prints_no_result(own, capfd):
     tried("fine")
     tried("fine")
