@@ -8,7 +8,7 @@ from trl import DPOConfig, DPOTrainer
 
 from aligntune.config.slices import TrainSlice
 from aligntune.train.lm_head import lightened
-from aligntune.train.loop import Finite, Setting, arguments
+from aligntune.train.loop import Finite, Setting, arguments, configured
 from aligntune.train.lora import lora
 from aligntune.train.rows import REFERENCE
 
@@ -40,7 +40,8 @@ def dpo_trainer(
 ) -> Any:
     """The reference is the policy the stage starts from: what the rows know of it already, or else
     the adapter switched off under LoRA, or a frozen copy that TRL loads from the same directory."""
-    config = DPOConfig(
+    config = configured(
+        DPOConfig,
         **arguments(spec, setting, evaluates=heldout is not None),
         beta=spec.train.beta,
         loss_type=[spec.train.loss_type],
@@ -69,7 +70,11 @@ def reference_trainer(
 ) -> Any:
     """A trainer whose policy, without its adapter, is the reference. Its `compute_ref_log_probs` is
     the code, on the device, that the policy's log-probabilities come from in training."""
-    config = DPOConfig(**arguments(spec, setting, evaluates=False), precompute_ref_log_probs=True)
+    config = configured(
+        DPOConfig,
+        **arguments(spec, setting, evaluates=False),
+        precompute_ref_log_probs=True,
+    )
     trainer = _Trainer(
         model=model,
         args=config,

@@ -162,6 +162,14 @@ def arguments(spec: TrainSlice, setting: Setting, *, evaluates: bool) -> dict[st
     }
 
 
+def configured(kind: Callable[..., Any], **given: Any) -> Any:
+    """A TRL config of this `kind`, for a process that trains on one device: where there are more,
+    transformers would split its batches among them, which TRL's trainers refuse."""
+    config = kind(**given)
+    config._n_gpu = min(config.n_gpu, 1)
+    return config
+
+
 def within(spec: TrainSlice, model: Any) -> TrainSlice:
     """`spec` with lengths that fit into the model's positions."""
     train, positions = spec.train, longest_sequence(model, None)

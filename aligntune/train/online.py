@@ -15,7 +15,7 @@ from aligntune.train.at_once import at_once
 from aligntune.train.extremes import FILE, Extremes
 from aligntune.train.guard import Watch
 from aligntune.train.judge import judges
-from aligntune.train.loop import Setting, arguments
+from aligntune.train.loop import Setting, arguments, configured
 from aligntune.train.lora import lora
 from aligntune.train.rollout import OnlineConfig, Rollout, given
 from aligntune.train.rows import fitting
@@ -44,8 +44,9 @@ def online_trainer(
     settings = spec.train
     prompts = fitting(train, settings.max_prompt_length)
     measured = fitting(heldout, settings.max_prompt_length) if heldout else None
-    config = OnlineConfig(
-        **_arguments(spec, setting, evaluates=bool(measured)) | kind.options(settings)
+    config = configured(
+        OnlineConfig,
+        **_arguments(spec, setting, evaluates=bool(measured)) | kind.options(settings),
     )
     needed = config.generation_batch_size // config.num_generations
     if len(prompts) < needed:

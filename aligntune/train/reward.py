@@ -11,7 +11,7 @@ from trl import RewardConfig, RewardTrainer
 
 from aligntune.config.slices import TrainSlice
 from aligntune.models.head import head_of
-from aligntune.train.loop import Finite, Setting, arguments
+from aligntune.train.loop import Finite, Setting, arguments, configured
 from aligntune.train.lora import lora
 
 
@@ -56,7 +56,8 @@ def reward_trainer(
     setting: Setting,
 ) -> Any:
     """A trainer of the score that `model`, which has one output, gives."""
-    config = RewardConfig(
+    config = configured(
+        RewardConfig,
         **arguments(spec, setting, evaluates=heldout is not None),
         center_rewards_coefficient=spec.train.center_rewards_coefficient or None,
         disable_dropout=not (spec.peft and spec.peft.dropout),

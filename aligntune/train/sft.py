@@ -8,7 +8,7 @@ from trl import SFTConfig, SFTTrainer
 
 from aligntune.config.slices import TrainSlice
 from aligntune.train.lm_head import lightened
-from aligntune.train.loop import Finite, Setting, arguments
+from aligntune.train.loop import Finite, Setting, arguments, configured
 from aligntune.train.lora import lora
 
 SCORED = ("log_probs", "entropy", "is_top1")
@@ -27,7 +27,8 @@ def sft_trainer(
     spec: TrainSlice,
     setting: Setting,
 ) -> Any:
-    config = SFTConfig(
+    config = configured(
+        SFTConfig,
         **arguments(spec, setting, evaluates=heldout is not None),
         packing=spec.train.packing,
         completion_only_loss=spec.train.completion_only_loss,
