@@ -122,6 +122,8 @@ LOSS_TYPES: Mapping[Trained, tuple[str, ...]] = {
         "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sigmoid_norm",
     ),
 }  # fmt: skip
+SMOOTHED = ("sigmoid", "exo_pair", "robust", "aot", "aot_unpaired")
+"""The losses of dpo that `label_smoothing` changes."""
 GROUP_SIZE = 8
 COMPLETION_LENGTH = 256
 GSPO_REUSE = 4

@@ -169,7 +169,8 @@ class Train(Strict):
     grpo, 0.005 for counterfactual-grpo, 0.1 for gbmpo's `l2kl` and `prob_l2kl`, else 0). PPO's
     is `kl_coef`."""
     label_smoothing: float | None = Field(None, ge=0, lt=0.5)
-    """dpo: the assumed share of flipped labels. Default: 0."""
+    """dpo: the assumed share of flipped labels, for the losses sigmoid (cDPO), exo_pair, robust,
+    aot and aot_unpaired. Default: 0."""
 
     precompute_ref_log_probs: NeutralField[Literal["auto"] | bool | None] = None
     """dpo: compute the reference's log-probabilities of all rows once, in a stage of its own that

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from aligntune.config.algo import GROUP, ONLINE, Trained
 from aligntune.config.naming import KeyPath
-from aligntune.config.presets import LOSS_TYPES, alone, is_dual, resolved
+from aligntune.config.presets import LOSS_TYPES, SMOOTHED, alone, is_dual, resolved
 from aligntune.config.train import Bolt, Peft, Train
 
 
@@ -22,6 +22,11 @@ def training_problems(
         yield (*at, "beta"), "dpo with beta 0 learns nothing; give a number > 0, as 0.1"
     if algo == "dpo" and train.loss_type == "exo_pair" and not train.label_smoothing:
         yield (*at, "loss_type"), "exo_pair needs `label_smoothing` > 0, as 1e-3"
+    if algo == "dpo" and train.label_smoothing and train.loss_type not in (None, *SMOOTHED):
+        yield (
+            (*at, "label_smoothing"),
+            f"{train.loss_type} has no smoothed form; remove it, or use {', '.join(SMOOTHED)}",
+        )
     if algo in ONLINE:
         yield from _online(at, algo, resolved(train, algo, peft, max_seq_length))
 

@@ -56,6 +56,11 @@ def dpo_trainer(
         processing_class=tokenizer,
         peft_config=lora(spec.peft, model),
     )
+    flipped = spec.train.label_smoothing
+    if flipped and spec.train.loss_type == "sigmoid":
+        # cDPO (https://ericmitchell.ai/cdpo.pdf, equation 3), which TRL has no more: its robust
+        # loss is the same at this share, which it takes from nobody.
+        trainer.loss_types, trainer.label_smoothing = ["robust"], flipped / (2 * flipped - 1)
     if trainer.ref_model is None:  # else both would have to be, and TRL has wrapped that one
         lightened(trainer, spec.train, SCORED)
     return trainer

@@ -121,6 +121,12 @@ CONTRADICTIONS = [
     ),
     ("dpo", {"train": {"loss_type": "nll"}}, "train.loss_type", "dpo has no loss 'nll'"),
     ("dpo", {"train": {"loss_type": "exo_pair"}}, "train.loss_type", "label_smoothing"),
+    (
+        "dpo",
+        {"train": {"loss_type": "ipo", "label_smoothing": 0.1}},
+        "train.label_smoothing",
+        "ipo has no smoothed form",
+    ),
     ("dpo", {"train": {"beta": 0}}, "train.beta", "learns nothing"),
     ("grpo", {"train": {"num_generations": 3}}, "train.num_generations", "do not divide the 4"),
     ("grpo", {"train": {"per_device_batch_size": 1}}, "train.num_generations", "at least 2"),

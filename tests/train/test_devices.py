@@ -15,7 +15,8 @@ from trl import SFTConfig
 from aligntune.config.presets import resolved
 from aligntune.config.train import Train
 from aligntune.models.head import load_scorer
-from aligntune.models.load import load_policy, load_tokenizer
+from aligntune.models.load import load_tokenizer
+from aligntune.models.trainable import load_trainable
 from aligntune.train.dpo import reference_trainer
 from aligntune.train.loop import configured
 from aligntune.train.policy import TRAINERS
@@ -41,16 +42,12 @@ def made(name, path, setting):
         return rollouts.make(TRAINERS[name], path, rollouts.spec(name), setting)
     if name in ("sft", "dpo"):
         return offline.make(path, offline.spec(name), setting)
-    rows = offline.ROWS["dpo"]
+    algo = "reward" if name == "reward" else "dpo"
+    spec = train_slice(algo, resolved(Train(), algo, None, 64))
+    rows, tokenizer = trained_on(offline.ROWS["dpo"], spec, path), load_tokenizer(path)
     if name == "reward":
-        spec = train_slice(name, resolved(Train(), name, None, 64))
-        build, policy = TRAINERS[name], load_scorer(path, spec)
-        return build(policy, load_tokenizer(path), trained_on(rows, spec, path), None, spec, setting)
-    spec = offline.spec("dpo")
-    policy = load_policy(path, trust_remote_code=False)
-    return reference_trainer(
-        policy, load_tokenizer(path), trained_on(rows, spec, path), spec, setting
-    )
+        return TRAINERS[name](load_scorer(path, spec), tokenizer, rows, None, spec, setting)
+    return reference_trainer(load_trainable(path, spec), tokenizer, rows, spec, setting)
 
 
 @pytest.mark.parametrize("name", ["sft", "dpo", "reward", "grpo", "reference"])

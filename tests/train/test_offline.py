@@ -8,8 +8,9 @@ from offline import ROWS, make, run, spec
 from places import place
 from rollouts import spec as online_spec
 from tokens import trained_on
+from torch.nn.functional import logsigmoid
 
-from aligntune.config.presets import LOSS_TYPES
+from aligntune.config.presets import LOSS_TYPES, SMOOTHED
 from aligntune.config.train import Peft
 from aligntune.errors import ConfigError
 from aligntune.journal import read
@@ -81,6 +82,31 @@ def test_dpo_losses_are_those_of_their_names(tiny_model, tmp_path):
     for name, value in known.items():
         found = first_loss(tiny_model, tmp_path / name, algo="dpo", loss_type=name)
         assert found == pytest.approx(value, rel=1e-3), name
+
+
+def test_smoothed_dpo_is_cdpo(tiny_model, tmp_path):
+    """https://ericmitchell.ai/cdpo.pdf, equation 3, in each step's own margin, which is beta D."""
+    chosen = spec("dpo", label_smoothing=0.3, per_device_batch_size=1, learning_rate=1e-2)
+    run(tiny_model, chosen, place(tmp_path))
+    steps = [row.metrics for row in read(tmp_path / "metrics.jsonl") if "train/loss" in row.metrics]
+    margins = torch.tensor([step["train/rewards/margins"] for step in steps])
+    assert margins.abs().max() > 0.1
+    expected = -0.7 * logsigmoid(margins) - 0.3 * logsigmoid(-margins)
+    assert losses(place(tmp_path)) == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_the_other_smoothed_losses_are_those_that_trl_smoothes(tiny_model, tmp_path):
+    trainer = make(tiny_model, spec("dpo"), place(tmp_path))
+    batch = next(iter(trainer.get_train_dataloader()))
+    with torch.no_grad():
+        trainer.model.get_output_embeddings().weight.mul_(1.5)
+
+    def loss(name, share):
+        trainer.loss_types, trainer.label_smoothing = [name], share
+        return trainer.compute_loss(trainer.model, dict(batch)).item()
+
+    found = {name for name in LOSS_TYPES["dpo"] if loss(name, 0.1) != loss(name, 0.3)}
+    assert found | {"sigmoid"} == set(SMOOTHED)
 
 
 @pytest.mark.parametrize(
