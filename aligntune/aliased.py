@@ -11,12 +11,12 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+
+from aligntune.paths import database_file
 
 KEY = "aligntune.key"
 AGAINST = "aligntune.decision.against"
 """What a version was decided against, as JSON {version, key}; nothing for the base model."""
-SQLITE = "sqlite:///"
 
 _VERSION = """
     SELECT version.version, version.source
@@ -65,13 +65,13 @@ def holder(uri: str, name: str, alias: str) -> Version | None:
     Raises:
         Unreadable: the store is no file, or is laid out or used in another way than is known here.
     """
-    if not uri.startswith(SQLITE) or "?" in uri or os.environ.get("MLFLOW_WORKSPACE"):
+    file = database_file(uri)
+    if file is None or os.environ.get("MLFLOW_WORKSPACE"):
         raise Unreadable
-    file = Path(uri.removeprefix(SQLITE))
     if not file.exists():
         return None
     try:
-        with closing(sqlite3.connect(file.absolute().as_uri() + "?mode=ro", uri=True)) as store:
+        with closing(sqlite3.connect(file.as_uri() + "?mode=ro", uri=True)) as store:
             found = store.execute(_VERSION, (name, alias)).fetchone()
             tags = dict(store.execute(_TAGS, (name, found[0]))) if found else {}
     except sqlite3.Error as error:

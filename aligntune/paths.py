@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from aligntune.config.run import RunConfig
@@ -26,6 +27,14 @@ class Paths:
         return self.root / "stages"
 
 
+class Place(NamedTuple):
+    """A registry, and the output directory of the runs that filled it."""
+
+    uri: str
+    root: Path
+
+
+SQLITE = "sqlite:///"
 LONGEST = 200
 """Characters of a setting that an error repeats."""
 
@@ -37,7 +46,16 @@ def is_file(text: str) -> bool:
 
 def tracking_uri(root: Path) -> str:
     """MLflow's store: `MLFLOW_TRACKING_URI`, or SQLite below the output directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{root / 'mlflow.db'}"
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of a store that is one; none where it is in memory, or SQLite itself reads what it
+    is from a URI."""
+    name, _, options = uri.removeprefix(SQLITE).partition("?")
+    if not uri.startswith(SQLITE) or name in ("", ":memory:") or "uri=" in options:
+        return None
+    return Path(name).resolve()
 
 
 def tracking_identity() -> str:

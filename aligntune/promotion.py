@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from aligntune.aliased import AGAINST
 from aligntune.artifacts import Artifact, timestamp
 from aligntune.config.slices import PromoteSlice
 from aligntune.errors import DataError, ServiceError
 from aligntune.papers import check_version, refuse_unknown
+from aligntune.paths import Place
 from aligntune.registry import (
     ARTIFACT,
     CHAMPION,
@@ -28,12 +29,12 @@ from aligntune.registry import (
     PROMOTED,
     REFUSED,
     Client,
-    asking,
     holder,
     is_registered,
     key_of,
     version_of,
 )
+from aligntune.store import asking
 from aligntune.track import connect
 
 MOVING = "aligntune.moving"
@@ -283,13 +284,6 @@ def _record(book: Book, version: str, decision: Mapping[str, Any]) -> None:
         VERDICT: decision["verdict"],
     }
     book.tag(version, {tag: value for tag, value in tags.items() if known.get(tag) != value})
-
-
-class Place(NamedTuple):
-    """The registry, and the output directory of the runs that filled it."""
-
-    uri: str
-    root: Path
 
 
 def _install(book: Book, version: str, how: str, place: Place) -> None:

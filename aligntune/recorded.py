@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from aligntune.errors import ConfigError, ServiceError
+from aligntune.errors import ConfigError
+from aligntune.registered import AGAIN
 from aligntune.uncollected import uncollected
 
 LOCAL = ("uri", "path", "url")
@@ -28,8 +29,10 @@ def logged_dataset(run_id: str, wanted: str) -> str:
         raise ConfigError(
             "no MLflow to ask; set MLFLOW_TRACKING_URI, for example to sqlite:///output/mlflow.db"
         )
-    with _asked_for(run_id):
-        run = _client(uri).get_run(run_id)
+    from aligntune.store import client_of
+
+    with _asking_for(run_id):
+        run = client_of(uri).get_run(run_id)
     found = {
         name: entry.dataset
         for entry in run.inputs.dataset_inputs
@@ -71,8 +74,10 @@ def recorded_run(run_id: str, uri: str) -> RecordedRun:
         ConfigError: there is no such run.
         ServiceError: MLflow cannot be reached.
     """
-    with _asked_for(run_id):
-        client = _client(uri)
+    from aligntune.store import client_of
+
+    with _asking_for(run_id):
+        client = client_of(uri)
         run = client.get_run(run_id)
         if parent := run.data.tags.get("mlflow.parentRunId"):
             run = client.get_run(parent)
@@ -84,8 +89,10 @@ def recorded_run(run_id: str, uri: str) -> RecordedRun:
 
 def history(run_id: str, uri: str, names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
     """Metric -> its (step, value) pairs by step, for those of `names` that the run has."""
-    with _asked_for(run_id), uncollected():  # a point of a curve is several objects to MLflow
-        client = _client(uri)
+    from aligntune.store import client_of
+
+    with _asking_for(run_id), uncollected():  # a point of a curve is several objects to MLflow
+        client = client_of(uri)
         known = client.get_run(run_id).data.metrics
         return {
             name: sorted((m.step, m.value) for m in client.get_metric_history(run_id, name))
@@ -102,26 +109,10 @@ def _recorded(run: Any, stages: tuple[RecordedRun, ...]) -> RecordedRun:
     )  # fmt: skip
 
 
-def _client(uri: str) -> Any:
-    from mlflow import MlflowClient
+def _asking_for(run_id: str) -> AbstractContextManager[None]:
+    from aligntune.store import asking
 
-    return MlflowClient(tracking_uri=uri)
-
-
-@contextmanager
-def _asked_for(run_id: str) -> Iterator[None]:
-    """MLflow's errors as ours."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise ConfigError(
-                f"MLflow has no run {run_id!r}; look at MLFLOW_TRACKING_URI"
-            ) from None
-        reason = str(error).splitlines()[0]
-        raise ServiceError(f"MLflow could not be asked for run {run_id!r}: {reason}") from error
+    return asking(AGAIN, f"MLflow has no run {run_id!r}; look at MLFLOW_TRACKING_URI")
 
 
 def _names(entry: Any) -> list[str]:

@@ -2,14 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aligntune.errors import ConfigError, ServiceError
+from aligntune.errors import ConfigError
 
 NAME = re.compile(r"models:/([^/@]+)(?:/([0-9]+)|@([^/@]+))")
+
+AGAIN = "run the same command again when it answers"
+_MISSING = "{!r} is not in the model registry; look at MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ def registered(name: str, uri: str) -> Registered:
         ConfigError: it is no such name, or there is no such model, version or alias.
         ServiceError: the registry cannot be reached.
     """
-    from mlflow import MlflowClient
+    from aligntune.store import asking, client_of
 
     model, number, alias = parts(name)
-    with _asking(name):
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with asking(AGAIN, _MISSING.format(name)):
+        client = client_of(uri)
         version = (
             client.get_model_version(model, number)
             if number
@@ -69,6 +70,7 @@ def download(name: str, uri: str, into: Path) -> None:
     from mlflow.artifacts import download_artifacts
 
     from aligntune.checksums import unwrapped
+    from aligntune.store import asking
 
     version, loaded = registered(name, uri), into.with_name(f"{into.name}.download")
     for folder in (into, loaded):
@@ -79,7 +81,7 @@ def download(name: str, uri: str, into: Path) -> None:
         "version (`aligntune rollback`, or `aligntune promote --version N` with --force and "
         "--reason, replaces a champion)"
     )
-    with _asking(name, gone):
+    with asking(AGAIN, gone):
         # It has the name there that it has in the store.
         folder = download_artifacts(version.source, dst_path=str(loaded), tracking_uri=uri)
     Path(folder).rename(into)
@@ -100,29 +102,13 @@ def paper(source: str, name: str, uri: str) -> bytes | None:
 
     from mlflow.artifacts import download_artifacts, list_artifacts
 
-    with tempfile.TemporaryDirectory(prefix="aligntune-") as place, _asking(source):
+    from aligntune.store import asking
+
+    asked = asking(AGAIN, _MISSING.format(source))
+    with tempfile.TemporaryDirectory(prefix="aligntune-") as place, asked:
         # An S3 store answers with an error of its own where a file is not there.
         there = list_artifacts(artifact_uri=source, tracking_uri=uri)
         if name not in {Path(entry.path).name for entry in there}:
             return None
         found = download_artifacts(f"{source.rstrip('/')}/{name}", dst_path=place, tracking_uri=uri)
         return Path(found).read_bytes()
-
-
-@contextmanager
-def _asking(name: str, missing: str | None = None) -> Iterator[None]:
-    """Turns MLflow's errors into ours; `missing` is what to say of what is not there."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        reason = str(error).splitlines()[0]
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise ConfigError(
-                missing
-                or f"{name!r} is not in the model registry ({reason}); look at MLFLOW_TRACKING_URI"
-            ) from error
-        raise ServiceError(
-            f"the model registry could not be asked for {name!r}: {reason}; run again later"
-        ) from error

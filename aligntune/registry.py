@@ -8,7 +8,6 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,8 +23,9 @@ from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
 from aligntune.lineage import Known, Lineage, lineage_of
 from aligntune.papers import papers
-from aligntune.registered import download
-from aligntune.track import client_of, connect, experiment, put_model
+from aligntune.registered import AGAIN, download
+from aligntune.store import ABSENT, asking, client_of, reason
+from aligntune.track import connect, experiment, put_model
 
 LOG = logging.getLogger(__name__)
 
@@ -86,22 +86,6 @@ def _fetched(start: Artifact) -> dict[str, str]:
     return {"version": str(config["version"]), "key": str(config["key"])}
 
 
-@contextmanager
-def asking(remedy: str) -> Iterator[None]:
-    """Turns a failure of the registry into a ServiceError."""
-    try:
-        yield
-    except MlflowException as error:
-        raise ServiceError(
-            f"the model registry failed: {str(error).splitlines()[0]}; {remedy}"
-        ) from error
-
-
-def reader(uri: str) -> MlflowClient:
-    """A client that creates nothing."""
-    return client_of(uri)
-
-
 def holder(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
     """The version that has an alias; None where there is none, or no such registered model."""
     return _there(partial(client.get_model_version_by_alias, name, alias))
@@ -120,7 +104,7 @@ def _there(ask: Callable[[], T]) -> T | None:
     try:
         return ask()
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code in ABSENT:
             return None
         raise
 
@@ -132,7 +116,7 @@ def champion_for(uri: str, name: str, candidate: str) -> tuple[str, str] | None:
         ServiceError: the registry failed.
     """
     with asking("look at MLFLOW_TRACKING_URI"):
-        found = holder(reader(uri), name, CHAMPION)
+        found = holder(client_of(uri), name, CHAMPION)
     if found is None:
         return None
     return Version(str(found.version), str(found.source), found.tags).opponent(candidate)
@@ -146,7 +130,7 @@ def all_versions(uri: str) -> dict[str, list[dict[str, Any]]]:
         ServiceError: the registry failed.
     """
     with asking("look at MLFLOW_TRACKING_URI"):
-        client = reader(uri)
+        client = client_of(uri)
         found = {}
         for model in _every(client.search_registered_models):
             if "'" in model.name:  # none of ours, and no filter of MLflow's can name it
@@ -167,7 +151,7 @@ def known_versions(uri: str, name: str) -> list[Known]:
         ServiceError: the registry failed.
     """
     with asking("look at MLFLOW_TRACKING_URI"):
-        client = reader(uri)
+        client = client_of(uri)
         if not is_registered(client, name):
             return []
         aliases = client.get_registered_model(name).aliases
@@ -249,8 +233,8 @@ def fetch(
     Raises:
         ServiceError: the registry failed, or what it gave is not what was registered.
     """
-    with asking("run the same command again when it answers"):
-        client = reader(uri)
+    with asking(AGAIN):
+        client = client_of(uri)
         found = client.get_model_version(name, version)
         kind, _, key = found.tags.get(ARTIFACT, "").rpartition("-")
         if kind and (made := find(root / "stages", kind, key)):
@@ -281,8 +265,7 @@ def run_that_made(made: Artifact, uri: str, root: Path) -> str | None:
         client = client_of(uri)
         return run_of(client, experiment(client, uri, root), made)
     except MlflowException as error:
-        reason = str(error).splitlines()[0]
-        LOG.warning("the MLflow run that made %s is not known: %s", made.name, reason)
+        LOG.warning("the MLflow run that made %s is not known: %s", made.name, reason(error))
         return None
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from aligntune.artifacts import find
@@ -10,7 +9,7 @@ from aligntune.config.run import RunConfig
 from aligntune.config.slices import DecideSlice
 from aligntune.identity import differences
 from aligntune.lineage import Change, Known, Lineage, Node, changed, lineage
-from aligntune.paths import Paths, tracking_uri
+from aligntune.paths import Paths, database_file, tracking_uri
 from aligntune.pipeline import Champion, final
 from aligntune.plan import Plan, plan
 from aligntune.slicing import policy_name
@@ -201,7 +200,8 @@ def known(config: RunConfig, name: str) -> list[Known]:
         ServiceError: the registry failed.
     """
     uri = tracking_uri(Paths.of(config).root)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    file = database_file(uri)
+    if file and not file.exists():
         return []
     from aligntune.registry import known_versions
 

@@ -13,7 +13,7 @@ from aligntune.console import clock, screen, table
 from aligntune.estimate.device import Devices
 from aligntune.findings import verdict
 from aligntune.forecast import Forecast
-from aligntune.paths import tracking_identity
+from aligntune.paths import SQLITE, database_file, tracking_identity
 from aligntune.plan import Plan
 from aligntune.report.words import measure, signed, signed_span, span
 from aligntune.run import Done
@@ -176,8 +176,8 @@ def _versions(session: Session) -> Mapping[str, str]:
 
 
 def _store(uri: str) -> str:
-    path = uri.removeprefix("sqlite:///")
-    return tracking_identity() if path == uri else f"sqlite:///{from_here(Path(path))}"
+    file = database_file(uri)
+    return f"{SQLITE}{from_here(file)}" if file else tracking_identity()
 
 
 def _version(facts: Mapping[str, object], label: str, session: Session) -> str:

@@ -1,4 +1,4 @@
-"""MLflow's store: a client of it, our experiment in it, and data in its terms.
+"""MLflow's store as we need it: made, with our experiment in it, and data in its terms.
 
 MLflow remembers; the artifact directories are the truth. What it has to be told is written to the
 `outbox`, and `deliver` sends it: nothing here is called by a stage while it works.
@@ -6,39 +6,36 @@ MLflow remembers; the artifact directories are the truth. What it has to be told
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
-from http.client import NO_CONTENT
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModel
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, LoggedModel
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-from mlflow.utils import rest_utils
 
 from aligntune.artifacts import Artifact, linked
 from aligntune.errors import ServiceError
+from aligntune.paths import SQLITE, database_file
+from aligntune.store import client_of
 
 EXPERIMENT = "aligntune"
-SQLITE = "sqlite:///"
 SAMPLE_TABLE = "samples.json"
 """The run's table of a model's answers in training."""
 _DIGEST = 36
 """Characters of a dataset digest, MLflow's limit."""
 _SOURCE = 65_535
 """Characters of a dataset's source, MLflow's limit."""
-_VERIFIED = rest_utils.verify_rest_response
 
 
 def connect(uri: str, root: Path) -> MlflowClient:
     """A client of the store at `uri`, which is created where it is a local file.
 
     Raises:
-        ServiceError: such a file cannot be where it is to be.
+        ServiceError: such a file cannot be where it is to be, or our experiment was deleted.
         MlflowException: MLflow is away.
     """
     from filelock import FileLock
@@ -46,7 +43,7 @@ def connect(uri: str, root: Path) -> MlflowClient:
     root.mkdir(parents=True, exist_ok=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # we say it
-    file = _database(uri)
+    file = database_file(uri)
     # Two processes must not both migrate a new database, which several roots may share.
     lock = file.with_name(f".{file.stem}.lock") if file else root / ".mlflow.lock"
     try:
@@ -63,50 +60,32 @@ def connect(uri: str, root: Path) -> MlflowClient:
     return client
 
 
-def _database(uri: str) -> Path | None:
-    """The file of a store that is one; none where it is in memory, or SQLite itself reads what it
-    is from a URI."""
-    name, _, options = uri.removeprefix(SQLITE).partition("?")
-    if not uri.startswith(SQLITE) or name in ("", ":memory:") or "uri=" in options:
-        return None
-    return Path(name).resolve()
-
-
 def _make_database(file: Path) -> None:
     """MLflow's tables are made beside the name and get it when they are whole: with half of them,
     after a kill or on a full disk, MLflow would never start again."""
     folder = file.with_name(f".{file.name}.new")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    (folder / file.name).touch()
     client_of(f"{SQLITE}{folder / file.name}").search_experiments(max_results=1)
     if not file.exists():  # a server of MLflow's may have made it meanwhile, and be using it
         (folder / file.name).rename(file)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def client_of(uri: str) -> MlflowClient:
-    """A client of a store that is there."""
-    # A client that repeats a request by itself makes a second run where only the answer was lost.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "45")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    rest_utils.verify_rest_response = _whole
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _whole(response: Any, *arguments: Any, **options: Any) -> Any:
-    """MLflow's own check, which takes an answer that broke off in its head for an empty one: what
-    was searched for is not there then, and what was made has the id ''."""
-    head = response.headers
-    ended = head.get("Content-Length") == "0" or head.get("Transfer-Encoding") == "chunked"
-    if response.status_code != NO_CONTENT and not response.content and not ended:
-        raise MlflowException("the connection broke off in the middle of an answer")
-    return _VERIFIED(response, *arguments, **options)
-
-
 def experiment(client: MlflowClient, uri: str, root: Path) -> str:
-    """The id of our experiment, made if it is not there."""
+    """The id of our experiment, made if it is not there.
+
+    Raises:
+        ServiceError: somebody has deleted it.
+        MlflowException: MLflow is away.
+    """
     found = client.get_experiment_by_name(EXPERIMENT)
+    if found and found.lifecycle_stage == LifecycleStage.DELETED:
+        raise ServiceError(
+            f"MLflow's experiment {EXPERIMENT!r} has been deleted; `MLFLOW_TRACKING_URI={uri} "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
+        )
     if found:
         return str(found.experiment_id)
     location = (root / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None

@@ -4,21 +4,16 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from aligntune.artifacts import Manifest
 from aligntune.console import figure, screen, table
 from aligntune.errors import DataError, unknown
-from aligntune.paths import tracking_uri
+from aligntune.paths import Place, database_file, tracking_uri
 
 METRICS = ("exact_match", "preference_accuracy", "reward", "nll", "accuracy")
 """Looked at first; others only where none of these is there."""
 MOST = 3
-
-
-class Place(NamedTuple):
-    uri: str
-    root: Path
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,8 @@ def place(output_dir: str) -> Place:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     root = Path(output_dir).expanduser().absolute()
     uri = tracking_uri(root)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    file = database_file(uri)
+    if file and not file.exists():
         raise DataError(
             f"there is no registry at {uri}; name the output directory with --output-dir, or set "
             "MLFLOW_TRACKING_URI"

@@ -32,6 +32,8 @@ LAYERS = [
         "registered",
         "aliased",
         "provenance",
+        "paths",
+        "store",
     },
     {"outbox"},
     {"data", "models", "losses", "estimate", "hub_config"},
@@ -56,7 +58,6 @@ LAYERS = [
         "stage_models",
         "stage_sources",
         "work",
-        "paths",
         "needs",
         "check",
         "shipped",
@@ -104,7 +105,7 @@ HEAVY = {
 }  # fmt: skip
 DOORS = {
     "prefect": {"flows"},
-    "mlflow": {"track", "deliver", "courier", "machine", "registry", "recorded", "registered"},
+    "mlflow": {"store", "track", "deliver", "courier", "machine", "registry", "registered"},
     "trl": {"train"},
     "pandera": {"data"},
     "huggingface_hub": {"hub"},

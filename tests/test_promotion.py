@@ -504,7 +504,7 @@ def test_a_champion_is_waited_for_where_the_registry_is_away(tmp_path, monkeypat
         sources={}, inputs={}, out=tmp_path / "fetch", root=tmp_path,
         tracking_uri="http://127.0.0.1:9", progress=lambda *_: None, stopping=lambda: False,
     )  # fmt: skip
-    with pytest.raises(ServiceError, match="the model registry failed"):
+    with pytest.raises(ServiceError, match="MLflow failed"):
         KINDS["fetch"].run(work)
     assert "trying again" in caplog.text
 
@@ -571,7 +571,7 @@ def test_a_fetched_start_gets_the_tokenizer_of_the_run_and_leaves_its_own_alone(
 def test_the_registry_s_file_says_the_same_of_its_champion_as_mlflow(world):
     def agree(expected):
         for key in ("one", "better", "another"):
-            held = aliased.holder(world.uri, NAME, "champion")
+            held = aliased.holder(world.uri + "?timeout=3", NAME, "champion")
             found = held.opponent(key) if held else None
             assert found == registry.champion_for(world.uri, NAME, key) == expected[key]
 
@@ -589,7 +589,8 @@ def test_a_store_that_is_no_file_of_mlflow_is_left_to_mlflow(world, tmp_path, mo
     empty = tmp_path / "other.db"
     sqlite3.connect(empty).close()
     empty.write_bytes(b"")
-    for uri in ("http://127.0.0.1:1", f"{world.uri}?timeout=3", f"sqlite:///{empty}"):
+    as_uri = world.uri.replace("sqlite:///", "sqlite:///file:") + "?uri=true"
+    for uri in ("http://127.0.0.1:1", as_uri, f"sqlite:///{empty}"):
         with pytest.raises(aliased.Unreadable):
             aliased.holder(uri, NAME, "champion")
     monkeypatch.setenv("MLFLOW_WORKSPACE", "team")

@@ -12,6 +12,7 @@ from aligntune.errors import ServiceError
 from aligntune.lineage import Lineage, Source, changed
 from aligntune.retraining import look, says, settings_changed
 from aligntune.slicing import policy_name
+from aligntune.versions import listed, place
 
 CONFIG = """
 algo: dpo
@@ -290,8 +291,16 @@ class TestFromTheChampion:
 def test_a_registry_that_is_away_is_an_error_and_not_news(world, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(ServiceError, match="registry failed"):
+    with pytest.raises(ServiceError, match="MLflow failed"):
         world.look()
+
+
+def test_a_database_with_options_is_the_registry_that_it_is_without(world, monkeypatch):
+    world.ran("promote")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{world.folder}/mlflow.db?timeout=30")
+    assert world.look().champion.version == "1"
+    where = place(str(world.folder / "output"))
+    assert [model.name for model in listed(where, None)] == ["tiny.policy"]
 
 
 def test_settings_of_artifacts_that_are_gone_are_told_by_stage(world):

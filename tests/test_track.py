@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from aligntune.errors import ServiceError
-from aligntune.track import EXPERIMENT, client_of, connect
+from aligntune.store import client_of
+from aligntune.track import EXPERIMENT, connect
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,16 @@ def test_a_database_that_somebody_else_made_meanwhile_stays(shared, tmp_path, mo
     assert connect(f"sqlite:///{file}", tmp_path).get_experiment_by_name(EXPERIMENT)
     assert made == [file.stat().st_ino]
     assert not (tmp_path / ".mlflow.db.new").exists()
+
+
+def test_an_experiment_that_was_deleted_is_said_to_be_with_what_restores_it(shared, tmp_path):
+    file = tmp_path / "mlflow.db"
+    shutil.copyfile(shared / "yet.db", file)
+    uri = f"sqlite:///{file}"
+    client = connect(uri, tmp_path)
+    client.delete_experiment(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+    with pytest.raises(ServiceError, match=rf"`MLFLOW_TRACKING_URI={uri} mlflow .* restore .*-id "):
+        connect(uri, tmp_path)
 
 
 def test_a_database_in_memory_leaves_no_file(tmp_path, monkeypatch):

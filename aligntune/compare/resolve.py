@@ -11,7 +11,7 @@ from aligntune.artifacts import find
 from aligntune.compare.filters import chosen
 from aligntune.compare.history import PastRun, PastStage, run_at, runs_below
 from aligntune.errors import ConfigError, unknown
-from aligntune.paths import tracking_uri
+from aligntune.paths import database_file, tracking_uri
 from aligntune.recorded import RecordedRun, recorded_run
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -55,10 +55,10 @@ def named(name: str, output: Path) -> PastRun:
 
 def _by_id(run_id: str, output: Path) -> PastRun:
     uri = tracking_uri(output.absolute())
-    place = uri.removeprefix("sqlite:///")
-    if place != uri and not Path(place).is_file():
+    file = database_file(uri)
+    if file and not file.is_file():
         raise ConfigError(
-            f"there is no {place} to ask for run {run_id!r}; give --output-dir or set "
+            f"there is no {file} to ask for run {run_id!r}; give --output-dir or set "
             "MLFLOW_TRACKING_URI"
         )
     recorded = recorded_run(run_id, uri)

@@ -194,7 +194,8 @@ def completed(going: Going, best: Run) -> Plan | None:
 def make_candidate_of(sweep: Sweep, best: Run) -> Registered | None:
     """Give the best run's version the alias `candidate`, whichever was registered last. None where
     the run is not registered."""
-    from aligntune.registry import CANDIDATE, asking
+    from aligntune.registry import CANDIDATE
+    from aligntune.store import asking
     from aligntune.track import connect
 
     past = run_at(sweep.root / "runs" / best.name)

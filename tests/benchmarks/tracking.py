@@ -106,7 +106,8 @@ def beside(root: Path) -> Beside:
 def points(root: Path, rounds: int) -> dict[str, float]:
     """CPU-seconds of a thousand metrics from a journal, and one by one as `log_metric` has them."""
     from aligntune.courier import Courier
-    from aligntune.track import client_of, experiment
+    from aligntune.store import client_of
+    from aligntune.track import experiment
 
     uri = f"sqlite:///{root / 'mlflow.db'}"
     client = client_of(uri)
