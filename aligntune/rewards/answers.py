@@ -6,22 +6,21 @@ from decimal import Decimal
 
 from aligntune.errors import ConfigError, DataError
 from aligntune.rewards import symbolic
-from aligntune.rewards.match import as_number, final, last_number, matches, plain, stated
+from aligntune.rewards.match import (
+    FORMULA,
+    as_number,
+    final,
+    last_number,
+    matches,
+    plain,
+    stated,
+    tagged,
+)
 from aligntune.rewards.types import Sample
 
 _VARIABLE = re.compile(r"^\W*[A-Za-z]\s*=\s*(?=[^=]+$)")
-_FORMULA = re.compile(
-    r"[\^*]|\\[A-Za-z]|[/!]\s*\d|\d\s*!|[A-Za-z\d]\s*[-+\u2212]\s*\d|\d\s*[-+\u2212]\s*[A-Za-z]\b"
-    r"|\d\s*[xyz]\b"
-)
-"""Of a formula that has numbers in it, and not of a number that has a unit."""
 _HASHES = re.compile(r"####([^\n#]*)")
-_UNIT = re.compile(r"\^\{?\\circ\}?|\\degree|(?<=\})\^\{?[23]\}?(?=\s*$)")
-"""Degrees, and the exponent of a unit: `\\text{cm}^2`."""
-_FRACTION = re.compile(
-    r"(?P<sign>-?)\s*(?:\\[dt]?frac\s*\{(?P<a>[^{}]+)\}\s*\{(?P<b>[^{}]+)\}"
-    r"|(?P<c>[\d.,]+)\s*/\s*(?P<d>[\d.,]+))"
-)
+_TRAILING = re.compile(r"\s*\\(?:text|mathrm)\s*\{[^{}]*\}\s*$")
 _WORD = re.compile(r"(?<!\\)\b[^\W\d_]{3,}\b")
 _FUNCTIONS = frozenset(
     ("sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "arcsin", "arccos", "arctan")
@@ -36,9 +35,9 @@ def math(
     The answer is what follows the last `####` or stands in the last `\\boxed{...}`, else what the
     text ends with. A reference that is a number is compared as decimals with the answer's last
     number, or fraction of two: "18" equals "18.0", "1,800" equals "1800", "0.5" equals "1/2";
-    other formulas do not equal it. A `\\text{...}` is compared as text. Any other reference is
-    compared by math-verify: `\\frac{1}{2}` equals 0.5, `(x+1)^2` equals `x^2+2x+1`, but 1/3 is
-    not 0.333.
+    other formulas do not equal it. A `\\text{...}` that is no unit is compared as text. Any other
+    reference is compared by math-verify: `\\frac{1}{2}` equals 0.5, `(x+1)^2` equals `x^2+2x+1`,
+    but 1/3 is not 0.333.
 
     math-verify runs in `workers` processes of its own, because its own limit on time does not work
     in threads; one that takes more than `seconds` of CPU time is killed, and its answer scores 0.
@@ -66,8 +65,9 @@ def gsm8k(samples: Sequence[Sample], *, strict: bool = False) -> list[float | No
     else 0.
 
     The answer's number follows its own last `####` or stands in `\\boxed{...}`, else it is the last
-    one; with `strict` only `#### 18` counts, as in the set's own check. Compared as decimals. None
-    for a row without a reference. Raises DataError for a reference without a number.
+    one, or the fraction that it ends; with `strict` only `#### 18` counts, as in the set's own
+    check. Compared as decimals. None for a row without a reference. Raises DataError for a
+    reference without a number.
     """
     return [
         None if s.answer is None else float(_given(s.completion, strict) == _number(s.answer))
@@ -108,10 +108,13 @@ def _quick(sample: Sample) -> float | symbolic.Pair | None:
     if sample.answer is None:
         return None
     reference = _VARIABLE.sub("", final(sample.answer))
+    bare = _TRAILING.sub("", reference)
+    if as_number(bare) is not None or FORMULA.search(plain(bare)):
+        reference = bare
     expected = as_number(reference)
     if expected is not None:
-        return float(_equals(sample.completion, expected))
-    if "\\text" in reference and not _FORMULA.search(plain(reference)):
+        return float(last_number(sample.completion) == expected)
+    if "\\text" in reference and not FORMULA.search(plain(reference)):
         return float(matches(sample.completion, reference))
     if not any(word.lower() not in _FUNCTIONS for word in _WORD.findall(plain(reference))):
         return symbolic.Pair(reference, _last(sample.completion))
@@ -121,27 +124,11 @@ def _quick(sample: Sample) -> float | symbolic.Pair | None:
             f"the reference {sample.answer[:60]!r} has no number and is no formula for reward "
             "'math'; use 'exact_match', or other data"
         )
-    return float(_equals(sample.completion, expected))
-
-
-def _equals(text: str, expected: Decimal) -> bool:
-    said = stated(text)
-    if said is None:
-        return last_number(text) == expected
-    said = plain(_UNIT.sub("", said.rpartition("=")[2])).strip()
-    if fraction := _FRACTION.fullmatch(said):
-        return _divided(fraction) == expected
-    return not _FORMULA.search(said) and last_number(said) == expected
-
-
-def _divided(fraction: re.Match[str]) -> Decimal | None:
-    above, below = (as_number(fraction[a] or fraction[b]) for a, b in (("a", "c"), ("b", "d")))
-    if above is None or not below:
-        return None
-    return -above / below if fraction["sign"] else above / below
+    return float(last_number(sample.completion) == expected)
 
 
 def _last(text: str) -> str:
     """Where math-verify finds the answer of `text`."""
+    text = tagged(text)
     said = stated(text)
     return f"\\boxed{{{said}}}" if said is not None else text[-symbolic.LONGEST :]

@@ -5,17 +5,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aligntune.errors import DataError
-from aligntune.rewards.match import final, plain, stated
+from aligntune.rewards.match import final, plain, stated, tagged
 from aligntune.rewards.types import Sample
 
 _LETTERS = "ABCDEFGHIJ"
 _ALONE = re.compile(r"[*_\s]*(?:option\s+)?[(\[]?\s*([A-J])\s*[)\].:]*[*_\s]*", re.IGNORECASE)
-_LED = re.compile(r"[*_\s]*(?:\(([A-J])\)|([A-J])[).:])[*_]*\s+(\S.*)", re.DOTALL)
-_SAID = re.compile(
-    r"\b(?:answer|choice|option)\s*(?:is|are|would\s+be|:)*\s*(?:option\s+)?"
-    r"[*_\"'(\[]*([A-J])(?![A-Za-z0-9'])[*_\"')\].]*(?=(?P<next>[^\n]{0,20}))",
+_LED = re.compile(r"[*_\s]*(?:\(([A-Ja-j])\)|([A-Ja-j])[).:])[*_]*\s+(\S.*)", re.DOTALL)
+_LETTER = (
+    r"(?:([A-J])(?![A-Za-z0-9'\u2019+#]|-\w)|([a-j])(?=[*_\"')\].}$]*\s*$))"
+    r"(?!(?<=[AI]) (?!because|since|as\b|is\b|or\b|and\b|for\b|with\b|but\b)[a-z])"  # "A city"
+    r"[*_\"')\].}$]*(?=(?P<next>[^\n]{0,20}))"
 )
+_LINK = r"(?:[\s*_:=\"'(\[{}$]|\\(?:text|math)\w*|\\\(|\b(?:is|are|(?:would|must|should)\s+be)\b)"
+_SAID = re.compile(
+    rf"(?<![A-Za-z])(?i:answer(?:{_LINK}|\boption\b|\bchoice\b)*|(?:choice|option)\s*(?:is|are|:){_LINK}*)"
+    rf"(?<=[\s*_:=\"'(\[{{$]){_LETTER}",
+    re.MULTILINE,
+)
+_NAMED = re.compile(rf"\b(?i:choice|option)[\s*_\"'(\[]+{_LETTER}", re.MULTILINE)
 _MORE = re.compile(r"\s*(?:,|/|&|\band\b|\bor\b)\s*[*_(\[]*(?:[A-J]\b)")
+_DENIED = re.compile(r"\b(?:not|wrong|incorrect|false)\b|n't\b", re.IGNORECASE)
 _LONGEST = 20_000
 """Characters of an answer that are looked at, from its end."""
 
@@ -23,10 +32,13 @@ _LONGEST = 20_000
 def multiple_choice(samples: Sequence[Sample], *, column: str = "choices") -> list[float | None]:
     """1 where the answer chooses the row's option, else 0; 0 for no choice and for several.
 
-    The choice is the letter in `\\boxed{B}` or after `####`; else the last "answer is B"; else the
-    whole last line, `B`, `(B)` or `B) and its text`; else the option whose text the last line
-    is. The reference is a letter, or, where the row's `column` lists the options, the text of one
-    or its number from 0. The column is a list of texts, or `{label, text}` as in allenai/ai2_arc.
+    The choice is the letter in `\\boxed{B}` or after `####`; else the last "answer is B", in any
+    case; else the whole last line, `B`, `(B)` or `B) and its text`; else the option whose text the
+    last line is; else the one "option B" that is named. Of an answer with `<answer>` only what
+    stands in the last one counts.
+
+    The reference is a letter, or, where the row's `column` lists the options, the text of one or
+    its number from 0. The column is a list of texts, or `{label, text}` as in allenai/ai2_arc.
     None for a row without a reference. Raises DataError for a reference that is no option.
     """
     return [
@@ -73,11 +85,21 @@ def _expected(reference: str, options: Mapping[str, str]) -> str:
 
 
 def _chosen(text: str, options: Mapping[str, str]) -> str | None:
+    text = tagged(text)
     if (marked := stated(text)) is not None:
         return _letter(marked, options)
     if said := list(_SAID.finditer(text)):
-        return None if _MORE.match(said[-1]["next"]) else said[-1][1].upper()
-    return _letter(final(text), options)
+        return None if _MORE.match(said[-1]["next"]) else _spoken(said[-1])
+    if letter := _letter(final(text), options):
+        return letter
+    named = [one for one in _NAMED.finditer(text) if not _DENIED.search(one["next"])]
+    several = any(_MORE.match(one["next"]) for one in named)
+    letters = {_spoken(one) for one in named}
+    return letters.pop() if len(letters) == 1 and not several else None
+
+
+def _spoken(found: re.Match[str]) -> str:
+    return (found[1] or found[2]).upper()
 
 
 def _letter(text: str, options: Mapping[str, str]) -> str | None:
@@ -96,7 +118,7 @@ def _letter(text: str, options: Mapping[str, str]) -> str | None:
     return known[0] if len(known) == 1 else None
 
 
-_LISTED = re.compile(r"(?:^|\s)(?:\([A-J]\)|[A-J][).:])(?:\s|$)")
+_LISTED = re.compile(r"(?:^|\s)(?:\([A-J]\)|[A-J][).:])(?:\s|$)", re.IGNORECASE)
 
 
 def _same(text: str) -> str:

@@ -6,20 +6,25 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from textwrap import dedent
 from typing import Any
 
 from aligntune.errors import ConfigError, DataError
 from aligntune.rewards import sandbox
 from aligntune.rewards.types import Sample
 
-_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+_FENCED = re.compile(
+    r"(?:^[ \t]*```([^\n`]*)|```((?i:python|py)[\d.]*)[^\n`]*)\n(.*?)(?:```|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_PYTHON = re.compile(r"\s*\{?(?:python|py)[\d.]*\b", re.IGNORECASE)
 _LONGEST = 100_000
 """Characters of a program that are looked at."""
 
 
 def code_syntax(samples: Sequence[Sample]) -> list[float | None]:
-    """1 where the last fenced block of the answer, or all of it where there is none, is Python
-    that parses and is not empty, else 0. Nothing is run."""
+    """1 where the program of the answer, as `code_execution` finds it, is Python that parses and
+    is not empty, else 0. Nothing is run."""
     return [_parses(program(sample.completion)) for sample in samples]
 
 
@@ -35,10 +40,10 @@ def code_execution(
 ) -> list[float | None]:
     """1 where the answer's Python program passes every test of its row, else 0.
 
-    The program is the last fenced block, or all of the answer where there is none. The row's
-    `column` lists its tests, each one of `{input, output}` (what it reads and must print, but for
-    trailing white space), `{function, args, expected}` (JSON values) or
-    `"assert f(1, 2) == 3"` with literals. None for a row without tests.
+    The program is the last fenced block that is labelled as Python, else the last without a label,
+    else all of the answer. The row's `column` lists its tests, each one of `{input, output}` (what
+    it reads and must print, but for trailing white space), `{function, args, expected}` (JSON
+    values) or `"assert f(1, 2) == 3"` with literals. None for a row without tests.
 
     Each test has a process of its own under bubblewrap: no network, none of the host's files,
     limits on `memory` (MiB per process), `processes`, files and output. All tests of a row get
@@ -76,9 +81,14 @@ def code_execution(
 
 
 def program(text: str) -> str:
-    """The last fenced block of `text`, else all of it."""
-    found = _FENCED.findall(text)
-    return str(found[-1] if found else text)
+    """The last fenced block of `text` that is labelled as Python, else the last without a label,
+    else all of it. A block may lack its end."""
+    found: dict[bool, str] = {}
+    for label, python, code in _FENCED.findall(text):
+        if python or not label.strip() or _PYTHON.match(label):
+            found[bool(python or label.strip())] = code
+    code = found.get(True, found.get(False, text))
+    return dedent(code) if code[:1] in (" ", "\t") else code
 
 
 def _parses(code: str) -> float:

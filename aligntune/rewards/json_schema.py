@@ -11,7 +11,7 @@ from aligntune.errors import ConfigError, DataError
 from aligntune.rewards.form import SECONDS
 from aligntune.rewards.types import Sample
 
-_FENCED = regex.compile(r"```(?:json|JSON)?[ \t]*\n(.*?)```", regex.DOTALL)
+_FENCED = regex.compile(r"```(?i:json)?[ \t]*\n(.*?)```", regex.DOTALL)
 _LONGEST = 100_000
 """Characters of an answer that are read."""
 _FAILED = (ValueError, RecursionError, TimeoutError)

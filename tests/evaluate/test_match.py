@@ -1,5 +1,6 @@
 """Which answers count as right."""
 
+import time
 from decimal import Decimal
 
 import pytest
@@ -20,6 +21,28 @@ RIGHT = [
     ("1e3", "1000"),
     ("50 %", "50%"),
     ("18 litres of H2O", "18"),
+    ("18 g of CO_2", "18"),
+    ("The answer is 1/2", "0.5"),
+    ("The probability is $\\frac{3}{4}$.", "0.75"),
+    ("= -\\dfrac{1}{2}", "-0.5"),
+    ("\\boxed{\\frac12}", "0.5"),
+    ("#### 3/4", "0.75"),
+    ("He ate 1 1/2 cups.", "1.5"),
+    ("\\boxed{2\\frac{1}{2}}", "2.5"),
+    ("\\boxed{-2 \\frac{1}{2} \\text{ cups}}", "-2.5"),
+    ("18 / 3 = 6", "6"),
+    ("The area is 18 cm^2.", "18"),
+    ("a = 9.8\\,\\mathrm{m/s}^2", "9.8"),
+    ("at 60 km/h", "60"),
+    ("It is 10x faster", "10"),
+    ("about 1\u202f800 \u20ac", "1800"),
+    ("#### 18!", "18"),
+    ("**18**", "18"),
+    ("3\n* 4", "4"),
+    ("Week 3:210 pages", "210"),
+    ("\\boxed{x \\approx 3.14}", "3.14"),
+    ("<think>17 or 18</think><answer>18</answer> 5 steps", "18"),
+    ("<answer>Paris</answer>", "Paris"),
     ("答案是18岁", "18"),
     ("#### 18", "18"),
     ("#### 18\n\nQuestion: what is 2 + 2?", "18"),
@@ -45,6 +68,29 @@ WRONG = [
     ("0.5", "5"),
     ("18000", "18"),
     ("\\boxed{\\frac{1}{2}}", "2"),
+    ("The answer is 1/2", "2"),
+    ("The probability is $\\frac{3}{4}$.", "4"),
+    ("The probability is 3/4.", "4"),
+    ("\\boxed{3/4}", "4"),
+    ("#### 3/4", "4"),
+    ("It is $\\frac{3\\pi}{4}$", "4"),
+    ("It is \\frac{x}{4}", "4"),
+    ("It is x/2", "2"),
+    ("on 3/4/2020", "2020"),
+    ("2 / 0", "0"),
+    ("= 2^5", "5"),
+    ("= 2^{5}", "5"),
+    ("so x^2", "2"),
+    ("2**5", "5"),
+    ("3 \u00d7 4", "4"),
+    ("$3 \\times 4$", "4"),
+    ("$\\sqrt{3}$", "3"),
+    ("$\\sqrt[3]{8}$", "8"),
+    ("The area is $3\\pi$.", "3"),
+    ("f'(x) = 2x.", "2"),
+    ("It takes 3:45", "45"),
+    ("\\boxed{x^2 + 3}", "3"),
+    ("#### 2^5", "5"),
     ("\\boxed{nothing} 18", "18"),
     ("#### 17\n18", "18"),
     ("Paris is in France", "Paris"),
@@ -72,3 +118,7 @@ def test_numbers_are_compared_as_decimals():
 def test_hostile_text_is_read_in_linear_time():
     for text in ("1," * 50_000, "\\boxed{" * 20_000, "9" * 100_000, "#" * 100_000, "1e999999999"):
         matches(text, "5")
+    begun = time.process_time()
+    for text in ("\\text{" + " " * 50_000, "\\frac " * 20_000, "/ " * 50_000, "^" + "{" * 100_000):
+        matches(text, "5")
+    assert time.process_time() - begun < 1

@@ -4,7 +4,7 @@ import pytest
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError, DataError
-from aligntune.rewards import sandbox, scorer, seccomp
+from aligntune.rewards import code, sandbox, scorer, seccomp
 from aligntune.rewards.types import Sample
 
 isolated = pytest.mark.skipif(
@@ -21,7 +21,7 @@ def score(*programs, tests=(ADD,), **params):
 
 @isolated
 @pytest.mark.parametrize(
-    ("code", "tests", "expected"),
+    ("text", "tests", "expected"),
     [
         (RIGHT, [ADD], 1),
         (f"Here:\n```python\n{RIGHT}```\nDone.", [ADD], 1),
@@ -38,13 +38,13 @@ def score(*programs, tests=(ADD,), **params):
         (RIGHT, [], None),
     ],
 )
-def test_a_program_scores_by_what_it_computes(code, tests, expected):
-    assert score(code, tests=tests) == [expected]
+def test_a_program_scores_by_what_it_computes(text, tests, expected):
+    assert score(text, tests=tests) == [expected]
 
 
 @isolated
 def test_a_program_may_use_threads_and_other_programs():
-    code = (
+    text = (
         "import subprocess, threading\n"
         "def add(a, b):\n"
         "    found = []\n"
@@ -53,7 +53,7 @@ def test_a_program_may_use_threads_and_other_programs():
         "    said = subprocess.run(['/bin/echo', str(found[0])], capture_output=True, text=True)\n"
         "    return int(said.stdout)\n"
     )
-    assert score(code) == [1]
+    assert score(text) == [1]
 
 
 def test_the_filter_of_system_calls_is_known_for_what_we_know():
@@ -88,3 +88,34 @@ def test_syntax_is_python_that_parses():
     judge = scorer(Reward(reward_type="code_syntax"))
     texts = ["x = 1", "```python\nx = 1\n```", "x = ", "", "# nothing", "(" * 5000, "a\0b"]
     assert judge([Sample("", text) for text in texts]) == [1, 1, 0, 0, 0, 0, 0]
+
+
+PROGRAM = "```python\nx = 1\n```"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Run:\n```bash\npip install numpy\n```\n\n" + PROGRAM, "x = 1\n"),
+        (PROGRAM + "\nIt prints:\n```\n1 2\n```", "x = 1\n"),
+        (PROGRAM + "\nIt prints:\n```text\n1 2\n```", "x = 1\n"),
+        ("Use ```x``` so:\n" + PROGRAM, "x = 1\n"),
+        ("So: " + PROGRAM, "x = 1\n"),
+        ("```Python\nx = 1\n```", "x = 1\n"),
+        ("```python3\nx = 1\n```", "x = 1\n"),
+        ('```py title="x.py"\nx = 1```', "x = 1"),
+        ("```\nx = 0\n```\nor\n```\nx = 1\n```\n```sh\nls\n```", "x = 1\n"),
+        ("```python\nx = 0\n```\nbetter:\n" + PROGRAM, "x = 1\n"),
+        ("1. Write\n   ```python\n   if x:\n       x = 1\n   ```", "if x:\n    x = 1\n"),
+        ("```python\nx = 1\n", "x = 1\n"),
+        ("x = 1", "x = 1"),
+        ("```pycon\n>>> x = 1\n```", "```pycon\n>>> x = 1\n```"),
+    ],
+)
+def test_the_program_is_the_last_block_of_python(text, expected):
+    assert code.program(text) == expected
+
+
+@isolated
+def test_a_right_program_behind_a_command_passes():
+    assert score(f"Run:\n```bash\npip install x\n```\n```Python\n{RIGHT}```\n```\n5\n```") == [1]

@@ -47,6 +47,15 @@ def score(name, completion, answer, columns=None, **params):
         ("3", r"\boxed{x = 3}", 1),
         (r"\text{even}", r"\boxed{Even}", 1),
         (r"\text{even}", "even or odd", 0),
+        ("2", "The answer is 1/2", 0),
+        ("0.5", "The answer is 1/2", 1),
+        ("4", r"The probability is $\frac{3}{4}$.", 0),
+        ("0.5", r"\boxed{\frac12}", 1),
+        ("18", "#### **18**", 1),
+        ("18", "#### $18 - a total", 1),
+        (r"18\text{ cm}", "18", 1),
+        ("1/2 inches", "0.5", 1),
+        ("1/2 inches", "2", 0),
     ],
 )
 def test_math_by_numbers(answer, completion, expected):
@@ -65,6 +74,9 @@ def test_math_by_numbers(answer, completion, expected):
         (r"\frac{1}{3}", r"\boxed{0.333}", 0),
         ("3/4", r"\boxed{0.75}", 1),
         ("3/4", "4", 0),
+        (r"\frac{3}{4}\text{ inches}", r"\boxed{\frac{3}{4}}", 1),
+        (r"\frac{3}{4}\text{ inches}", "4", 0),
+        (r"\frac{3}{4}", r"<answer>\frac{3}{4}</answer>", 1),
         ("(x+1)^2", r"\boxed{x^2 + 2x + 1}", 1),
         ("(x+1)^2", r"\boxed{x^2 + 1}", 0),
         (r"2\sqrt{3}", r"\boxed{\sqrt{12}}", 1),
@@ -117,6 +129,7 @@ def test_gsm8k_reads_the_reference_as_the_set_writes_it():
     assert [score("gsm8k", text, reference) for text in texts] == [1, 1, 1, 0, 0, 0]
     assert [score("gsm8k", text, reference, strict=True) for text in texts] == [1, 0, 0, 0, 0, 0]
     assert score("gsm8k", "#### First step\nIt is 72", reference, strict=True) == 0
+    assert [score("gsm8k", "#### 3/4", f"#### {number}") for number in ("4", "0.75")] == [0, 1]
     with pytest.raises(DataError, match="has no number"):
         score("gsm8k", "1", "one")
 
@@ -148,7 +161,27 @@ def test_every_solution_of_gsm8k_is_right_and_no_other_ones():
         ("The answer is A? No, the correct answer is B.", 1),
         ("The answer is **B**.", 1),
         ("It must be in France.\n\nB.", 1),
+        ("Answer: B", 1),
+        ("ANSWER IS B", 1),
+        ("**Answer:** B", 1),
+        ("**Answer: B**", 1),
+        (r"Answer: \text{B}", 1),
+        ("Answer: b", 1),
+        ("The Answer is (B)", 1),
+        ("The correct choice is: **B**", 1),
+        ("The answer must be B.", 1),
+        ("so the answer is A, no wait\nAnswer: B", 1),
+        ("The answer is B. Option C is wrong, as it is in the north.", 1),
+        ("Option A is wrong.\nOption C is incorrect.\nSo Option B is right.", 1),
+        ("b) Paris", 1),
+        ("A or C?<answer>B</answer>", 1),
         ("A", 0),
+        ("Answer: A or B", 0),
+        ("Answer: A", 0),
+        ("Answer: a city in B", 0),
+        ("The answer is not B", 0),
+        ("Option A: Rome\nOption B: Paris\nOption C: Oslo.", 0),
+        ("option B or C", 0),
         ("A B C D", 0),
         ("A) Rome B) Paris C) Oslo", 0),
         ("The answer is A or B", 0),
@@ -168,6 +201,18 @@ def test_a_choice_is_one_option(completion, expected):
     assert score("multiple_choice", completion, "1", columns) == expected
     arc = {"choices": {"label": ["A", "B", "C"], "text": ["Rome", "Paris", "Oslo"]}}
     assert score("multiple_choice", completion, "B", arc) == expected
+
+
+@pytest.mark.parametrize("text", ["Answer: A city", "Answer: I think so", "Answer: A-levels"])
+def test_a_word_is_no_choice(text):
+    assert [score("multiple_choice", text, letter) for letter in ("A", "I")] == [0, 0]
+
+
+def test_hostile_choices_are_read_in_linear_time():
+    begun = time.process_time()
+    for text in ("answer" + "_" * 20_000, "answer" + " is" * 7_000, "option" + " " * 20_000):
+        assert score("multiple_choice", text, "B") == 0
+    assert time.process_time() - begun < 1
 
 
 def test_a_choice_needs_no_options_and_the_reference_must_be_one():

@@ -158,7 +158,7 @@ SCHEMA = {
     ("text", "expected"),
     [
         ('{"name": "Ann", "age": 3}', 1),
-        ('Here it is:\n```json\n{"name": "Ann", "age": 3}\n```\nDone.', 1),
+        ('Here it is:\n```Json\n{"name": "Ann", "age": 3}\n```\nDone.', 1),
         ('Here it is: {"name": "Ann", "age": 3}', 0),
         ('{"name": "Ann", "age": "3"}', 0),
         ('{"name": "Ann", "age": true}', 0),
