@@ -5,7 +5,7 @@
 
 import re
 
-from aligntune.config.algo import ONLINE, TASK, Trained
+from aligntune.config.algo import COMPARED, ONLINE, TASK, Trained
 from aligntune.config.data import Dataset, Mix
 from aligntune.config.presets import resolved
 from aligntune.config.reward_model import RewardModelSection
@@ -126,7 +126,7 @@ def train_slice(config: RunConfig, algo: Trained, train: Train, peft: Peft | Non
         algo=algo,
         train=resolved(train, algo, peft, model.max_seq_length),
         rewards=rewards(config) if algo in ONLINE else (),
-        peft=peft,
+        peft=peft.model_copy(update={"dropout": 0.0}) if peft and algo in COMPARED else peft,
         precision=resolve(model.precision),
         gradient_checkpointing=model.gradient_checkpointing,
         attn_implementation=model.attn_implementation,

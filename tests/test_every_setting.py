@@ -90,7 +90,7 @@ EFFECTS = {
     "rewards.0.device": ("cpu", ("ppo", *MEASURED), NEUTRAL),
     "peft.r": (4, WITH_REWARD, "peft.r"),
     "peft.alpha": (4, WITH_REWARD, "peft.alpha"),
-    "peft.dropout": (0.1, WITH_REWARD, "peft.dropout"),
+    "peft.dropout": (0.1, ("sft", "reward"), "peft.dropout"),
     "peft.target_modules": (("q_proj",), WITH_REWARD, "peft.target_modules"),
     "peft.merge": (False, ("push",), "adapter_of"),
     "sft.datasets": ([{"name": "owner/more"}], ("sft-data",), "datasets.0.name"),
@@ -241,6 +241,11 @@ def test_no_setting_is_forgotten():
 def test_when_a_run_is_repeated_changes_no_stage(section):
     before = planned(copy.deepcopy(BASE))
     assert planned(changed(section, APART[section])) == before
+
+
+def test_dropout_changes_no_stage_that_trains_without_it():
+    before, after = planned(copy.deepcopy(BASE)), planned(changed("peft.dropout", 0.1))
+    assert after["ppo"] == before["ppo"]
 
 
 @pytest.mark.parametrize("key", EFFECTS)

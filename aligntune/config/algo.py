@@ -25,6 +25,8 @@ GROUP: frozenset[Algo] = frozenset(ALGOS) - {"sft", "dpo", "ppo"}
 """The GRPO family: advantages come from comparing answers, not from a critic."""
 ONLINE: frozenset[Algo] = GROUP | {"ppo"}
 """Those that learn from answers of their own, which rewards judge."""
+COMPARED: frozenset[Algo] = ONLINE | {"dpo"}
+"""Those that learn from how log-probabilities have changed, and so have no dropout."""
 
 TASK: dict[Trained, TaskType] = {
     **dict.fromkeys(ONLINE, "prompt"),

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from aligntune.config.algo import GROUP, ONLINE, TASK, Trained
+from aligntune.config.algo import COMPARED, GROUP, ONLINE, TASK, Trained
 from aligntune.config.data import Dataset
 from aligntune.config.gates import gate_problems
 from aligntune.config.naming import KeyPath
@@ -70,6 +70,7 @@ def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
                 f"{config.algo} does not optimise rewards; evaluation reports them for every model",
             )
         )
+    found += _dropped(config)
     found += _unclipped(config.rewards)
     found += [Problem(*guess) for guess in guesses(config, optimised=False)]
     found += _read_as(("datasets",), config.datasets, config.algo)
@@ -260,6 +261,16 @@ def _warmed(at: KeyPath, train: Train) -> Iterator[Problem]:
         yield Problem(
             (*at, "warmup_steps"),
             f"warm-up takes all {steps} steps; the learning rate never gets to its peak",
+        )
+
+
+def _dropped(config: RunConfig) -> Iterator[Problem]:
+    inherited = any(section and not section.peft for section in (config.sft, config.reward_model))
+    if config.algo in COMPARED and config.peft and config.peft.dropout and not inherited:
+        yield Problem(
+            ("peft", "dropout"),
+            f"{config.algo} trains without dropout, which would change log-probabilities that are "
+            "compared; it is for sft and reward models",
         )
 
 

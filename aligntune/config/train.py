@@ -288,7 +288,7 @@ class Peft(Strict):
     alpha: int = Field(32, ge=1)
     """The update is scaled by alpha / r."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout on the adapter's input."""
+    """Dropout on the adapter's input, in sft and reward models; the others train without it."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Names of the layers that get an adapter. `all-linear` is every one but the head, on any
     architecture."""

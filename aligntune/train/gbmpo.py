@@ -93,14 +93,14 @@ class Gbmpo(Rollout):
     def _logits(self, model: Any, inputs: Batch) -> Tensor:
         """(B, T, V) of the answers' tokens, at the sampling temperature."""
         length = inputs["completion_ids"].size(1)
-        with self.compute_loss_context_manager():
+        with self.accelerator.autocast():  # the reference has none of its own
             logits = model(
                 input_ids=torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
                 attention_mask=torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
                 logits_to_keep=length + 1,
                 use_cache=False,
             ).logits
-        scaled: Tensor = logits[:, :-1] / self.temperature
+        scaled: Tensor = logits[:, :-1].float() / self.temperature
         return scaled
 
     @contextmanager

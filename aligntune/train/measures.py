@@ -9,8 +9,9 @@ from torch import Tensor
 def spread(values: Tensor, accelerator: Any) -> dict[str, float]:
     """`mean`, `std` (biased), `min` and `max` over the values of all processes, of any shape; empty
     where there is none."""
-    count = values.new_tensor(values.numel())
-    sums = torch.stack([count, values.sum(), (values**2).sum()])
+    # In fp32 the squares of ratios near 1 differ by less than they are rounded by.
+    exact = values.double()
+    sums = torch.stack([exact.new_tensor(exact.numel()), exact.sum(), (exact**2).sum()])
     size, total, squares = accelerator.reduce(sums, reduction="sum").tolist()
     if not size:
         return {}

@@ -59,6 +59,12 @@ class Critic:
             self._listening.append(self.head(hidden.float()).squeeze(-1))
 
 
+def _send_policy(vllm: Any) -> None:
+    """Send it the policy without the critic: it refuses weights that its model does not have."""
+    every = vllm._iter_named_params
+    vllm._iter_named_params = lambda: (sent for sent in every() if not sent[0].startswith(HEAD))
+
+
 class Ppo(Rollout):
     hears = True
 
@@ -67,6 +73,8 @@ class Ppo(Rollout):
         self.kl_in_loss = 0.0
         self.kl_coef = given(settings.kl_coef)
         self.critic = Critic(bare(self.model))
+        if self.use_vllm:
+            _send_policy(self.vllm_generation)
         self._values: Tensor | None = None
         self._sampled_values: Tensor | None = None
         """Of the first that is scored of a rollout: TRL scores by the policy first."""

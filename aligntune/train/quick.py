@@ -166,9 +166,12 @@ class Quick(GRPOTrainer):  # type: ignore[misc]
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, *args: Any, **kwargs: Any
     ) -> Any:
         if not self.ways.sampler or images or multimodal_fields:
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, *args, **kwargs
-            )
+            # accelerate has seen to the adapter's `forward`, and `generate` goes past that.
+            past = bare(self.model) is not self.model and not self.use_vllm
+            with self.accelerator.autocast() if past else nullcontext():
+                return super()._generate_single_turn(
+                    prompt_ids, images, multimodal_fields, *args, **kwargs
+                )
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,

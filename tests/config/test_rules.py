@@ -225,6 +225,7 @@ CONTRADICTIONS = [
 
 
 LENGTH = {"reward_type": "length"}
+CHATS = {"datasets": [{"name": "chats"}]}
 REWARDS = [
     ([LENGTH | {"gate": True}], "rewards", "there is no other"),
     ([LENGTH | {"gate": True}, LENGTH | {"weight": 0}], "rewards", "weight is 0"),
@@ -288,11 +289,18 @@ def test_null_is_no_warning():
         ("ppo", {"logging": {"save_steps": 3}}, "logging.save_steps"),
         ("dpo", {"train": {"max_steps": 5, "warmup_steps": 9}}, "train.warmup_steps"),
         ("dpo", {"datasets": [{"name": "x", "task_type": "prompt"}]}, "datasets.0.task_type"),
+        ("dpo", {"peft": {"dropout": 0.1}}, "peft.dropout"),
+        ("ppo", {"peft": {"dropout": 0.1}, "sft": CHATS | {"peft": {}}}, "peft.dropout"),
     ],
 )
 def test_a_surprising_setting_is_named(algo, changes, key):
     (warning,) = warnings(config(algo, **changes), set())
     assert ".".join(map(str, warning.path)) == key
+
+
+@pytest.mark.parametrize(("algo", "changes"), [("sft", {}), ("dpo", {"sft": CHATS})])
+def test_dropout_is_no_surprise_where_a_stage_has_it(algo, changes):
+    assert warnings(config(algo, peft={"dropout": 0.1}, **changes), set()) == []
 
 
 @pytest.mark.parametrize("algo", ALGOS)

@@ -3,11 +3,12 @@
 import pytest
 from slices import train_slice
 from tokens import trained_on
+from torch.nn import Dropout
 
-from aligntune.config.algo import ALGOS, GROUP, ONLINE
+from aligntune.config.algo import ALGOS, COMPARED, GROUP, ONLINE
 from aligntune.config.presets import resolved, used
 from aligntune.config.rewards import Reward
-from aligntune.config.train import Train
+from aligntune.config.train import Peft, Train
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.train.loop import Setting
 from aligntune.train.policy import TRAINERS
@@ -106,9 +107,9 @@ ROWS = {
 
 @pytest.fixture
 def build(tiny_model, tmp_path):
-    def build(algo, train):
+    def build(algo, train, peft=None):
         rewards = (Reward(reward_type="length"),) if algo in ONLINE else ()
-        spec = train_slice(algo, resolved(train, algo, None, 64), rewards=rewards)
+        spec = train_slice(algo, resolved(train, algo, None, 64), rewards=rewards, peft=peft)
         setting = Setting(tmp_path, tmp_path / "work", "key", lambda *_: None, lambda: False)
         row = ROWS.get(algo, {"prompt": [TURN], "answer": "red"})
         rows = trained_on([row] * 24, spec, tiny_model)
@@ -117,6 +118,13 @@ def build(tiny_model, tmp_path):
         return TRAINERS[algo](policy, tokenizer, rows, None, spec, setting)
 
     return build
+
+
+@pytest.mark.parametrize("algo", ["sft", "dpo", "grpo"])
+def test_what_is_compared_has_no_dropout(algo, build):
+    model = build(algo, Train(), Peft(dropout=0.5)).model
+    found = {module.p for module in model.modules() if isinstance(module, Dropout)}
+    assert found == {0.0 if algo in COMPARED else 0.5}
 
 
 @pytest.mark.parametrize("algo", ALGOS)

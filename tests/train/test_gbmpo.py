@@ -27,8 +27,9 @@ def setting(tmp_path):
     return lambda name="out": place(tmp_path / name)
 
 
-def train(path, setting, *peft, **settings):
+def train(path, setting, *peft, precision="fp32", **settings):
     wanted = spec("gbmpo", *peft, **SHORT | settings)
+    wanted = wanted.model_copy(update={"precision": precision})
     return run(TRAINERS["gbmpo"], path, wanted, setting, ROWS)
 
 
@@ -56,6 +57,15 @@ def test_the_exact_divergence_is_that_of_the_two_models(tiny_model, setting, pef
     assert not torch.equal(own, other)
     expected = trainer._divergence.distance(own, other).sum(-1)
     assert torch.allclose(found, expected, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("peft", [(), (Peft(r=4),)], ids=["full", "lora"])
+def test_the_reference_is_rounded_as_the_policy_is(tiny_model, setting, peft):
+    """In bf16, so that a policy that is the reference is at no distance from it."""
+    wanted, made = Gbmpo(divergence="kl", coefficient=1.0, full_vocabulary=True), setting()
+    options = {"precision": "bf16", "temperature": 0.7, "max_steps": 1, "num_iterations": 1}
+    train(tiny_model, made, *peft, gbmpo=wanted, **options)
+    assert curve(made, "train/divergence/exact") == [0]
 
 
 def test_the_exact_divergence_does_not_depend_on_how_a_step_is_split(tiny_model, setting):

@@ -15,6 +15,7 @@ from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.train.loop import fit
 from aligntune.train.packed import can_pack
 from aligntune.train.policy import TRAINERS
+from aligntune.train.scoring import bare
 from aligntune.train.shared_prompt import Shared
 
 needs_bf16 = pytest.mark.skipif(not can_pack(), reason="this CPU or torch has no bf16 products")
@@ -46,6 +47,18 @@ def curves(made):
         name: curve(made, f"train/{name}")
         for name in ("loss", "grad_norm", "entropy", "reward", "completions/mean_length")
     }
+
+
+@pytest.mark.parametrize("peft", [None, Peft(r=4)], ids=["full", "lora"])
+def test_generate_computes_as_training_does(tiny_model, tmp_path, peft):
+    wanted = spec("grpo", peft, sampler="transformers", max_steps=1)
+    wanted = wanted.model_copy(update={"precision": "bf16"})
+    trainer = run(TRAINERS["grpo"], tiny_model, wanted, place(tmp_path))
+    found = set()
+    layer = bare(trainer.model).model.layers[0].mlp.gate_proj
+    layer.register_forward_hook(lambda _, given, made: found.add(made.dtype))
+    trainer._generate_single_turn([[5, 6, 7]] * 2, None, {}, 2)
+    assert found == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """vLLM samples through TRL: its arguments are passed on, and where it is missing that is said."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from places import place
-from rollouts import make, spec
+from rollouts import letters, make, spec
+from trl.generation.vllm_generation import VLLMGeneration
 
-from aligntune.config.train import Vllm
+from aligntune.config.train import Peft, Vllm
 from aligntune.errors import ConfigError
+from aligntune.models.load import load_policy
 from aligntune.train import online
 from aligntune.train.policy import TRAINERS
 from aligntune.train.rollout import OnlineConfig
@@ -33,3 +37,25 @@ def test_its_settings_reach_trl(monkeypatch):
     known = OnlineConfig.__dataclass_fields__
     assert given.keys() <= known.keys()
     assert online._sampler(None) == {}
+
+
+@pytest.mark.parametrize("algo", ["ppo", "grpo"])
+@pytest.mark.parametrize("peft", [None, Peft(r=4)], ids=["full", "lora"])
+def test_it_gets_the_weights_of_the_policy_and_no_others(
+    tiny_model, tmp_path, monkeypatch, algo, peft
+):
+    """vLLM itself refuses a name that its model does not have, as the value head's."""
+    sent = []
+    model = SimpleNamespace(load_weights=lambda pairs: sent.extend(name for name, _ in pairs))
+    worker = SimpleNamespace(model_runner=SimpleNamespace(model=model))
+    executor = SimpleNamespace(driver_worker=worker)
+    engine = SimpleNamespace(
+        llm_engine=SimpleNamespace(model_executor=executor), reset_prefix_cache=lambda: None
+    )
+    monkeypatch.setattr(VLLMGeneration, "_init_vllm", lambda self: setattr(self, "llm", engine))
+    monkeypatch.setattr(online, "_sampler", lambda vllm: {"use_vllm": True})
+    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: letters)
+    trainer = make(TRAINERS[algo], tiny_model, spec(algo, peft), place(tmp_path))
+    trainer.vllm_generation.sync_weights()
+    policy = load_policy(tiny_model, trust_remote_code=False)
+    assert sorted(sent) == sorted(name for name, _ in policy.named_parameters())
