@@ -95,7 +95,15 @@ def key_of(identity: Mapping[str, Any]) -> str:
 def find(root: Path, kind: str, key: str, *, verify: bool = False) -> Artifact | None:
     """The finished artifact of that key, or None if it is absent or its files do not fit its
     manifest. `verify` also re-reads every file's digest."""
-    path = root / f"{kind}-{key}"
+    return _whole(root / f"{kind}-{key}", key, verify=verify)
+
+
+def unnamed(root: Path, kind: str, key: str, *, verify: bool = False) -> Artifact | None:
+    """The artifact whose build was killed when it was whole and had not got its name yet."""
+    return _whole(root / f"{kind}-{key}.partial", key, verify=verify)
+
+
+def _whole(path: Path, key: str, *, verify: bool) -> Artifact | None:
     manifest = _manifest(path)
     if manifest and manifest.key == key and _intact(path, manifest.files, verify):
         return Artifact(path, manifest)
@@ -209,15 +217,11 @@ def commit(partial: Path, manifest: Manifest) -> Artifact:
 
 
 def committed(root: Path, kind: str, key: str) -> Artifact | None:
-    """The artifact whose build was killed when it was whole and had not got its name yet; for the
-    holder of its lock."""
-    path = root / f"{kind}-{key}.partial"
-    manifest = _manifest(path)
-    if manifest is None:
-        return None
-    if manifest.key == key and _intact(path, manifest.files, verify=True):
-        return _name(path, manifest)
-    (path / MANIFEST).unlink()
+    """What is `unnamed`, with its name, or without its manifest if it is damaged; for the holder of
+    its lock."""
+    if found := unnamed(root, kind, key, verify=True):
+        return _name(found.path, found.manifest)
+    (root / f"{kind}-{key}.partial" / MANIFEST).unlink(missing_ok=True)
     return None
 
 

@@ -267,7 +267,9 @@ class Delivery:
 
     def _result(self, record: Record) -> Artifact | None:
         """What the stage made or reused, if it is done."""
-        return self._outbox.artifact(record.artifact) if record.status == "FINISHED" else None
+        if record.status != "FINISHED":
+            return None
+        return self._outbox.made(record) or self._outbox.artifact(record.artifact)
 
 
 def run_of(client: MlflowClient, experiment: str, artifact: Artifact) -> str | None:

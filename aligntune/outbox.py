@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from aligntune.artifacts import MANIFEST, WORK, Artifact, find, write_atomic
+from aligntune.artifacts import MANIFEST, WORK, Artifact, find, unnamed, write_atomic
 from aligntune.errors import Interrupted
 from aligntune.journal import FILE
 
@@ -167,20 +167,20 @@ class Outbox:
         """Where the run's metrics by step are, if they are still this run's."""
         if record.artifact is None or record.reused:
             return None
-        if self.made(record):
-            return self.root / "stages" / record.artifact / FILE
+        if made := self.made(record):
+            return made.path / FILE
         partial = self.root / "stages" / f"{record.artifact}.partial"
         return partial / FILE if _known(partial / WORK) == record.id else None
 
     def made(self, record: Record) -> Artifact | None:
-        """The artifact, if it is the one that this run made."""
-        if record.artifact is None:
-            return None
-        path = self.root / "stages" / record.artifact / MANIFEST
-        if not path.exists():
-            return None
-        found = self.artifact(record.artifact)
-        return found if found and found.manifest.facts.get(RUN) == record.id else None
+        """The artifact, if it is the one that this run made; also where a kill left it whole and
+        without its name, which the next to need it gives it."""
+        kind, _, key = (record.artifact or "").rpartition("-")
+        for look in (find, unnamed):
+            found = look(self.root / "stages", kind, key)
+            if found and found.manifest.facts.get(RUN) == record.id:
+                return found
+        return None
 
     @contextmanager
     def owned(self, record: Record) -> Iterator[Ending]:

@@ -5,6 +5,7 @@ import shutil
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from mlflow import MlflowClient
@@ -199,6 +200,23 @@ def test_killed_between_the_commit_and_the_end_of_the_run_is_finished(outbox, co
     (run,) = found(record)
     assert run.info.status == "FINISHED"
     assert run.data.metrics["final_loss"] == 0.25
+
+
+def test_killed_when_the_artifact_had_not_got_its_name_is_finished(
+    outbox, courier, found, monkeypatch
+):
+    record = stage()
+    outbox.write(record)
+    out = begun(outbox, record)
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "rename", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            committed(out, record)
+    assert courier.round() == 0
+    (run,) = found(record)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["final_loss"] == 0.25
+    assert run.data.metrics["train/loss"] == 1 / 3
 
 
 def test_a_resumed_stage_goes_on_in_its_run(outbox, courier, client, found):
