@@ -41,6 +41,7 @@ def train(work: Work) -> Outcome:
     job, choice = settled(asked)
     with together(job), kept(wanted=job.kept_heap):
         metrics = train_policy(job.spec, job.model, job.data, setting, job.reference)
+        _let_go()
     facts = {"data_digests": data.manifest.facts["digests"], "choice": asdict(made(choice, ways))}
     return Outcome(metrics, facts)
 
@@ -58,6 +59,7 @@ def precompute(work: Work) -> Outcome:
     reference.begin(job.work)
     with together(job):
         batches = reference.compute(job, setting)
+        _let_go()
     return Outcome(reference.collect(job, work.out, batches))
 
 
@@ -106,7 +108,16 @@ def measure(work: Work) -> Outcome:
     )
     spec = work.config.model_copy(update={"rewards": _pinned(work)})
     measured = evaluate(spec, models, work.inputs["data"].path, work.out, progress)
+    _let_go()
     return Outcome(measured.metrics, measured.facts)
+
+
+def _let_go() -> None:
+    """Make room for the next model: a trainer refers to itself, so that it outlives its use, and
+    torch keeps a GPU's memory."""
+    from accelerate.utils import release_memory
+
+    release_memory()
 
 
 def _judges(work: Work) -> dict[int, str]:

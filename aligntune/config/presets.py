@@ -44,7 +44,7 @@ _ONLINE = {
     "vllm": None,
     "guard": Guard,
 }
-# TRL's defaults, which are those of arXiv:2403.17031
+# TRL's last defaults, which are those of arXiv:2403.17031, but for `kl_coef`: that was 0.05
 _PPO = _ONLINE | {
     "temperature": 0.7,
     "num_ppo_epochs": 4,

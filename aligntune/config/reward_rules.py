@@ -1,6 +1,6 @@
 """Settings of rewards and reward models that contradict each other."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from aligntune.config.algo import ONLINE
 from aligntune.config.naming import KeyPath
@@ -49,6 +49,18 @@ def contradictions(config: RunConfig) -> Iterator[tuple[KeyPath, str]]:
         if dataset.eval_split is not None and dataset.eval_fraction is not None:
             at = ("reward_model", "datasets", index, "eval_fraction")
             yield at, "`eval_split` is held out; remove one of them"
+
+
+def unpaired(config: RunConfig, given: Collection[KeyPath]) -> Iterator[tuple[KeyPath, str]]:
+    """(setting, what is wrong with it) for each of those `given` that needs pairs, where the reward
+    model is regressed on scores."""
+    section = config.reward_model
+    if section is None or section.objective != "regression":
+        return
+    for name in ("center_rewards_coefficient", "margin_scale"):
+        at = ("reward_model", "train", name)
+        if at in given and getattr(section.train, name) is not None:
+            yield at, "regression does not use it; it is for `objective: bradley_terry`"
 
 
 def guesses(config: RunConfig, *, optimised: bool) -> Iterator[tuple[KeyPath, str]]:

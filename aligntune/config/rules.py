@@ -9,7 +9,7 @@ from aligntune.config.gates import gate_problems
 from aligntune.config.naming import KeyPath
 from aligntune.config.presets import PRESETS, resolved, used
 from aligntune.config.retrain_rules import retrain_problems, retrain_warnings
-from aligntune.config.reward_rules import contradictions, guesses
+from aligntune.config.reward_rules import contradictions, guesses, unpaired
 from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.schedule_rules import schedule_problems
@@ -58,6 +58,7 @@ def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
     """The settings among `given` that have no effect or a surprising one."""
     found = list(_unused(("train",), config.algo, config.train, given))
     found += [Problem(*entry) for entry in retrain_warnings(config, given)]
+    found += [Problem(*entry) for entry in unpaired(config, given)]
     if config.sft:
         found += _unused(("sft", "train"), "sft", config.sft.train, given)
     if config.reward_model:
