@@ -15,7 +15,7 @@ def sync(output_dir: str | None, as_json: bool) -> None:
     from pathlib import Path
 
     from aligntune.config.logging import Logging
-    from aligntune.errors import ConfigError
+    from aligntune.errors import ConfigError, ServiceError
     from aligntune.paths import tracking_identity, tracking_uri
 
     root = Path(output_dir or Logging.model_fields["output_dir"].default).expanduser().absolute()
@@ -24,9 +24,14 @@ def sync(output_dir: str | None, as_json: bool) -> None:
     from aligntune.courier import sync
 
     found = sync(tracking_uri(root), root, tracking_identity())
-    if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
-        return
-    click.echo(f"{found.sent} runs sent to {found.store}, {found.going} still going on")
-    for store, count in found.elsewhere.items():
-        click.echo(f"{count} runs wait for {store}; set MLFLOW_TRACKING_URI to it, and sync again")
+    lines = [f"{found.sent} runs sent to {found.store}, {found.going} still going on"]
+    lines += [
+        f"{count} runs wait for {store}; set MLFLOW_TRACKING_URI to it, and sync again"
+        for store, count in found.elsewhere.items()
+    ]
+    click.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(lines))
+    if found.refused:
+        raise ServiceError(
+            f"MLflow is there and has not got {'; '.join(found.refused)}; mend what it says and "
+            "sync again, or remove such a directory to leave it out"
+        )

@@ -13,10 +13,11 @@ from typing import TypeVar
 
 from mlflow import MlflowClient
 
-from aligntune.deliver import Delivery
+from aligntune.deliver import Delivery, lasting
 from aligntune.errors import Interrupted, ServiceError
 from aligntune.machine import Sampler
 from aligntune.outbox import Outbox
+from aligntune.store import one_line
 from aligntune.track import connect, experiment
 
 LOG = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ class Courier:
                 raise ServiceError("another process is busy with MLflow; try again") from None
         return len(outbox.waiting(self._store))
 
+    @property
+    def unfinished(self) -> int:
+        """How many runs have ended and wait."""
+        return sum(record.status != "RUNNING" for record in self.outbox.waiting(self._store))
+
     def _deliver(self) -> None:
         waiting = self.outbox.waiting(self._store)
         if not waiting:
@@ -88,9 +94,10 @@ class Courier:
             LOG.debug("what MLflow's client said", exc_info=True)
             self._delivery = None
             self.outbox.away.touch()
+            does = "refuses" if lasting(error) else "does not answer"
+            said = error if isinstance(error, ServiceError) else f"MLflow {does}: {one_line(error)}"
             raise ServiceError(
-                f"MLflow does not answer: {_reason(error)}; what it missed is kept, "
-                "`aligntune sync` sends it"
+                f"{said}; what it missed is kept, `aligntune sync` sends it"
             ) from error
         self.outbox.away.unlink(missing_ok=True)
 
@@ -108,6 +115,7 @@ class _Beside:
     def __init__(self, courier: Courier) -> None:
         self._courier = courier
         self._ending = threading.Event()
+        self._end = 0.0
         self._failures = 0
         self._thread = threading.Thread(target=self._loop, name="mlflow-courier", daemon=True)
         self._thread.start()
@@ -116,28 +124,30 @@ class _Beside:
         while True:
             ending, before = self._ending.is_set(), self._seen()
             began = time.thread_time()
-            left = self._round()
-            if ending and left == 0:
+            there = self._round()
+            # Another run that goes on in the same directory has its own courier.
+            done = there and not self._courier.unfinished
+            if ending and (done or time.monotonic() > self._end):
                 return
-            if left is None:
+            if not there:
                 self._ending_or(_AGAIN[min(self._failures, len(_AGAIN)) - 1])
             else:
                 rest = min(_REST, _SHARE * (time.thread_time() - began))
                 self._rest(max(_EVERY, rest), before)
 
-    def _round(self) -> int | None:
-        """How many runs are incomplete; None where MLflow is away."""
+    def _round(self) -> bool:
+        """Whether MLflow is there."""
         try:
-            left = self._courier.round()
+            self._courier.round()
         except OSError as error:  # a ServiceError, or a disk that is full
             if not self._failures:
                 LOG.warning("%s", error)
             self._failures += 1
-            return None
+            return False
         if self._failures:
             LOG.warning("MLflow is back; what was kept is sent")
         self._failures = 0
-        return left
+        return True
 
     def _seen(self) -> int:
         changed = self._courier.outbox.changed
@@ -158,17 +168,19 @@ class _Beside:
 
     def finish(self, seconds: float) -> None:
         """Give the rest so many seconds."""
+        self._end = time.monotonic() + seconds
         self._ending.set()
         self._thread.join(seconds)
 
 
 @contextmanager
-def delivering(uri: str, root: Path, store: str) -> Iterator[None]:
-    """Empties the outbox below `root` while the block runs, and for a limited time at its end."""
+def delivering(uri: str, root: Path, store: str, record: str) -> Iterator[None]:
+    """Empties the outbox below `root` while the block, the pipeline run of that record, goes on,
+    and for a limited time at its end."""
     courier = Courier(uri, root, store)
     courier.outbox.folder.mkdir(parents=True, exist_ok=True)
     courier.outbox.away.unlink(missing_ok=True)
-    beside, sampler = _Beside(courier), Sampler(courier.outbox)
+    beside, sampler = _Beside(courier), Sampler(courier.outbox, record)
     wait = SHORT_WAIT
     try:
         yield
@@ -178,10 +190,10 @@ def delivering(uri: str, root: Path, store: str) -> Iterator[None]:
         beside.finish(SHORT_WAIT if courier.outbox.away.exists() else wait)
         with suppress(OSError):
             courier.outbox.tidy()
-        if left := _unfinished(courier.outbox, store):
+        if left := courier.unfinished + len(courier.outbox.refused(store)):
             LOG.warning(
                 "MLflow has not got everything of %d runs; `aligntune sync --output-dir %s` "
-                "sends the rest", left, root,
+                "sends the rest, or says why it cannot", left, root,
             )  # fmt: skip
 
 
@@ -194,10 +206,12 @@ class Synced:
     """Runs that another process is still at."""
     elsewhere: dict[str, int]
     """Other stores that runs wait for."""
+    refused: list[str]
+    """What has not arrived though MLflow is there, and why."""
 
 
 def sync(uri: str, root: Path, store: str) -> Synced:
-    """Deliver everything that waits below `root` for the store at `uri`.
+    """Deliver everything that waits below `root` for the store at `uri`, and what was refused.
 
     Raises:
         ServiceError: MLflow is away; what has arrived is not sent again.
@@ -205,13 +219,21 @@ def sync(uri: str, root: Path, store: str) -> Synced:
     courier = Courier(uri, root, store)
     outbox = courier.outbox
     if not outbox.folder.is_dir():  # it may have been removed since the run
-        return Synced(store, 0, 0, {})
+        return Synced(store, 0, 0, {}, [])
+    for record in outbox.refused(store):
+        outbox.remember(record.id, outbox.sent(record.id).anew)
     before = len(outbox.waiting(store))
     left = _patiently(lambda: courier.round(LAST_WAIT), lambda: False)
     others = Counter(record.store for record in outbox.records() if record.store != store)
     elsewhere = {name: len(outbox.waiting(name)) for name in sorted(others)}
     outbox.tidy()
-    return Synced(store, before - left, left, {name: n for name, n in elsewhere.items() if n})
+    refused = [
+        f"the {what} of {record.name} ({why}), which {outbox.place(record.id)} keeps"
+        for record in outbox.refused(store)
+        for what, why in outbox.sent(record.id).refused.items()
+    ]
+    sent = before - left - len(outbox.refused(store))
+    return Synced(store, sent, left, {name: n for name, n in elsewhere.items() if n}, refused)
 
 
 def when_there(
@@ -251,13 +273,3 @@ def _sleep(seconds: float, stopping: Callable[[], bool]) -> None:
         if stopping():
             raise Interrupted("stopped while MLflow is away; the same command continues")
         time.sleep(_LOOK)
-
-
-def _unfinished(outbox: Outbox, store: str) -> int:
-    """Records whose runs have ended."""
-    return sum(record.status != "RUNNING" for record in outbox.waiting(store))
-
-
-def _reason(error: Exception) -> str:
-    """One line, without the chain of causes that HTTP clients nest."""
-    return (str(error) or type(error).__name__).splitlines()[0][:300]

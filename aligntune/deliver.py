@@ -24,6 +24,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from aligntune.artifacts import MANIFEST, Artifact
 from aligntune.journal import SAMPLES, complete_lines
 from aligntune.outbox import RUN, SYSTEM, Outbox, Record, Sent
+from aligntune.store import of_a_server, one_line, status_of
 from aligntune.track import SAMPLE_TABLE, datasets, sample_table
 
 LOG = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ _REFUSALS = {
     "RESOURCE_DOES_NOT_EXIST",
 }
 """Answers that would be the same next time; anything else is MLflow being away."""
+_STATUSES = {400, 404, 413, 415, 422}
+"""The same, where files are kept: a proxy's limit of what it takes, for example."""
 _DATABASE, _DATA = "sqlalche.me/e/", re.compile(r"sqlalche\.me/e/\w+/9h9h")
 """What MLflow's BAD_REQUEST has in it where its database failed, and where that was for the data.
 A pool without a free connection, or one that was lost, is no refusal."""
@@ -79,10 +82,13 @@ class Delivery:
         if not text or zlib.crc32(text) == sent.offsets.get(SAMPLES):
             return
         run_id = str(sent.run_id)
+        self._tolerant(record, "samples", partial(self._send_samples, run_id, text))
+        self._note(record, offsets=sent.offsets | {SAMPLES: zlib.crc32(text)})
+
+    def _send_samples(self, run_id: str, text: bytes) -> None:
         self._client.log_dict(run_id, sample_table(text), SAMPLE_TABLE)
         tag = json.dumps([{"path": SAMPLE_TABLE, "type": "table"}])
         self._client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, tag)
-        self._note(record, offsets=sent.offsets | {SAMPLES: zlib.crc32(text)})
 
     def ended(self, record: Record) -> None:
         """Send what the end of a run brings: data, results, files, its status. Raises like
@@ -111,29 +117,44 @@ class Delivery:
         return sent
 
     def _tolerant(self, record: Record, what: str, send: Callable[[], object]) -> None:
-        """What MLflow refuses is a warning, and does not hold up the rest."""
+        """What would fail again is a warning, and does not hold up the rest. It is remembered where
+        it can be mended, which what MLflow itself refuses cannot."""
         try:
             send()
-        except MlflowException as error:
-            if error.error_code not in _REFUSALS or _passes(str(error)):
+        except Exception as error:
+            if not lasting(error):
                 raise
-            reason = str(error).splitlines()[0]
-            LOG.warning("MLflow refused the %s of %s: %s", what, record.name, reason)
+            said = one_line(error)
+            LOG.warning("MLflow has not got the %s of %s: %s", what, record.name, said)
+            if not isinstance(error, MlflowException):
+                refused = self._outbox.sent(record.id).refused
+                self._note(record, refused=refused | {what: said})
 
     def _begun(self, record: Record) -> Sent:
         """The run, made, described and running."""
         sent = self._outbox.sent(record.id)
+        if sent.told not in (None, "RUNNING", record.state):  # it had ended, and goes on
+            sent = self._reopened(record, sent)
         if sent.run_id is None:
             run_id = self._found(record.id) or self._made(record)
             sent = self._note(record, run_id=run_id, experiment=self._experiment)
         if sent.told not in ("RUNNING", record.state):
             run_id = str(sent.run_id)
-            if sent.told:  # it had ended, and goes on
-                again = partial(self._client.update_run, run_id, status="RUNNING")
-                self._tolerant(record, "status", again)
             self._tolerant(record, "tags", partial(self._send_tags, record, run_id))
             self._tolerant(record, "params", partial(self._send_params, record, run_id))
             sent = self._note(record, told="RUNNING")
+        return sent
+
+    def _reopened(self, record: Record, sent: Sent) -> Sent:
+        """A run that goes on; a new one takes its place where somebody has deleted it."""
+        try:
+            self._client.update_run(str(sent.run_id), status="RUNNING")
+        except MlflowException as error:
+            if not lasting(error):
+                raise
+            sent = Sent()
+        sent = sent.anew if sent.refused else sent
+        self._outbox.remember(record.id, sent)
         return sent
 
     def _found(self, record_id: str) -> str | None:
@@ -211,15 +232,18 @@ class Delivery:
         sent = self._outbox.sent(record.id)
         offset = sent.offsets.get(journal, 0)
         for lines in _parts(complete_lines(path, offset), _ROWS):
-            rows = [json.loads(line) for line in lines]
-            points = [
-                Metric(_safe(name), value, row["time"], row["step"])
-                for row in rows
-                for name, value in row["metrics"].items()
-            ]
-            self._tolerant(record, "metrics", partial(self._log, str(sent.run_id), points))
+            self._tolerant(record, "metrics", partial(self._send_rows, str(sent.run_id), lines))
             offset += sum(len(line) for line in lines)
             sent = self._note(record, offsets=sent.offsets | {journal: offset})
+
+    def _send_rows(self, run_id: str, lines: list[bytes]) -> None:
+        rows = [json.loads(line) for line in lines]
+        points = [
+            Metric(_safe(name), value, row["time"], row["step"])
+            for row in rows
+            for name, value in row["metrics"].items()
+        ]
+        self._log(run_id, points)
 
     def _log(self, run_id: str, points: list[Metric]) -> None:
         for part in _parts(points, _BATCH):
@@ -254,7 +278,8 @@ class Delivery:
 
     def _send_files(self, record: Record, run_id: str) -> None:
         for path in self._files(record):
-            self._client.log_artifact(run_id, str(path))
+            send = partial(self._client.log_artifact, run_id, str(path))
+            self._tolerant(record, path.name, send)
 
     def _files(self, record: Record) -> Iterator[Path]:
         yield from sorted((self._outbox.place(record.id) / "files").glob("*"))
@@ -281,9 +306,16 @@ def run_of(client: MlflowClient, experiment: str, artifact: Artifact) -> str | N
     return facts.get("mlflow_run_id")
 
 
-def _passes(said: str) -> bool:
-    """Whether it is MLflow's database that failed, and not for what it was given."""
-    return _DATABASE in said and not _DATA.search(said)
+def lasting(error: Exception) -> bool:
+    """Whether it would be the same next time, for what was sent: MLflow, or what keeps its files,
+    is there and refuses it, or it is damaged here."""
+    if isinstance(error, MlflowException):
+        # It may be its database that failed, and not for what it was given.
+        passes = _DATABASE in str(error) and not _DATA.search(str(error))
+        return error.error_code in _REFUSALS and not passes
+    if of_a_server(error):
+        return status_of(error) in _STATUSES
+    return isinstance(error, (ValueError, LookupError, TypeError, FileNotFoundError))
 
 
 def _safe(name: str) -> str:

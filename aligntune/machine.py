@@ -4,8 +4,10 @@ MLflow's own thread ends at the first answer that a server does not give, and wh
 is lost; so here only the measuring is MLflow's, and the points wait in the outbox like all others.
 """
 
+import json
 import logging
 import threading
+from contextlib import suppress
 from typing import Any
 
 from mlflow.environment_variables import (
@@ -18,8 +20,8 @@ from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 from mlflow.system_metrics.metrics.rocm_monitor import ROCMMonitor
 
-from aligntune.journal import Journal, read
-from aligntune.outbox import SYSTEM, Outbox, Record
+from aligntune.journal import complete_lines, drop_torn_line
+from aligntune.outbox import SYSTEM, Outbox, Record, now
 
 LOG = logging.getLogger(__name__)
 
@@ -28,15 +30,16 @@ EVERY = 10.0
 
 
 class Sampler:
-    """A thread that gives every running stage of an outbox a row of `system/...` now and then.
+    """A thread that gives every running stage of one pipeline run a row of `system/...` now and
+    then.
 
     MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false turns it off.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, parent: str) -> None:
         self._outbox = outbox
+        self._parent = parent
         self._steps: dict[str, int] = {}
-        self._journals: dict[str, Journal] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="machine", daemon=True)
         wanted = MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
@@ -55,7 +58,7 @@ class Sampler:
             try:
                 measured = _measured(monitors)
                 for record in self._outbox.records():
-                    if record.role == "stage" and record.status == "RUNNING":
+                    if record.parent == self._parent and record.status == "RUNNING":
                         self._append(record, measured)
             except Exception as error:  # noqa: BLE001  # a driver that fails costs the samples only
                 LOG.warning("the machine is not measured any more: %s", error)
@@ -63,11 +66,13 @@ class Sampler:
 
     def _append(self, record: Record, measured: dict[str, float]) -> None:
         path = self._outbox.place(record.id) / SYSTEM
-        if record.id not in self._journals:
-            known = max((row.step for row in read(path)), default=-1)
-            self._journals[record.id] = Journal(path)
-            self._steps[record.id] = known + 1
-        self._journals[record.id].write(self._steps[record.id], measured)
+        if record.id not in self._steps:
+            drop_torn_line(path)
+            self._steps[record.id] = len(complete_lines(path))
+        row = {"step": self._steps[record.id], "time": now(), "metrics": measured}
+        # The stage may be over by now, and its record gone.
+        with suppress(FileNotFoundError), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
         self._steps[record.id] += 1
 
 

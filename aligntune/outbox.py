@@ -92,6 +92,13 @@ class Sent(BaseModel):
     """The `state` with which the run ended that `steps` are of."""
     steps: tuple[str, ...] = ()
     """What else of the run's end has arrived."""
+    refused: dict[str, str] = {}
+    """What could not be brought though MLflow was there, and why; it is kept until it can."""
+
+    @property
+    def anew(self) -> "Sent":
+        """Nothing but the run, so that all of it is brought again."""
+        return Sent(experiment=self.experiment, run_id=self.run_id)
 
 
 @dataclass
@@ -149,6 +156,11 @@ class Outbox:
             if record.store == store
             and (record.status == "RUNNING" or self.sent(record.id).told != record.state)
         ]
+
+    def refused(self, store: str) -> list[Record]:
+        """The records for `store` that are not whole, though their run's end has arrived."""
+        ours = (record for record in self.records() if record.store == store)
+        return [record for record in ours if self.sent(record.id).refused]
 
     def run_id(self, record_id: str, patience: float = 0.0) -> str | None:
         """MLflow's id of the run; None where MLflow has not got it within `patience` seconds."""
@@ -255,7 +267,8 @@ class Outbox:
         """Remove what has arrived and cannot change any more, and what processes left that were
         killed as they began a record or removed it."""
         for record in self.records():
-            arrived = self.sent(record.id).told == record.state
+            sent = self.sent(record.id)
+            arrived = sent.told == record.state and not sent.refused
             if arrived and record.status != "RUNNING" and not self._goes_on(record):
                 (self.place(record.id) / _RECORD).unlink(missing_ok=True)
         for place in self.folder.iterdir():

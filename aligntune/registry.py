@@ -24,7 +24,7 @@ from aligntune.errors import ServiceError
 from aligntune.lineage import Known, Lineage, lineage_of
 from aligntune.papers import papers
 from aligntune.registered import AGAIN, download
-from aligntune.store import ABSENT, asking, client_of, reason
+from aligntune.store import ABSENT, asking, client_of, one_line
 from aligntune.track import connect, experiment, put_model
 
 LOG = logging.getLogger(__name__)
@@ -264,8 +264,8 @@ def run_that_made(made: Artifact, uri: str, root: Path) -> str | None:
     try:
         client = client_of(uri)
         return run_of(client, experiment(client, uri, root), made)
-    except MlflowException as error:
-        LOG.warning("the MLflow run that made %s is not known: %s", made.name, reason(error))
+    except (MlflowException, ServiceError) as error:
+        LOG.warning("the MLflow run that made %s is not known: %s", made.name, one_line(error))
         return None
 
 
@@ -360,7 +360,8 @@ def _logged_model(
     for model in found:
         if str(model.status) == "READY":
             return model
-    model = client.create_logged_model(
+    # An upload that broke off goes on in its place.
+    model = next(iter(found), None) or client.create_logged_model(
         where,
         name=name.replace(".", "-"),
         source_run_id=run_of(client, where, policy),

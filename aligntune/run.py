@@ -131,7 +131,8 @@ def _reused(stage: Stage, context: Context, artifact: Artifact, began: float) ->
     if context.record:  # each attempt at this run tells of one and the same reuse
         ended["id"] = key_of({"run": context.record, "stage": stage.label, "made": stage.name})
     record = _record(stage, context).model_copy(update=ended)
-    outbox.write(record)
+    with outbox.held(record.id):  # or it would be tidied away before it is whole
+        outbox.write(record)
     seconds = time.monotonic() - began
     return Done(stage.label, artifact.name, True, seconds, record.id, outbox.run_id(record.id))
 

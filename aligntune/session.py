@@ -219,7 +219,7 @@ def _delivered(context: Context, store: str, apart: bool) -> Iterator[None]:
     if not apart:
         from aligntune.courier import delivering
 
-        with delivering(context.tracking_uri, Path(context.root), store):
+        with delivering(context.tracking_uri, Path(context.root), store, str(context.record)):
             yield
         return
     try:

@@ -59,8 +59,8 @@ def asking(remedy: str, missing: str | None = None) -> Iterator[None]:
             raise
         absent = getattr(error, "error_code", None) in ABSENT or status_of(error) == NOT_FOUND
         if missing and absent:
-            raise ConfigError(f"{missing} ({reason(error)})") from error
-        raise ServiceError(f"MLflow failed: {reason(error)}; {remedy}") from error
+            raise ConfigError(f"{missing} ({one_line(error)})") from error
+        raise ServiceError(f"MLflow failed: {one_line(error)}; {remedy}") from error
 
 
 def of_a_server(error: BaseException) -> bool:
@@ -80,6 +80,6 @@ def status_of(error: BaseException) -> int | None:
     return getattr(answer, "status_code", None)
 
 
-def reason(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """One line, without the chain of causes that HTTP clients nest."""
     return (str(error) or type(error).__name__).splitlines()[0][:300]

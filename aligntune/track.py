@@ -18,7 +18,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from aligntune.artifacts import Artifact, linked
-from aligntune.errors import ServiceError
+from aligntune.errors import DataError, ServiceError
 from aligntune.paths import SQLITE, database_file
 from aligntune.store import client_of
 
@@ -142,9 +142,13 @@ def _schema(file: Path) -> str:
     """The columns as MLflow shows them."""
     import pyarrow.parquet as pq
 
+    try:
+        schema = pq.read_schema(file)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}; remove {file.parent}") from error
     columns = [
         {"name": column.name, "required": not column.nullable} | _type(column.type)
-        for column in pq.read_schema(file)
+        for column in schema
     ]
     return json.dumps({"mlflow_colspec": columns})
 

@@ -22,7 +22,7 @@ from aligntune.outbox import RUN, SYSTEM, Outbox, continued, new_record
 from aligntune.registry import run_that_made
 from aligntune.track import connect, experiment
 
-STORE = "here"
+STORE, PARENT = "here", "parent"
 
 
 @pytest.fixture(scope="module")
@@ -300,14 +300,15 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(outbox, courier, client, 
     gone, other = stage(), stage(name="dpo", artifact="dpo-abc")
     for record in (gone, other):
         outbox.write(record)
-    courier.round()
+    with outbox.held(gone.id), outbox.held(other.id):
+        courier.round()
     client.delete_run(found(gone)[0].info.run_id)
     ended = {"status": "FINISHED", "ended": 2}
     for record in (gone, other):
         outbox.write(outbox.record(record.id).model_copy(update=ended))
     assert courier.round() == 0
     assert found(other)[0].info.status == "FINISHED"
-    assert "refused" in caplog.text
+    assert "MLflow has not got the" in caplog.text
 
 
 @pytest.mark.parametrize(("code", "away"), [("3o7r", True), ("rvf5", True), ("9h9h", False)])
@@ -333,13 +334,14 @@ def test_a_database_that_fails_is_away_and_refuses_only_data(
 
 def test_the_machine_is_measured_while_a_stage_runs(outbox, courier, client, found, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    record = stage()
-    with outbox.owned(record):
+    record, other = stage(parent=PARENT), stage(parent="of another command")
+    with outbox.owned(record), outbox.owned(other):
         for _ in range(2):  # as a stage that goes on in another process
             before = measured(outbox, record)
-            sampler = Sampler(outbox)
+            sampler = Sampler(outbox, PARENT)
             until(lambda before=before: measured(outbox, record) > before + 1, "samples", 20)
             sampler.stop()
+        assert measured(outbox, other) == 0, "its own command measures it"
     courier.round()
     (run,) = found(record)
     name = "system/cpu_utilization_percentage"
@@ -352,9 +354,9 @@ def test_the_machine_is_measured_while_a_stage_runs(outbox, courier, client, fou
 def test_nothing_is_measured_where_mlflows_own_switch_is_off(outbox, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
-    record = stage()
+    record = stage(parent=PARENT)
     with outbox.owned(record):
-        sampler = Sampler(outbox)
+        sampler = Sampler(outbox, PARENT)
         time.sleep(0.3)
         sampler.stop()
         assert measured(outbox, record) == 0

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from keys import keys
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from aligntune import aliased, courier, promotion, registry
 from aligntune.artifacts import LINKED, Artifact, Manifest, commit, find, partial
@@ -596,6 +597,25 @@ def test_a_store_that_is_no_file_of_mlflow_is_left_to_mlflow(world, tmp_path, mo
     monkeypatch.setenv("MLFLOW_WORKSPACE", "team")
     with pytest.raises(aliased.Unreadable):
         aliased.holder(world.uri, NAME, "champion")
+
+
+def test_an_upload_that_breaks_off_leaves_no_second_model(world, monkeypatch):
+    made, finalize, broken = world.model("cut"), MlflowClient.finalize_logged_model, []
+
+    def breaks_off(*given):
+        if len(broken) < 2:
+            broken.append(given)
+            raise MlflowException("the connection broke off")
+        return finalize(*given)
+
+    monkeypatch.setattr(MlflowClient, "finalize_logged_model", breaks_off)
+    for _ in range(2):
+        with pytest.raises(ServiceError, match="broke off"):
+            registry.register(NAME, {"sft": made}, world.uri, world.root)
+    facts = registry.register(NAME, {"sft": made}, world.uri, world.root)
+    assert facts["versions"] == {"sft": "1"}
+    (kept,) = (world.root / "mlartifacts" / "models").iterdir()
+    assert world.client.get_logged_model(kept.name).status == "READY"
 
 
 def test_weights_enter_the_local_store_by_link_and_what_people_edit_by_copy(world):

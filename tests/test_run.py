@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from aligntune import outbox
+from aligntune.artifacts import Manifest, commit, partial
 from aligntune.config.slices import DataSlice
 from aligntune.errors import AlignTuneError
 from aligntune.plan import Stage
@@ -11,12 +13,34 @@ from aligntune.run import Context, execute
 from aligntune.stages import KINDS
 from aligntune.work import Kind
 
+KEY = "0" * 12
+
+
+def stage():
+    return Stage("data", "data", KEY, DataSlice.model_construct(), {}, {}, {"config": {}})
+
 
 def test_one_whose_code_exits_is_no_success(tmp_path, monkeypatch):
     monkeypatch.setitem(KINDS, "data", Kind(1, DataSlice, lambda work: sys.exit(0)))
-    identity = {"config": {}}
-    config = DataSlice.model_construct()
-    stage = Stage("data", "data", "0" * 12, config, {}, {}, identity)
     context = Context(str(tmp_path), "", "first", None)
     with pytest.raises(AlignTuneError, match=r"data: something that it ran called exit\(0\)"):
-        execute(stage, context, lambda *_: None, lambda: False)
+        execute(stage(), context, lambda *_: None, lambda: False)
+
+
+def test_a_reuse_is_told_though_another_process_tidies_meanwhile(tmp_path, monkeypatch):
+    write = outbox.write_atomic
+
+    def tidied_before(path, text):
+        outbox.Outbox(tmp_path).tidy()
+        write(path, text)
+
+    manifest = Manifest(
+        kind="data", key=KEY, identity={}, inputs={}, environment={}, metrics={}, facts={},
+        started="", finished="", seconds=1.0, files={},
+    )  # fmt: skip
+    commit(partial(tmp_path / "stages", "data", KEY), manifest)
+    monkeypatch.setattr(outbox, "write_atomic", tidied_before)
+    context = Context(str(tmp_path), "", "first", "run")
+    done = execute(stage(), context, lambda *_: None, lambda: False)
+    assert done.reused
+    assert [record.id for record in outbox.Outbox(tmp_path).records()] == [done.record]

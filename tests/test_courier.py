@@ -1,0 +1,219 @@
+"""A record that cannot be delivered whole holds up no other, is kept and is said."""
+
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from servers import until
+
+from aligntune import courier
+from aligntune.artifacts import WORK, Manifest, commit, partial
+from aligntune.cli_sync import sync as command
+from aligntune.courier import Courier, delivering, sync
+from aligntune.errors import ServiceError
+from aligntune.journal import FILE
+from aligntune.outbox import RUN, Outbox, continued, new_record
+from aligntune.store import client_of
+from aligntune.track import EXPERIMENT, connect, experiment
+
+STORE, LIMIT = "local", 2**20
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A database with tables and nothing else: making them takes seconds."""
+    root = tmp_path_factory.mktemp("tables")
+    connect(f"sqlite:///{root}/mlflow.db", root)
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def outbox(tables, tmp_path):
+    shutil.copyfile(tables, tmp_path / "mlflow.db")
+    return Outbox(tmp_path)
+
+
+@pytest.fixture
+def uri(tmp_path):
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture
+def client(uri, outbox):
+    return client_of(uri)
+
+
+@pytest.fixture
+def runs(client, uri, tmp_path):
+    """Name -> (status, metrics) of the runs that are not deleted."""
+
+    def find():
+        found = client.search_runs([experiment(client, uri, tmp_path)])
+        return {run.info.run_name: (run.info.status, run.data.metrics) for run in found}
+
+    return find
+
+
+def pipeline(name, **fields):
+    return new_record(role="pipeline", name=name, store=STORE, **fields)
+
+
+class Files(BaseHTTPRequestHandler):
+    """A store of files behind a proxy that takes no more than a megabyte, which is nginx's own."""
+
+    def do_PUT(self):
+        size = int(self.headers.get("Content-Length") or 0)
+        self.rfile.read(size)
+        fits = size <= self.server.limit
+        if fits:
+            self.server.got.append(self.path.rpartition("/")[2])
+        self.send_response(200 if fits else 413)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def files(client):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        server.limit, server.got = LIMIT, []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}/api/2.0/mlflow-artifacts/artifacts/x"
+        elsewhere = client.get_experiment_by_name(EXPERIMENT).experiment_id
+        client.rename_experiment(elsewhere, "other")
+        client.create_experiment(EXPERIMENT, artifact_location=place)
+        yield server
+        server.shutdown()
+
+
+def test_a_file_that_is_too_large_for_a_proxy_holds_up_nothing(
+    outbox, uri, tmp_path, files, runs, monkeypatch
+):
+    report, config = tmp_path / "report.html", tmp_path / "run.yaml"
+    report.write_bytes(b"x" * 2 * LIMIT)
+    config.write_text("algo: sft")
+    first, second = pipeline("first"), pipeline("second")
+    for record in (first, second):
+        with outbox.owned(record) as ending:
+            ending.files = [report, config] if record is first else []
+            ending.metrics = {"nll": 1.0}
+    found = sync(uri, tmp_path, STORE)
+    assert runs() == dict.fromkeys(("first", "second"), ("FINISHED", {"nll": 1.0}))
+    assert files.got == ["run.yaml"]
+    (said,) = found.refused
+    assert said.startswith("the report.html of first (413 Client Error")
+    assert (found.sent, found.going, Courier(uri, tmp_path, STORE).round()) == (1, 0, 0)
+    assert [record.id for record in outbox.records()] == [first.id]
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    done = CliRunner().invoke(command, ["--output-dir", str(tmp_path)])
+    assert isinstance(done.exception, ServiceError)
+    assert "the report.html of first" in str(done.exception)
+    files.limit = 3 * LIMIT
+    assert sync(uri, tmp_path, STORE).refused == []
+    assert "report.html" in files.got
+    assert outbox.records() == []
+
+
+def test_what_is_damaged_here_is_not_mlflow_being_away(outbox, uri, tmp_path, runs, caplog):
+    record = new_record(role="stage", name="data", store=STORE, artifact="data-abc")
+    later = pipeline("later")
+    with outbox.owned(record):
+        out = partial(tmp_path / "stages", "data", "abc")
+        continued(outbox, out / WORK, record)
+        (out / FILE).write_text('{"step": 1, "ti\x00e": 1}\n')
+        pq.write_table(pa.table({"a": ["x"]}), out / "train.parquet")
+        facts = {RUN: record.id, "digests": {"train": "d" * 64}, "sources": []}
+        commit(
+            out,
+            Manifest(
+                kind="data", key="abc", identity={}, inputs={}, environment={}, facts=facts,
+                metrics={"rows_train": 1}, started="", finished="", seconds=1.0, files={},
+            ),
+        )  # fmt: skip
+    with outbox.owned(later):
+        pass
+    rows = tmp_path / "stages" / "data-abc" / "train.parquet"
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[:-12] + b"\xff" * 4 + whole[-8:])
+    found = sync(uri, tmp_path, STORE)
+    assert {name: status for name, (status, _) in runs().items()} == {
+        "data": "FINISHED",
+        "later": "FINISHED",
+    }
+    metrics, inputs = found.refused
+    assert metrics.startswith("the metrics of data (")
+    assert inputs.startswith(f"the inputs of data ({rows} cannot be read")
+    with delivering(uri, tmp_path, STORE, "none"):
+        pass
+    assert "has not got everything of 1 runs" in caplog.text
+
+
+def test_a_failed_run_that_was_deleted_comes_again_with_its_next_attempt(
+    outbox, uri, tmp_path, client, runs
+):
+    def attempt(error=None):
+        with outbox.owned(continued(outbox, tmp_path / "runs", pipeline("nightly"))) as ending:
+            ending.metrics = {"nll": 0.5}
+            if error:
+                raise error
+        assert Courier(uri, tmp_path, STORE).round() == 0
+        outbox.tidy()
+
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ValueError, match="x"):
+        attempt(ValueError("x"))
+    assert Courier(uri, tmp_path, STORE).round() == 0
+    (run,) = client.search_runs([experiment(client, uri, tmp_path)])
+    client.delete_run(run.info.run_id)
+    attempt()
+    assert runs() == {"nightly": ("FINISHED", {"nll": 0.5})}
+    assert outbox.records() == []
+
+
+def test_an_experiment_that_was_deleted_is_not_mlflow_being_away(
+    outbox, uri, tmp_path, client, runs
+):
+    where, going = experiment(client, uri, tmp_path), Courier(uri, tmp_path, STORE)
+    outbox.write(pipeline("first", status="FINISHED", ended=1))
+    assert going.round() == 0
+    client.delete_experiment(where)
+    outbox.write(pipeline("second", status="FINISHED", ended=1))
+    with pytest.raises(ServiceError, match=r"^MLflow refuses: .*state is deleted.*aligntune sync"):
+        going.round()
+    with pytest.raises(ServiceError, match=r"^MLflow's experiment .* has been deleted.*restore"):
+        going.round()
+    client.restore_experiment(where)
+    assert going.round() == 0
+    assert set(runs()) == {"first", "second"}
+
+
+def threads():
+    return [thread.name for thread in threading.enumerate()].count("mlflow-courier")
+
+
+def test_a_run_does_not_wait_at_its_end_for_another_one(outbox, uri, tmp_path, monkeypatch, runs):
+    monkeypatch.setattr(courier, "LAST_WAIT", 20.0)
+    own, other = pipeline("own"), pipeline("other")
+    with outbox.owned(other), delivering(uri, tmp_path, STORE, own.id), outbox.owned(own):
+        pass
+    assert runs()["own"][0] == "FINISHED"
+    assert threads() == 0
+
+
+def test_who_gave_up_at_the_end_does_not_go_on(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(courier, "SHORT_WAIT", 0.5)
+    monkeypatch.setattr(courier, "LAST_WAIT", 0.5)
+    record = pipeline("own")
+    beside = delivering("http://127.0.0.1:9", tmp_path, STORE, record.id)
+    with beside, Outbox(tmp_path).owned(record):
+        pass
+    assert "has not got everything of 1 runs" in caplog.text
+    until(lambda: threads() == 0, "the end of the thread", 60)
