@@ -209,7 +209,7 @@ KINDS: dict[str, Kind] = {
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),
     "register": Kind(4, RegisterSlice, _with_mlflow(_register), network=True),
     "register-reward": Kind(2, RegisterSlice, _with_mlflow(_register_reward), network=True),
-    "decide": Kind(3, DecideSlice, _decide),
+    "decide": Kind(4, DecideSlice, _decide),
     "promote": Kind(1, PromoteSlice, _promote, network=True),
     "push": Kind(4, PushSlice, _push, network=True),
 }

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 from aligntune.config.model import Precision
 from aligntune.errors import DataError
 from aligntune.evaluate.forward import Tick, diverged, inference, longest_first
-from aligntune.evaluate.stats import Scores, mean_interval
+from aligntune.evaluate.resample import Scores
+from aligntune.evaluate.stats import mean_interval
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000

@@ -3,7 +3,6 @@
 The unit of resampling is the prompt: one score per prompt goes in, whatever it was averaged from.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -13,14 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligntune.errors import DataError
+from aligntune.evaluate.resample import (
+    FEW,
+    Scores,
+    bootstraps,
+    resampled_means,
+    standard_error,
+    weakest,
+)
 
-Scores = NDArray[np.float64]
 Verdict = Literal["better", "worse", "inconclusive"]
 
 POWER = NormalDist().inv_cdf(0.8)
 """Added to the quantile of the confidence, in standard errors: found four times in five."""
-CHUNK = 2**20
-"""Resampled scores held at once, about 12 MB, however many resamples and prompts there are."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,17 @@ class Difference:
 
 
 def mean_interval(scores: Scores, *, confidence: float, resamples: int, seed: int) -> Interval:
-    """The mean of `scores`, (N,), in Wilson's interval if all are 0 or 1, else a bootstrap's."""
+    """The mean of `scores`, (N,), in Wilson's interval if all are 0 or 1, else a bootstrap's: by
+    percentiles, or where they are too sure, with fewer than FEW prompts, by `bootstraps`."""
     scores = finite(scores)
     mean, count = float(scores.mean()), len(scores)
     if binary(scores):
         low, high = _wilson(mean, count, _normal_quantile(confidence))
+    elif count < FEW:
+        low, high, *_ = bootstraps(scores, mean, (1 + confidence) / 2, resamples, seed)
     else:
-        low, high = _percentiles(_resampled_means(scores, resamples, seed), confidence)
+        low, high = _percentiles(resampled_means(scores, resamples, seed), confidence)
     return Interval(mean, low, high, count, standard_error(scores))
-
-
-def standard_error(scores: Scores) -> float:
-    """Of the mean; 0 for a single score."""
-    count = len(scores)
-    return float(scores.std(ddof=1)) / sqrt(count) if count > 1 else 0.0
 
 
 def paired_difference(
@@ -83,7 +84,8 @@ def paired_difference(
     """How `candidate` differs from `baseline`, both (N,) and in the same order of prompts.
 
     Binary scores get McNemar's exact p-value with Bonett and Price's interval, which stays honest
-    where few prompts or none differ; others a percentile bootstrap of the paired differences.
+    where few prompts or none differ; others a percentile bootstrap of the paired differences, or
+    the weakest of three tests where fewer than FEW prompts differ.
     """
     candidate, baseline = paired(candidate, baseline)
     change = candidate - baseline
@@ -94,10 +96,15 @@ def paired_difference(
         low, high = max(centre - z * error, -1.0), min(centre + z * error, 1.0)
         p_value = mcnemar(up, down)
     else:
-        means = _resampled_means(change, resamples, seed)
-        low, high = _percentiles(means, confidence)
-        p_value = _bootstrap_p(means, up + down)
         error = standard_error(change)
+        if up + down < FEW:
+            one_sided = (1 + confidence) / 2
+            low, high, *tails = weakest(change, 0.0, one_sided, resamples, seed)
+            p_value = min(1.0, 2 * min(tails))
+        else:
+            means = resampled_means(change, resamples, seed)
+            low, high = _percentiles(means, confidence)
+            p_value = _bootstrap_p(means)
     wins, losses = (up, down) if higher_is_better else (down, up)
     verdict = _verdict(low, high, p_value <= 1 - confidence, higher_is_better)
     ties = len(change) - up - down
@@ -173,32 +180,15 @@ def coin_tail(most: int, flips: int) -> float:
     return tail / (1 << flips)
 
 
-def _resampled_means(scores: Scores, resamples: int, seed: int) -> Scores:
-    """Means of `resamples` samples of `scores` with replacement. (N,) -> (resamples,)."""
-    return np.concatenate([drawn.mean(axis=1) for drawn in resampled(scores, resamples, seed)])
-
-
-def resampled(scores: Scores, resamples: int, seed: int) -> Iterator[Scores]:
-    """Samples of `scores` with replacement, in blocks of (some of the resamples, N)."""
-    generator = np.random.default_rng(seed)
-    rows = max(1, CHUNK // len(scores))
-    for start in range(0, resamples, rows):
-        size = (min(rows, resamples - start), len(scores))
-        yield scores[generator.integers(len(scores), size=size, dtype=np.int32)]
-
-
 def _percentiles(means: Scores, confidence: float) -> tuple[float, float]:
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
-def _bootstrap_p(means: Scores, discordant: int) -> float:
+def _bootstrap_p(means: Scores) -> float:
     """Twice the share of resampled differences on the rarer side of 0."""
     rarer = min(int((means <= 0).sum()), int((means >= 0).sum()))
-    bootstrap = 2 * (rarer + 1) / (len(means) + 1)
-    # Resampling two prompts that agree never crosses 0; flipping signs at random does, in one of
-    # 2^(n-1) cases, and no test of n differences may claim more than that.
-    return min(1.0, max(bootstrap, float(2.0 ** (1 - discordant))))
+    return min(1.0, 2 * (rarer + 1) / (len(means) + 1))
 
 
 def _verdict(low: float, high: float, significant: bool, higher_is_better: bool) -> Verdict:

@@ -26,7 +26,8 @@ PARENT = "mlflow.parentRunId"
 def bootstrap(prompts: int, resamples: int, rounds: int) -> list[Figure]:
     from scipy.stats import bootstrap as scipys
 
-    from aligntune.evaluate.stats import CHUNK, mean_interval
+    from aligntune.evaluate.resample import CHUNK
+    from aligntune.evaluate.stats import mean_interval
 
     scores = np.random.default_rng(0).normal(size=prompts)
 
