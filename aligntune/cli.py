@@ -6,7 +6,6 @@ that needs it, so that `--help`, `validate` and `plan` answer at once.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -308,12 +307,13 @@ def main() -> None:
 
 
 def _fail(code: int, message: str) -> Any:
+    from aligntune.aside import leave
     from aligntune.config.naming import printable
     from aligntune.errors import public
 
     lines = public(message).split("\n")
     click.echo(f"ERROR {code} " + "\n".join(map(printable, lines)), err=True)
-    sys.exit(code)
+    leave(code)
 
 
 def _traceback() -> str:

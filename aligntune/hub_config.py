@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from aligntune import hub
-from aligntune.errors import AlignTuneError
+from aligntune.errors import AlignTuneError, Interrupted
 
 SECONDS = 5.0
 """That the hub has to give it."""
@@ -20,5 +20,7 @@ def config_of(repo_id: str, commit: str) -> Path | None:
     get = partial(hub._api().hf_hub_download, repo_id, NAME, revision=commit)
     try:
         return Path(hub.retrying(get, f"model {repo_id!r}", SECONDS))
+    except Interrupted:
+        raise
     except AlignTuneError:
         return None

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
+from aligntune.aside import pause, promptly
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError, ServiceError
 
 T = TypeVar("T")
@@ -61,12 +62,13 @@ class _Busy:
 
 
 def retried(action: Callable[[], T], what: str, budget: float, client: Client) -> T:
-    """What `action()` returns, after as many attempts as `budget` seconds allow."""
+    """What `action()` returns, after as many attempts as `budget` seconds allow. Interrupted where
+    someone asks to stop meanwhile."""
     deadline = time.monotonic() + budget
-    attempt = 0
+    attempt, doing = 0, f"the hub is asked for {what}"
     while True:
         try:
-            return action()
+            return promptly(action, doing)
         except AlignTuneError:
             raise
         except (OSError, ValueError, RuntimeError, client.failure) as error:
@@ -78,7 +80,7 @@ def retried(action: Callable[[], T], what: str, budget: float, client: Client) -
                     f"later, or set {BUDGET_VARIABLE} to more seconds"
                 ) from error
         logger.warning("%s: %s; trying again in %.1f s", what, busy.reason, wait)
-        time.sleep(wait)
+        pause(wait, doing)
         attempt += 1
 
 

@@ -1,6 +1,5 @@
 """A request to stop, by SIGTERM or Ctrl-C, that lets the current step finish and save."""
 
-import ctypes
 import itertools
 import os
 import signal
@@ -8,12 +7,35 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
 
 
 def _nothing() -> None: ...
+
+
+def _never() -> bool:
+    return False
+
+
+_asked: ContextVar[Callable[[], bool]] = ContextVar("asked", default=_never)
+
+
+def asked_to_stop() -> Callable[[], bool]:
+    """What says whether someone asked to stop what is going on here."""
+    return _asked.get()
+
+
+@contextmanager
+def heeding(stopping: Callable[[], bool]) -> Iterator[None]:
+    """`asked_to_stop` is `stopping` within the block."""
+    token = _asked.set(stopping)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
 
 
 @contextmanager
@@ -50,7 +72,8 @@ def stop_on_signals(
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield stopping
+        with heeding(stopping):
+            yield stopping
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -66,6 +89,8 @@ def stop_with(parent: int, number: int = signal.SIGTERM) -> None:
     """Ask the kernel for a signal when the parent process dies, so that killing it leaves none of
     its children behind. It is sent when the thread that started this process ends."""
     if sys.platform == "linux":
+        import ctypes
+
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it died before we asked
         raise SystemExit(75)

@@ -11,6 +11,7 @@ from typing import Any
 
 from aligntune import aliased
 from aligntune.artifacts import Artifact, find, key_of
+from aligntune.aside import promptly
 from aligntune.config.base import Strict, identity
 from aligntune.config.run import RunConfig
 from aligntune.errors import ConfigError, ServiceError
@@ -138,7 +139,7 @@ def _champion(config: RunConfig, root: Path, candidate: str) -> Champion | None:
     """
     uri, name = tracking_uri(root), policy_name(config)
     try:
-        found = _known_here(uri, name, candidate)
+        found = promptly(partial(_known_here, uri, name, candidate), "MLflow is asked")
     except ServiceError as error:
         LOG.warning("nothing is known of a champion: %s", error)
         return None

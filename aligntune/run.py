@@ -32,6 +32,7 @@ from aligntune.artifacts import (
 from aligntune.errors import AlignTuneError, Interrupted, ResourceError, no_room, reason
 from aligntune.heartbeat import Progress, beat
 from aligntune.identity import flat
+from aligntune.interrupt import heeding
 from aligntune.outbox import PIPELINE, RUN, Outbox, Record, continued, new_record, now
 from aligntune.paths import tracking_identity, tracking_uri
 from aligntune.plan import Stage
@@ -90,7 +91,7 @@ def execute(
         AlignTuneError: the stage failed; what it had finished is kept for the next attempt.
     """
     began = time.monotonic()
-    with _named(stage, Path(context.root)):
+    with _named(stage, Path(context.root)), heeding(stopping):
         if found := find(context.stages, stage.kind, stage.key):
             return _reused(stage, context, found, began)
         waiting = _Waiting(stage, stopping)

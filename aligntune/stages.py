@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from aligntune import stage_models
+from aligntune.aside import promptly
 from aligntune.config.algo import ALGOS
 from aligntune.config.slices import (
     DataSlice,
@@ -103,7 +104,8 @@ def _with_mlflow(run: Callable[[Work], Outcome]) -> Callable[[Work], Outcome]:
         from aligntune.courier import when_there
 
         store = tracking_identity()
-        return when_there(partial(run, work), work.tracking_uri, work.root, store, work.stopping)
+        place = work.tracking_uri, work.root, store, work.stopping
+        return promptly(partial(when_there, partial(run, work), *place), "MLflow is asked")
 
     return patient
 
@@ -161,7 +163,8 @@ def _push(work: Work) -> Outcome:
     from aligntune.registry import run_that_made
 
     assert isinstance(work.config, PushSlice)
-    run = run_that_made(work.inputs["policy"], work.tracking_uri, work.root)
+    made = partial(run_that_made, work.inputs["policy"], work.tracking_uri, work.root)
+    run = promptly(made, "MLflow is asked")
     return Outcome(facts=publish(work.config, work.inputs, work.out, run))
 
 

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from aligntune import heartbeat
 from aligntune.artifacts import write_atomic
+from aligntune.aside import leave
 from aligntune.console import configure, stage_progress
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.interrupt import stop_on_signals, stop_with
@@ -87,7 +88,7 @@ def _failed(result: Path, error: AlignTuneError) -> int:
 if __name__ == "__main__":
     _parent = int(sys.argv[3])
     try:
-        raise SystemExit(main(Path(sys.argv[1]), Path(sys.argv[2]), _parent))
+        _code = main(Path(sys.argv[1]), Path(sys.argv[2]), _parent)
     finally:
         if os.getppid() != _parent:  # nobody else will
             shutil.rmtree(Path(sys.argv[1]).parent, ignore_errors=True)
@@ -95,3 +96,4 @@ if __name__ == "__main__":
             with suppress(OSError):  # a log on a full disk
                 sys.stdout.flush()
             os._exit(1)  # before a thread that was given up starts something more
+    leave(_code)

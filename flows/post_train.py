@@ -17,6 +17,7 @@ from functools import partial
 from importlib import import_module
 from inspect import isawaitable
 from pathlib import Path
+from types import FrameType
 
 import httpx
 from prefect import Task, flow, get_client, runtime, task
@@ -81,7 +82,7 @@ def served(start: Callable[[], Awaitable[object]], level: str) -> None:
     """
     configure(level, screen())
     mlflow = partial(import_module, "aligntune.track")  # takes a second; a server, several
-    with _quiet(), _terminated_like_interrupted(), available(meanwhile=mlflow):
+    with _quiet(), _interrupted_at_once(), available(meanwhile=mlflow):
         asyncio.run(_run(start))
 
 
@@ -340,13 +341,22 @@ def _no_item(line: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """A SIGTERM before or after the flow raises KeyboardInterrupt, so that a server is stopped."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _interrupted_at_once() -> Iterator[None]:
+    """A SIGTERM or Ctrl-C before or after the flow's stages raises KeyboardInterrupt, so that a
+    server is stopped. The event loop's own handler would wait for a plan, which waits for the hub.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ LAYERS = [
         "journal",
         "interrupt",
         "exits",
+        "aside",
         "processes",
         "heartbeat",
         "output",

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from aligntune.data.rows import Row
 from aligntune.digest import sha256
-from aligntune.errors import AlignTuneError, ConfigError, DataError
+from aligntune.errors import AlignTuneError, ConfigError, DataError, Interrupted
 from aligntune.exits import staying
+from aligntune.interrupt import asked_to_stop
 
 T = TypeVar("T")
 _IMPORT = "cannot be imported"
@@ -59,7 +60,9 @@ def rows(name: str, params: Mapping[str, Any]) -> list[Row]:
     if not callable(call):
         raise ConfigError(f"{name} is {type(call).__name__} and not a function")
     _refuse_params(call, params)
-    made: list[Any] = _theirs(lambda: list(call(**params)), DataError, f"{name} failed")
+    made: list[Any] = _theirs(
+        lambda: list(_until_stopped(call(**params))), DataError, f"{name} failed"
+    )
     for number, row in enumerate(made, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{name}: item {number} is {type(row).__name__}; yield dicts")
@@ -79,11 +82,20 @@ def _refuse_params(call: Any, params: Mapping[str, Any]) -> None:
         raise ConfigError(f"params: {error}; the function takes {signature}") from error
 
 
+def _until_stopped(made: Iterable[T]) -> Iterator[T]:
+    """What is made, which may take hours to be downloaded."""
+    stopping = asked_to_stop()
+    for row in made:
+        if stopping():
+            raise Interrupted("stopped while rows are made; the same command makes them anew")
+        yield row
+
+
 def _theirs(work: Callable[[], T], kind: type[AlignTuneError], failed: str) -> T:
     """What code of the user's gives, which may raise anything, and exit."""
     try:
         return staying(work)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:
         raise kind(f"{failed}: {type(error).__name__}: {error}") from error

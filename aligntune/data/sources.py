@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from glob import glob
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from aligntune.aside import promptly
 from aligntune.config.data import Dataset
 from aligntune.data import files, imported
 from aligntune.data.rows import Row, Rows, Unreadable
@@ -191,7 +193,7 @@ def _local(dataset: Dataset, kind: Kind) -> dict[str, Path]:
 
     run_id, _, wanted = dataset.name.removeprefix("mlflow:").partition("/")
     with _named(dataset):
-        place = logged_dataset(run_id, wanted)
+        place = promptly(partial(logged_dataset, run_id, wanted), "MLflow is asked")
     inner = _kind(place)
     if inner not in ("file", "url"):
         raise ConfigError(f"{_called(dataset)} is {place!r}; name that instead")

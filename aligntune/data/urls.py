@@ -2,15 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from posixpath import commonpath, dirname, relpath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from aligntune.aside import promptly
 from aligntune.data.files import READERS, suffix
-from aligntune.errors import ConfigError, DataError, ResourceError, ServiceError
+from aligntune.errors import AlignTuneError, ConfigError, ResourceError, ServiceError
+
+T = TypeVar("T")
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
             "abfs": "adlfs", "sftp": "paramiko", "http": "aiohttp", "https": "aiohttp"}  # fmt: skip
@@ -32,7 +36,7 @@ def fetch(url: str) -> dict[str, Path]:
     """
     with _reaching(url):
         filesystem, path = _filesystem(url)
-        found = _found(filesystem, path, below=url.endswith("/"))
+        found = _within(partial(_found, filesystem, path, below=url.endswith("/")))
         if not found:
             known = ", ".join(READERS)
             raise ConfigError(
@@ -93,7 +97,7 @@ def _copy(filesystem: Any, path: str) -> Path:
 
     if isinstance(filesystem, LocalFileSystem):
         return Path(path)
-    tag = _tag(filesystem, path)
+    tag = _within(partial(_tag, filesystem, path))
     key = hashlib.sha256(f"{filesystem.protocol}{path}{tag}".encode()).hexdigest()
     folder = _cache() / key[:32]
     target = folder / Path(_plain(path)).name
@@ -106,11 +110,15 @@ def _copy(filesystem: Any, path: str) -> Path:
         with NamedTemporaryFile(dir=folder, delete=False) as file:
             part = Path(file.name)
     try:
-        filesystem.get_file(path, str(part))
+        _within(partial(filesystem.get_file, path, str(part)))
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     return target
+
+
+def _within(ask: Callable[[], T]) -> T:
+    return promptly(ask, "a file is fetched")
 
 
 def _tag(filesystem: Any, path: str) -> str:
@@ -143,7 +151,7 @@ def _reaching(url: str) -> Iterator[None]:
     what = f"dataset {public(url)!r}"
     try:
         yield
-    except (ConfigError, DataError, ResourceError):
+    except AlignTuneError:
         raise
     except Exception as error:  # every protocol's client has errors of its own
         # A web server that is down is a FileNotFoundError to fsspec; its cause tells more.

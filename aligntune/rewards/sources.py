@@ -1,10 +1,12 @@
 """What a reward is made of besides its settings: a model, or code that is not ours."""
 
 import hashlib
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from aligntune.aside import promptly
 from aligntune.config.rewards import Reward
 from aligntune.digest import sha256
 from aligntune.errors import ConfigError
@@ -30,7 +32,7 @@ def fingerprint(reward: Reward, uri: str) -> str:
     if reward.model_name and reward.model_name.startswith(REGISTRY):
         from aligntune.registered import registered
 
-        found = registered(reward.model_name, uri)
+        found = promptly(partial(registered, reward.model_name, uri), "MLflow is asked")
         parts.append(f"registered:{found.name}/{found.version}:{found.digest}")
     elif reward.model_name:
         source = locate(reward.model_name)
@@ -52,7 +54,8 @@ def local(reward: Reward, pinned: str, into: Path, *, uri: str) -> Reward:
         from aligntune.registered import download
 
         version = next(part for part in pinned.split() if part.startswith("registered:"))
-        download(f"{REGISTRY}{version.split(':')[1]}", uri, into)
+        name = f"{REGISTRY}{version.split(':')[1]}"
+        promptly(partial(download, name, uri, into), f"{name} is fetched")
         return reward.model_copy(update={"model_name": str(into)})
     commits = [part for part in pinned.split() if part.startswith(_COMMIT)]
     if not commits:

@@ -4,10 +4,9 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
-from threading import Thread
 from typing import Any, TypeVar
 
+from aligntune.aside import begun
 from aligntune.errors import ConfigError
 
 T = TypeVar("T")
@@ -15,22 +14,6 @@ T = TypeVar("T")
 
 class Hung(ConfigError):
     """Something took longer than it may."""
-
-
-def begun(work: Callable[[], T]) -> "Future[T]":
-    """`work` in a thread of its own, which an exit does not wait for. The future has whatever it
-    raises, SystemExit too."""
-    future: Future[T] = Future()
-    context = copy_context()
-
-    def run() -> None:
-        try:
-            future.set_result(context.run(work))
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return future
 
 
 def within(seconds: float | None, work: Callable[[], T]) -> T:

@@ -55,6 +55,8 @@ class Going:
             place = f"run {self.began} of {self.sweep.size}: {run.name}"
             try:
                 finished = is_done(plan(run.config, known=self.known))
+            except Interrupted:
+                raise
             except AlignTuneError as error:  # what it reads has gone since all were checked
                 self._failed(run, error)
                 continue

@@ -6,10 +6,10 @@ from functools import wraps
 from threading import BoundedSemaphore, Lock
 from typing import Any
 
+from aligntune.aside import begun
 from aligntune.config.rewards import Reward
 from aligntune.rewards import REWARDS
 from aligntune.rewards.opened import chosen
-from aligntune.rewards.waiting import begun
 from aligntune.train.judge import Judge
 
 WORKERS = 8
