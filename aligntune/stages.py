@@ -208,7 +208,7 @@ KINDS: dict[str, Kind] = {
     "reference": Kind(
         2, ReferenceSlice, stage_models.precompute, libraries=_REFERENCE, trains=True
     ),
-    "reward": Kind(2, TrainSlice, stage_models.train_reward, libraries=_TRAINER, trains=True),
+    "reward": Kind(3, TrainSlice, stage_models.train_reward, libraries=_TRAINER, trains=True),
     "fetch": Kind(1, FetchSlice, _with_mlflow(_fetch), network=True),
     "register": Kind(4, RegisterSlice, _with_mlflow(_register), network=True),
     "register-reward": Kind(2, RegisterSlice, _with_mlflow(_register_reward), network=True),

@@ -11,8 +11,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from aligntune.config.slices import TrainSlice
 from aligntune.data import tokens
+from aligntune.data.rows import read_rows
 from aligntune.errors import DataError
 from aligntune.evaluate import scores
+from aligntune.evaluate.compare import units_of
 from aligntune.heartbeat import Progress
 from aligntune.models.load import check_whole, read_weights, reading
 
@@ -64,12 +66,15 @@ def measure(
             progress=lambda done, total: progress(done, total, {}),
         )
     )
+    heldout = data / "heldout.parquet"
+    prompts = units_of(list(read_rows(heldout)))
     if spec.objective == "regression":
-        known = np.array(wanted(data / "heldout.parquet"))
-        metrics, bins = scores.of_scores(found, known, lengths, spec.seed)
+        known = np.array(wanted(heldout))
+        metrics, bins = scores.of_scores(found, known, lengths, prompts, spec.seed)
         return Measured(metrics, bins, scores.normalization(found.tolist()))
     chosen, rejected = found[::2], found[1::2]
-    metrics, bins = scores.of_pairs(chosen, rejected, (lengths[::2], lengths[1::2]), spec.seed)
+    sides = lengths[::2], lengths[1::2]
+    metrics, bins = scores.of_pairs(chosen, rejected, sides, prompts, spec.seed)
     return Measured(metrics, bins, scores.normalization(chosen.tolist()))
 
 

@@ -12,7 +12,7 @@ from aligntune.config.model import Precision
 from aligntune.errors import DataError
 from aligntune.evaluate.forward import Tick, diverged, inference, longest_first
 from aligntune.evaluate.resample import Scores
-from aligntune.evaluate.stats import mean_interval
+from aligntune.evaluate.stats import mean_by_prompt, mean_interval
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -67,25 +67,30 @@ def score_sequences(
 
 
 def of_pairs(
-    chosen: Scores, rejected: Scores, lengths: tuple[Sequence[int], Sequence[int]], seed: int
+    chosen: Scores,
+    rejected: Scores,
+    lengths: tuple[Sequence[int], Sequence[int]],
+    prompts: Sequence[int],
+    seed: int,
 ) -> tuple[dict[str, float], list[Bin]]:
     """What the scores of pairs, (N,) each, say: accuracy, margin, calibration, and accuracy by
     which answer is longer; `lengths` are those of the chosen and of the rejected answers.
 
-    A pair that is scored alike counts half.
+    A pair that is scored alike counts half. What has an interval is a mean over prompts, each the
+    mean of its pairs, since these are not independent: `prompts` numbers the prompt of each pair.
     """
     margin = chosen - rejected
     right = np.where(margin == 0, 0.5, margin > 0).astype(np.float64)
     longer, shorter = (np.asarray(side, dtype=np.float64) for side in lengths)
-    sides = _sides(longer, shorter)
+    sides, asked = _sides(longer, shorter), np.asarray(prompts, dtype=np.int64)
     found = {
-        **_interval("accuracy", right, seed),
-        **_interval("margin", margin, seed),
+        **_interval("accuracy", right, asked, seed),
+        **_interval("margin", margin, asked, seed),
         "log_loss": float(np.logaddexp(0, -margin).mean()),
         **{
             name: value
             for side in SIDES
-            for name, value in _side(side, right[sides == side], seed).items()
+            for name, value in _side(side, right[sides == side], asked[sides == side], seed).items()
         },
         "longer_wins": float((np.sign(longer - shorter) / 2 + 0.5).mean()),
         "length_correlation": correlation(margin, longer - shorter),
@@ -99,13 +104,13 @@ def of_pairs(
 
 
 def of_scores(
-    found: Scores, wanted: Scores, lengths: Sequence[int], seed: int
+    found: Scores, wanted: Scores, lengths: Sequence[int], prompts: Sequence[int], seed: int
 ) -> tuple[dict[str, float], list[Bin]]:
-    """How near scores are to those that they should be, (N,) each."""
+    """How near scores are to those that they should be, (N,) each; `prompts` as in `of_pairs`."""
     error = found - wanted
     plain = float(wanted.var()) or 1.0
     return {
-        **_interval("squared_error", error**2, seed),
+        **_interval("squared_error", error**2, np.asarray(prompts, dtype=np.int64), seed),
         "absolute_error": float(np.abs(error).mean()),
         "r2": 1 - float((error**2).mean()) / plain,
         "correlation": correlation(found, wanted),
@@ -159,11 +164,12 @@ def _sides(chosen: NDArray[np.float64], rejected: NDArray[np.float64]) -> NDArra
     return np.where(near, SIDES[2], np.where(chosen > rejected, SIDES[0], SIDES[1]))
 
 
-def _side(side: str, right: Scores, seed: int) -> Mapping[str, float]:
-    return _interval(f"accuracy/{side}", right, seed) if len(right) else {}
+def _side(side: str, right: Scores, prompts: NDArray[np.int64], seed: int) -> Mapping[str, float]:
+    return _interval(f"accuracy/{side}", right, prompts, seed) if len(right) else {}
 
 
-def _interval(name: str, scores: Scores, seed: int) -> dict[str, float]:
+def _interval(name: str, scores: Scores, prompts: NDArray[np.int64], seed: int) -> dict[str, float]:
+    scores = mean_by_prompt(scores, prompts)
     found = mean_interval(scores, confidence=CONFIDENCE, resamples=RESAMPLES, seed=seed)
     return {
         name: found.mean,

@@ -17,8 +17,9 @@ LENGTHS = ([50, 40, 10, 12, 30, 31], [20, 10, 40, 60, 31, 30])
 """Two chosen answers that are longer, two that are shorter, two about as long."""
 
 
-def table(chosen, rejected, lengths=LENGTHS):
-    found, _ = of_pairs(np.array(chosen, float), np.array(rejected, float), lengths, seed=1)
+def table(chosen, rejected, lengths=LENGTHS, prompts=None):
+    asked = range(len(chosen)) if prompts is None else prompts
+    found, _ = of_pairs(np.array(chosen, float), np.array(rejected, float), lengths, asked, seed=1)
     return found
 
 
@@ -47,6 +48,21 @@ def test_what_no_pair_is_has_no_accuracy_and_equal_scores_count_half():
     assert "accuracy/chosen_shorter" not in found
 
 
+def test_pairs_of_one_prompt_are_no_more_evidence_than_one():
+    generator = np.random.default_rng(0)
+    margin, lengths = generator.normal(0.3, 1, 50), generator.integers(5, 50, (2, 50))
+    once = table(margin, np.zeros(50), lengths)
+    four = np.repeat(lengths, 4, axis=1)
+    often = table(np.repeat(margin, 4), np.zeros(200), four, np.repeat(range(50), 4))
+    intervals = [name for name in once if name.startswith(("accuracy", "margin"))]
+    assert {name: often[name] for name in intervals} == pytest.approx(
+        {name: once[name] for name in intervals}
+    )
+    error = np.repeat(margin, 4)
+    squared, _ = of_scores(error, np.zeros(200), [1] * 200, np.repeat(range(50), 4), seed=1)
+    assert squared["squared_error/count"] == 50
+
+
 def calibrated(count, sharpen=1.0, seed=0):
     """Margins of pairs that are ordered as often as their sigmoid says."""
     generator = np.random.default_rng(seed)
@@ -56,7 +72,8 @@ def calibrated(count, sharpen=1.0, seed=0):
 
 
 def error(margin):
-    found, _ = of_pairs(margin, np.zeros(len(margin)), ([1] * len(margin),) * 2, seed=1)
+    count = len(margin)
+    found, _ = of_pairs(margin, np.zeros(count), ([1] * count,) * 2, range(count), seed=1)
     return found["ece"]
 
 
@@ -84,7 +101,7 @@ def test_the_diagram_has_a_dot_per_bin_and_is_well_formed():
 
 def test_scores_are_compared_with_those_that_they_should_be():
     wanted = np.array([1.0, 2.0, 3.0, 4.0])
-    found, _ = of_scores(wanted + 0.5, wanted, [4, 3, 2, 1], seed=1)
+    found, _ = of_scores(wanted + 0.5, wanted, [4, 3, 2, 1], range(4), seed=1)
     assert found["squared_error"] == pytest.approx(0.25)
     assert found["r2"] == pytest.approx(1 - 0.25 / 1.25)
     assert found["correlation"] == pytest.approx(1)

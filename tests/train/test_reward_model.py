@@ -134,6 +134,13 @@ def test_the_gradients_of_a_pair_sum_to_zero(loss):
     assert chosen.grad.item() < 0
 
 
+def test_pairs_of_one_prompt_are_counted_as_one(trained, tiny_model, tmp_path):
+    made, _, wanted = trained
+    twice = [pair(word) for word in HELD_OUT for _ in "12"]
+    found = measured(made, data(tmp_path / "data", [pair("red")], twice, tiny_model), wanted)
+    assert found.metrics["accuracy/count"] == len(HELD_OUT)
+
+
 def test_it_learns_and_is_measured_on_what_was_held_out(trained):
     made, folder, wanted = trained
     found = measured(made, folder, wanted).metrics
