@@ -288,6 +288,7 @@ def main() -> None:
     from aligntune.errors import AlignTuneError, no_room, reason
 
     startup.quick()
+    startup.see_here()
     try:
         app(standalone_mode=False)
         startup.ended()

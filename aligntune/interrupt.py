@@ -1,11 +1,12 @@
-"""A request to stop, by SIGTERM or Ctrl-C, that lets the current step finish and save."""
+"""A request to stop, by SIGTERM, Ctrl-C or the end of a terminal, that lets the current step finish
+and save."""
 
 import itertools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import FrameType
@@ -61,7 +62,11 @@ def stop_on_signals(
         yield stopping
         return
 
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+
     def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave(terminals)
         at_each()
         if asked and number == signal.SIGINT:
             at_once()
@@ -70,7 +75,10 @@ def stop_on_signals(
         if next(draw) == 0:
             _say(f"{signal.Signals(number).name}: finishing this step, then saving\n")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         with heeding(stopping):
             yield stopping
@@ -83,6 +91,16 @@ def _say(text: str) -> None:
     """Past every log and console: the code that the signal interrupted may hold their locks."""
     with suppress(OSError):  # nobody may be there to read it
         os.write(2, text.encode())
+
+
+def _leave(terminals: Sequence[int]) -> None:
+    """Write to nowhere in the place of terminals that are gone: what is written there would fail,
+    and with it what saves and then says so."""
+    for stream in terminals:
+        if not os.isatty(stream):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)
 
 
 def stop_with(parent: int, number: int = signal.SIGTERM) -> None:

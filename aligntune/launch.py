@@ -73,7 +73,7 @@ class Child:
         self._result = Path(self._folder.name) / "result.json"
         self.signs = Signs(spec.with_name("alive"))
         spec.write_text(to_json(stage, context), encoding="utf-8")
-        command = [sys.executable, "-m", "aligntune.worker", str(spec), str(self._result)]
+        command = [sys.executable, "-P", "-m", "aligntune.worker", str(spec), str(self._result)]
         self._process = subprocess.Popen(
             [*command, str(os.getpid())],
             stdin=subprocess.DEVNULL,

@@ -27,6 +27,7 @@ from aligntune.interrupt import stop_on_signals, stop_with
 from aligntune.launch import GRACE, LOG_LEVEL
 from aligntune.processes import end_session
 from aligntune.run import execute, from_json
+from aligntune.startup import see_here
 
 ALONE = int(GRACE) + 15
 """Seconds that a process which was asked to stop lives at most: nobody may be left to kill it."""
@@ -86,6 +87,7 @@ def _failed(result: Path, error: AlignTuneError) -> int:
 
 
 if __name__ == "__main__":
+    see_here()
     _parent = int(sys.argv[3])
     try:
         _code = main(Path(sys.argv[1]), Path(sys.argv[2]), _parent)

@@ -164,6 +164,12 @@ def _logging(config: RunConfig) -> Iterator[Problem]:
     place = ("logging", "load_best")
     if config.algo in ONLINE:
         yield Problem(place, f"{config.algo} has no held-out loss to choose by; remove it")
+    elif config.evaluation.datasets:
+        yield Problem(
+            place,
+            "with `evaluation.datasets` no rows are held out of `datasets`, so there is no loss to "
+            "choose by; remove one of them",
+        )
     elif logging.eval_steps is None:
         yield Problem(place, "without evaluation there is no best checkpoint; set `eval_steps`")
     elif logging.save_steps % logging.eval_steps:

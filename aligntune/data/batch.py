@@ -207,10 +207,11 @@ def workers(count: int) -> Iterator[Mapper]:
 
 
 def _patient() -> None:
-    """Ctrl-C reaches every process of the terminal, but it is the parent who decides."""
+    """What a terminal sends reaches every process in it, but it is the parent who decides."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=1)

@@ -258,7 +258,8 @@ def _digest(paths: Mapping[str, Path]) -> str:
 def _generator(name: str) -> tuple[Generator, str]:
     scheme, _, task = name.partition(":")
     if scheme not in GENERATORS:
-        raise ConfigError(f"dataset {name!r}: " + unknown("generator", scheme, GENERATORS))
+        missing = f"there is no module {scheme!r} here, and " if task.isidentifier() else ""
+        raise ConfigError(f"dataset {name!r}: {missing}" + unknown("generator", scheme, GENERATORS))
     module = import_module(GENERATORS[scheme])
     return Generator(module.identity, module.rows), task
 

@@ -62,7 +62,7 @@ def check_apart(reward: Reward) -> None:
 def _asked(request: str) -> int:
     """The exit code, or minus the signal, of the process that answers."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "aligntune.rewards.apart", str(os.getpid())],
+        [sys.executable, "-P", "-m", "aligntune.rewards.apart", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=2,  # what a function prints is no result of a command
         start_new_session=True,

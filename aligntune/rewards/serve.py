@@ -69,6 +69,8 @@ FIRST = {
 
 def main(kind: str) -> None:
     """Answer requests of that kind until there are no more."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # the step that is under way needs its scores
+        signal.signal(number, signal.SIG_IGN)
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a scorer prints is no reply
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

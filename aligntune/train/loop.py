@@ -200,6 +200,11 @@ def fit(
     `prompts` are answered for `sample_logging` where that names none itself.
     """
     kept = _check_rows(trainer, rows, spec)
+    if spec.load_best and trainer.eval_dataset is None:
+        raise DataError(
+            "logging.load_best: there are no held-out rows to choose the best checkpoint by; "
+            "remove it, or hold rows out with `eval_fraction`"
+        )
     journal = Journal(setting.out / FILE)
     clock, stop = Clock(), StopWhenAsked(setting.stopping)
     folder = setting.work / "checkpoints"
@@ -301,8 +306,8 @@ def _load_best(trainer: Any, folder: Path) -> dict[str, float]:
     best = checkpoints.best(folder)
     if best is None:
         raise DataError(
-            "logging.load_best: no checkpoint was measured; there are no held-out rows, or fewer "
-            "steps than logging.save_steps"
+            "logging.load_best: no checkpoint was measured; there were fewer steps than "
+            "logging.save_steps"
         )
     trainer._load_from_checkpoint(str(best))
     step = checkpoints.step_of(best)

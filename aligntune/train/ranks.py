@@ -23,6 +23,7 @@ from typing import Any, Literal
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError
 from aligntune.interrupt import stop_with
+from aligntune.startup import see_here
 from aligntune.train import nodes
 
 GRACE = 30.0
@@ -151,7 +152,7 @@ def start(job: Job, rank: int, local: int, shared: Mapping[str, str]) -> "subpro
     folder.mkdir(parents=True)
     write_job(job, folder / "job.json")
     file = str(folder / "job.json")
-    command = [sys.executable, "-m", "aligntune.train.ranks", file, str(rank)]
+    command = [sys.executable, "-P", "-m", "aligntune.train.ranks", file, str(rank)]
     with (folder / "output.txt").open("wb") as output:
         return subprocess.Popen(
             [*command, str(os.getpid())],
@@ -233,4 +234,5 @@ def main(path: Path, rank: int, parent: int) -> None:
 
 
 if __name__ == "__main__":
+    see_here()
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

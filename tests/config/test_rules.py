@@ -113,6 +113,12 @@ CONTRADICTIONS = [
     ("ppo", {"logging": {"load_best": True}}, "logging.load_best", "no held-out loss"),
     (
         "dpo",
+        {"logging": {"load_best": True}, "evaluation": {"datasets": [{"name": "owner/test"}]}},
+        "logging.load_best",
+        "no rows are held out",
+    ),
+    (
+        "dpo",
         {"model": {"name_or_path": "x", "quantization": "4bit"}},
         "model.quantization",
         "`peft`",

@@ -217,6 +217,7 @@ def test_generated_rows_are_read():
         ({"name": "a.jsonl", "eval_split": "x"}, "`eval_split` is for datasets with splits"),
         ({"name": "owner/name", "streaming": True}, "say how much with `max_samples`"),
         ({"name": "no.such.module:rows"}, "there is no module 'no.such.module' on the Python"),
+        ({"name": "no_module:rows"}, "there is no module 'no_module' here, and unknown generator"),
         ({"name": "mlflow:123"}, "no MLflow to ask; set MLFLOW_TRACKING_URI"),
         ({"name": "nope://bucket/a.jsonl"}, "nope:// cannot be read; use a protocol that fsspec"),
         ({"name": "a.txt"}, r"unknown kind of file; its name must end in one of \.jsonl, "),

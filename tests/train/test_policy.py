@@ -304,6 +304,8 @@ def test_the_best_checkpoint_is_kept_and_not_the_last(tiny_model, data, setting)
     assert all(torch.equal(kept[name], tensor) for name, tensor in saved.items())
 
 
-def test_without_a_measured_checkpoint_there_is_no_best(tiny_model, data, setting):
-    with pytest.raises(DataError, match="no checkpoint was measured"):
-        train_policy(spec().model_copy(update={"load_best": 2}), tiny_model, data(ROWS), setting())
+def test_without_held_out_rows_there_is_no_best_and_nothing_is_trained(tiny_model, data, setting):
+    made = setting()
+    with pytest.raises(DataError, match="no held-out rows to choose the best checkpoint by"):
+        train_policy(spec().model_copy(update={"load_best": 2}), tiny_model, data(ROWS), made)
+    assert not steps(made.work / "checkpoints")
