@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from aligntune.config.foreign import ALGORITHMS
 from aligntune.config.naming import KeyPath, dotted, given, short
 from aligntune.config.nearest import similar
 from aligntune.config.rules import Problem
@@ -112,6 +113,8 @@ def _hint(path: KeyPath, value: Any, allowed: Sequence[Schema]) -> str:
         required = any(path[-1] in option.get("required", ()) for option in allowed_at(path[:-1]))
         return "" if required else "; without the line it has its default"
     if isinstance(value, str):
+        if path == ("algo",) and (instead := ALGORITHMS.get(value.lower().replace("-", "_"))):
+            return f"; {instead}"
         known = [name for name in choices_of(allowed) if isinstance(name, str)]
         close = similar(value, known)
         return f"; did you mean {close!r}?" if close else ""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from aligntune.config.foreign import foreign
 from aligntune.config.naming import KeyPath, dotted
 from aligntune.config.nearest import one_edit_from, similar
 from aligntune.config.run import RunConfig
@@ -25,8 +26,15 @@ Schema = Mapping[str, Any]
 
 
 def known_name(path: KeyPath) -> str:
-    """The right name for an unknown key: a near one here, the same elsewhere, or what there is."""
+    """The right name for an unknown key: what another library's is here, a near one here, the same
+    elsewhere, or what there is."""
     section, name = path[:-1], str(path[-1]).replace("-", "_")
+    ours, how = foreign(section, name.lower())
+    if ours:
+        (place,) = _nearest(section, ours)
+        return f"here it is {dotted(place)!r}" + (f": {how}" if how else "")
+    if how:
+        return f"there is no such setting: {how}"
     here = [key for option in allowed_at(section) for key in option.get("properties", ())]
     if close := one_edit_from(name, here):
         return f"did you mean {close!r}?"
@@ -44,18 +52,28 @@ def known_name(path: KeyPath) -> str:
 
 
 def _elsewhere(section: KeyPath, name: str | None) -> list[str]:
+    return [
+        f"the top level: {name!r}" if len(path) == 1 else repr(dotted(path))
+        for path in _nearest(section, name)
+    ]
+
+
+def _nearest(section: KeyPath, name: str | None) -> list[KeyPath]:
     """The paths that end in `name`, as near to `section` and to the top as there are."""
-    found = [path for path in _all_paths() if path[-1] == name]
+    found = [path for path, known in _all_paths().items() if f".{known}".endswith(f".{name}")]
     shared = {path: _shared(path, section) for path in found}
     sizes = {path: sum(isinstance(step, str) for step in path) for path in found}
     found = [path for path in found if shared[path] == max(shared.values())]
     found = [path for path in found if sizes[path] == min(sizes[other] for other in found)]
-    return [f"the top level: {name!r}" if len(path) == 1 else repr(dotted(path)) for path in found]
+    return [section[: shared[path]] + path[shared[path] :] for path in found]
 
 
 def _shared(path: KeyPath, section: KeyPath) -> int:
+    """How many steps of `path` lead to `section`, too, whatever the indices."""
     size = 0
-    while size < min(len(path), len(section)) and path[size] == section[size]:
+    while size < min(len(path), len(section)) and (
+        path[size] == section[size] or isinstance(path[size], int)
+    ):
         size += 1
     return size
 
@@ -66,9 +84,9 @@ def _schema() -> Schema:
 
 
 @cache
-def _all_paths() -> tuple[KeyPath, ...]:
-    """Every key of the config; 0 stands for any index."""
-    return tuple(_paths_below(_options(_schema()), ()))
+def _all_paths() -> Mapping[KeyPath, str]:
+    """Every key of the config and how it is written; 0 stands for any index."""
+    return {path: dotted(path) for path in _paths_below(_options(_schema()), ())}
 
 
 def _paths_below(options: Sequence[Schema], path: KeyPath) -> Iterator[KeyPath]:

@@ -107,7 +107,7 @@ def test_the_last_override_wins(write):
     [
         ("train.max_steps=0", "train.max_steps: got 0; must be a whole number >= 1, or null"),
         ("train.max_step=1", "train.max_step: unknown key; did you mean 'max_steps'?"),
-        ("peft.rank.x=1", "peft.rank: unknown key; choose from r, alpha, dropout, target_modules"),
+        ("peft.zz.x=1", "peft.zz: unknown key; choose from r, alpha, dropout, target_modules"),
         ("datasets=[{name: 1}]", "datasets.0.name: got 1; must be text that is not empty; put it"),
         ("datasets.2.name=x", "datasets has no item '2', only 2, counted from 0; set the whole"),
         ("datasets.-1.name=x", "datasets has no item '-1', only 2"),
@@ -214,7 +214,7 @@ zzz: 1
         ("leaning_rate: 1", "leaning_rate: unknown key; did you mean 'train.learning_rate'?"),
         ("SEED: 1", "SEED: unknown key; did you mean 'seed'?"),
         ("registry: {run-name: x}", "registry.run-name: unknown key; did you mean 'name' or 'logg"),
-        ("lr: 1", "lr: unknown key; choose from algo, "),
+        ("lrr: 1", "lrr: unknown key; choose from algo, "),
         (
             "max_samples: 1",
             "max_samples: unknown key; it belongs at 'datasets.0.max_samples' or "
@@ -234,9 +234,9 @@ zzz: 1
             "peft.dropout_rate: unknown key; did you mean 'dropout'?",
         ),
         (
-            "sft: {train: {batch_size: 1}}",
-            "sft.train.batch_size: unknown key; did you mean 'per_device_batch_size' or "
-            "'evaluation.batch_size'?",
+            "sft: {train: {max_seq_length: 1}}",
+            "sft.train.max_seq_length: unknown key; did you mean 'max_length' or "
+            "'model.max_seq_length'?",
         ),
         ("'a\\x1b b': 1", "'a\\\\x1b b': unknown key; choose from"),
     ],
