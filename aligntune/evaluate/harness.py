@@ -82,11 +82,12 @@ def _scores(
     section: LmEval, subject: "Subject", seed: int
 ) -> tuple[dict[str, "Column"], dict[str, bool]]:
     """(metric -> score per document, metric -> whether higher is better)."""
+    import torch
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    from aligntune.evaluate.forward import inference
+    from aligntune.evaluate.forward import HALF, inference
 
     include = str(Path(section.include_path).expanduser()) if section.include_path else None
     tasks = TaskManager(include_path=include)
@@ -99,6 +100,9 @@ def _scores(
         tokenizer=subject.tokenizer,
         batch_size=subject.batch_size,
         max_length=subject.max_length,
+        # It turns autocast off around each pass, unless it is told of it.
+        mixed_precision_dtype=HALF.get(subject.precision),
+        softmax_dtype=torch.float32,
     )
     with inference(subject.model, subject.precision):
         try:

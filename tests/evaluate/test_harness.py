@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from tiny import build_tiny_model
 
 from aligntune.config.evaluation import LmEval
@@ -85,9 +86,12 @@ def measured(tmp_path):
     """The tasks' metrics of a model, written below the name it is given."""
     pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
-    def measured(section, path, name, earlier=()):
+    def measured(section, path, name, earlier=(), precision="fp32", seen=None):
         model, tokenizer = load_policy(path, trust_remote_code=False), load_tokenizer(path)
-        subject = Subject(model, tokenizer, "fp32", 4, 128)
+        if seen is not None:
+            inside = model.model.layers[0].mlp.gate_proj
+            inside.register_forward_hook(lambda *passed: seen.add(passed[-1].dtype))
+        subject = Subject(model, tokenizer, precision, 4, 128)
         (tmp_path / name).mkdir()
         baselines = {label: tmp_path / label for label in earlier}
         how = Resampling(0.95, 200, 1)
@@ -115,6 +119,12 @@ def test_tasks_have_intervals_and_are_paired_with_earlier_models(
     found = second["lm_eval/colours/acc"].against["base"]
     assert found.difference == pytest.approx((sum(scores[1]) - sum(scores[0])) / 6)
     assert found.wins + found.losses + found.ties == 6
+
+
+def test_tasks_compute_in_the_precision_that_is_asked_for(tiny_model, tasks, measured):
+    section, seen = LmEval(tasks=("colours", "words"), include_path=str(tasks), limit=2), set()
+    measured(section, tiny_model, "out", precision="bf16", seen=seen)
+    assert seen == {torch.bfloat16}
 
 
 def test_a_task_that_is_not_there_is_named_with_its_neighbour(tiny_model, tasks, measured):
