@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from aligntune.console import table
-from aligntune.estimate.choice import told
+from aligntune.estimate.choice import remedy, told
 from aligntune.estimate.device import Devices
 from aligntune.estimate.memory import Sharding
 from aligntune.estimate.words import gigabytes, operations, span
@@ -15,7 +15,6 @@ from aligntune.forecast import Forecast
 
 NAMES: Mapping[Sharding, str] = {"ddp": "DDP", "zero2": "ZeRO-2", "fsdp": "FSDP"}
 UNKNOWN = "unknown until the model is there"
-REMEDY = "lower train.per_device_batch_size or train.max_length, or train an adapter (peft)"
 
 
 def show_forecasts(console: Console, found: Sequence[Forecast], on: Devices | None) -> None:
@@ -31,8 +30,13 @@ def show_forecasts(console: Console, found: Sequence[Forecast], on: Devices | No
     if on:
         tables.append((("per device", *NAMES.values()), [_shared(each, on) for each in found]))
     for columns, rows in tables:
+        made = table("", columns, rows)
+        unbound = console.options.update(max_width=1000)
+        if console.measure(made, options=unbound).maximum > console.width:
+            head, *rest = zip(columns, *rows, strict=True)
+            made = table("", head, rest)
         console.print()
-        console.print(table("", columns, rows))
+        console.print(made)
     console.print()
     for line in _lines(found):
         console.print(line, highlight=False, soft_wrap=True)
@@ -90,4 +94,4 @@ def _lines(found: Sequence[Forecast]) -> Iterator[str]:
     for each in found:
         yield f"{each.label:<10} {'; '.join(told(each.choice))}"
         if each.fits is False:
-            yield f"{'':<10} warning: this will hardly fit; {REMEDY}"
+            yield f"{'':<10} warning: this will hardly fit; {remedy(each.spec, each.choice)}"

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from aligntune.cli import app
 
@@ -74,6 +75,12 @@ def test_other_devices_are_asked_about_without_having_them(config):
     said = planned(config, "--on", "8xRTX4090-24GB")
     assert "FSDP" in said
     assert "does not fit" in said
+
+
+@pytest.mark.parametrize("width", [60, 160])
+def test_no_heading_of_the_tables_is_broken(config, width, monkeypatch):
+    monkeypatch.setattr("aligntune.show.screen", lambda: Console(width=width))
+    assert {"activations", "optimizer", "gradients"} <= set(planned(config).split())
 
 
 def test_a_stage_that_will_not_fit_gets_a_warning(config):

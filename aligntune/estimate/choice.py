@@ -47,7 +47,7 @@ def applied(spec: TrainSlice, choice: Choice) -> TrainSlice:
         setting: taken if getattr(choice, name) else left
         for name, (setting, taken, left) in _SETTINGS.items()
         if getattr(spec.train, setting) == "auto"
-        and not (spec.algo == "dpo" and name in _OF_REFERENCE)
+        and not (_computed(spec) and name in _OF_REFERENCE)
     }
     return spec.model_copy(
         update={
@@ -65,9 +65,20 @@ def made(choice: Choice, ways: Mapping[str, bool]) -> Choice:
 
 
 def told(choice: Choice) -> Iterator[str]:
-    """Each part as `gradient_checkpointing: false (0.5 GB fit ...)`."""
+    """Each part as `lm_head: plain (0.5 GB fit ...)`, by the setting that it is of."""
     for name, reason in choice.reasons.items():
-        yield f"{name}: {str(asdict(choice)[name]).lower()} ({reason})"
+        setting, taken, left = _TOLD.get(name, (name, "true", "false"))
+        yield f"{setting}: {taken if getattr(choice, name) else left} ({reason})"
+
+
+def remedy(spec: TrainSlice, choice: Choice) -> str:
+    """What would have it need less memory."""
+    ways = ["lower train.per_device_batch_size or train.max_length"]
+    if choice.plain_head:
+        ways.append("set train.lm_head: chunked")
+    if spec.peft is None:
+        ways.append("train an adapter (peft)")
+    return ", or ".join(ways)
 
 
 def remember(choice: Choice, work: Path, key: str) -> None:
@@ -145,9 +156,14 @@ def _plain_head(case: _Case) -> Found:
         return asked == "plain", SET
     if case.room.kind == "gpu":
         return False, "TRL's head has kernels of its own on a GPU"
-    if case.spec.algo == "dpo":
+    if _computed(case.spec):
         return True, "as the reference was computed"
     return case.fits(replace(case.sofar, plain_head=True))
+
+
+def _computed(spec: TrainSlice) -> bool:
+    """Whether a stage before it computes the reference's log-probabilities."""
+    return spec.algo == "dpo" and spec.train.precompute_ref_log_probs is True
 
 
 def _beside(case: _Case) -> Found:
@@ -165,12 +181,10 @@ def _padding_free(case: _Case) -> Found:
 
 def _own_sampler(case: _Case) -> Found:
     train = case.spec.train
-    if train.sampler is None:
+    if train.sampler is None or train.vllm is not None:
         return None
     if train.sampler != "auto":
         return False, SET
-    if train.vllm is not None:
-        return False, "vLLM samples"
     return _on_cpu(case, "auto", "if the model's cache is one of keys and values")
 
 
@@ -241,3 +255,9 @@ _SETTINGS: Mapping[str, tuple[str, str | bool, str | bool]] = {
 it were asked for by name and cannot be done stays at `auto`."""
 _OF_REFERENCE = ("plain_head", "padding_free")
 """dpo has these as its reference was computed, so they stay as they are."""
+_TOLD = {
+    "own_sampler": ("sampler", "auto", "transformers"),
+    "plain_head": ("lm_head", "plain", "chunked"),
+    "kept_heap": ("memory that a step frees is kept", "true", "false"),
+}
+"""Choice -> what it is called in a config, and its two values there, where these differ."""

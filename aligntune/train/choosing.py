@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 from aligntune.errors import ResourceError
-from aligntune.estimate.choice import applied, choose, recall, remember, told
+from aligntune.estimate.choice import applied, choose, recall, remedy, remember, told
 from aligntune.estimate.lengths import read_lengths
 from aligntune.estimate.memory import Choice, Place, training_memory
 from aligntune.estimate.room import Room, room
@@ -36,7 +36,8 @@ def settled(job: Job) -> tuple[Job, Choice]:
     spec = applied(job.spec, choice)
     if shape is not None:
         place = Place(here.kind, spec.processes)
-        _warn(training_memory(shape, spec, choice, place, longest).total, here)
+        needed = training_memory(shape, spec, choice, place, longest).total
+        _warn(needed, here, remedy(spec, choice))
     return replace(job, spec=spec, kept_heap=choice.kept_heap), choice
 
 
@@ -59,11 +60,11 @@ def _begun(job: Job) -> Choice | None:
     return choice if begun else None
 
 
-def _warn(needed: int, here: Room) -> None:
+def _warn(needed: int, here: Room, instead: str) -> None:
     """Say before it starts that it will hardly fit."""
     if here.free is not None and needed > here.free:
         LOG.warning(
             "each process of this stage needs about %s, and %s are free: it may run out of memory; "
-            "lower train.per_device_batch_size or train.max_length, or train an adapter (peft)",
-            gigabytes(needed), gigabytes(here.free),
+            "%s",
+            gigabytes(needed), gigabytes(here.free), instead,
         )  # fmt: skip

@@ -2,7 +2,7 @@ import pytest
 from slices import train_slice
 
 from aligntune.config.presets import resolved
-from aligntune.config.train import Train
+from aligntune.config.train import Peft, Train
 from aligntune.errors import ResourceError
 from aligntune.estimate.choice import (
     AGAIN,
@@ -14,7 +14,9 @@ from aligntune.estimate.choice import (
     choose,
     made,
     recall,
+    remedy,
     remember,
+    told,
 )
 from aligntune.estimate.memory import Choice, training_memory
 from aligntune.estimate.room import Room
@@ -140,9 +142,36 @@ def test_what_a_trainer_could_not_do_is_corrected_with_a_reason():
 def test_the_head_of_dpo_is_the_one_that_its_reference_was_computed_with(computed):
     dpo = spec(algo="dpo")
     train = dpo.train.model_copy(update={"precompute_ref_log_probs": computed})
-    found = choose(dpo.model_copy(update={"train": train}), SHAPE, Room("cpu", 9))
+    dpo = dpo.model_copy(update={"train": train})
+    found = choose(dpo, SHAPE, Room("cpu", 9))
     assert found.plain_head is found.padding_free is computed
-    assert applied(dpo, found).train == dpo.train
+    lighter = {} if computed else {"lm_head": "chunked", "padding_free": False}
+    assert applied(dpo, found).train == train.model_copy(update=lighter)
+
+
+@pytest.mark.parametrize("missing", [0, 99])
+def test_the_head_of_dpo_with_an_adapter_and_no_computed_reference_is_plain_where_it_fits(missing):
+    made = resolved(Train(precompute_ref_log_probs=False), "dpo", Peft(), 128)
+    dpo = train_slice("dpo", made, peft=Peft(), gradient_checkpointing=True)
+    free = room_for(Choice(True, plain_head=True, padding_free=True), dpo) - missing
+    found = choose(dpo, SHAPE, Room("cpu", free))
+    assert found.plain_head is not bool(missing)
+    assert applied(dpo, found).train.lm_head == ("chunked" if missing else "plain")
+
+
+def test_what_is_told_can_be_set_by_the_name_that_it_is_told_with():
+    words = [line.split(" (")[0] for line in told(choose(spec(), SHAPE, PLENTY))]
+    assert words == ["padding_free: true", "lm_head: plain", "gradient_checkpointing: false"]
+    words = [line.split(" (")[0] for line in told(choose(online(), SHAPE, Room("gpu", 9)))]
+    assert "sampler: transformers" in words
+
+
+def test_a_remedy_is_something_that_has_not_been_done_yet():
+    plain, adapted = Choice(True, plain_head=True), spec().model_copy(update={"peft": Peft()})
+    assert remedy(spec(), plain).endswith("lm_head: chunked, or train an adapter (peft)")
+    assert remedy(adapted, Choice(True)) == (
+        "lower train.per_device_batch_size or train.max_length"
+    )
 
 
 def test_only_what_the_algorithm_has_is_decided():
