@@ -188,7 +188,7 @@ KINDS: dict[str, Kind] = {
     "data": Kind(5, DataSlice, _data, data_sources, ("transformers",), network=True),
     **{
         algo: Kind(
-            _OFFLINE.get(algo, 10),
+            _OFFLINE.get(algo, 11),
             TrainSlice,
             stage_models.train,
             train_sources,

@@ -28,6 +28,7 @@ _FRACTION = re.compile(
     r"(?:([-+\u2212])\s*)?\\[cdt]?frac\s*"
     r"(?:\{\s*(-?[\d.,]+)\s*\}|(\d))\s*(?:\{\s*([\d.,]+)\s*\}|(\d))"
 )
+_QUOTIENT = re.compile(rf"[-\u2212]?\d+\s*/\s*\d+|{_FRACTION.pattern}")
 _UNIT = re.compile(
     r"\^\s*\{?\s*\\circ\s*\}?|\\degree|(?:\\(?:text|mathrm)\s*\{[^{}]*\}|/\s*s"
     r"|(?<![A-Za-z\\])(?:[cdkm]?m|ft|in|yd|mi|units?))\s*\^\s*\{?[23]\}?"
@@ -47,9 +48,12 @@ _EDGES = " \t\"'`*_,;:!?$%"
 
 
 def matches(text: str, reference: str) -> bool:
-    """True if `text` ends in the reference: as decimals if it is a number, else as a string."""
+    """True if `text` ends in the reference: as decimals if it is a number or a fraction of two,
+    else as a string."""
     expected = final(reference)
     number = as_number(expected)
+    if number is None and _QUOTIENT.fullmatch(expected.strip(_EDGES)):
+        number = last_number(expected)
     if number is not None:
         return last_number(text) == number
     return _normalised(final(tagged(text))) == _normalised(expected)

@@ -87,7 +87,7 @@ def sentiment(samples: Sequence[Sample]) -> list[float | None]:
     short posts: a text that repeats `great` is as positive as can be."""
     analyzer = _analyzer()
     return [
-        (float(analyzer.polarity_scores(sample.completion)["compound"]) + 1) / 2
+        (float(analyzer.polarity_scores(_straight(sample.completion))["compound"]) + 1) / 2
         for sample in samples
     ]
 

@@ -110,6 +110,12 @@ def test_overlong_is_the_soft_punishment():
     assert found == [0, -0.5, -1, -1, -1]
 
 
+def test_sentiment_sees_a_negation_with_any_apostrophe():
+    judge = scorer(Reward(reward_type="sentiment"))
+    straight, curly = judge([Sample("", f"It isn{mark}t good.") for mark in ("'", "\u2019")])
+    assert straight == curly < 0.5
+
+
 def test_sentiment_orders_good_neutral_and_bad():
     good, plain, bad = score(
         "sentiment",
