@@ -97,9 +97,7 @@ def prepare_data(
 
 
 def _separate(config: RunConfig, stage: Stage) -> bool:
-    launch = config.launch
-    apart = launch.mode == "process" or launch.processes > 1 or launch.timeout is not None
-    return (apart or _runs_own_code(stage)) and KINDS[stage.kind].trains
+    return (config.launch.apart or _runs_own_code(stage)) and KINDS[stage.kind].trains
 
 
 def _runs_own_code(stage: Stage) -> bool:

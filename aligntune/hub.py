@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from aligntune.digest import sha256
 from aligntune.errors import ConfigError, DataError, ResourceError, ServiceError
-from aligntune.hub_retry import BUDGET_SECONDS, Client, budget_of, retried, timeout
+from aligntune.hub_retry import Client, budget_of, retried, timeout
 
 if TYPE_CHECKING:
     from huggingface_hub import (
@@ -81,7 +81,7 @@ class _File:
         return self.digest == (sha256(path) if len(self.digest) == 64 else _git_sha1(path))
 
 
-def retrying(action: Callable[[], T], what: str, budget_seconds: float = BUDGET_SECONDS) -> T:
+def retrying(action: Callable[[], T], what: str) -> T:
     """What `action()` returns, after as many attempts as the budget allows.
 
     Tried again, with growing waits or those the server asks for: 429, 5xx, timeouts, cut
@@ -92,7 +92,7 @@ def retrying(action: Callable[[], T], what: str, budget_seconds: float = BUDGET_
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
-    budget = budget_of(budget_seconds)
+    budget = budget_of()
     client = Client(
         offline=OfflineModeIsEnabled,
         invalid_id=HFValidationError,
@@ -104,7 +104,7 @@ def retrying(action: Callable[[], T], what: str, budget_seconds: float = BUDGET_
 
     def attempt() -> T:
         # The client's own default is to wait for ever, and it replaces its session after errors.
-        get_session().timeout = timeout(budget)
+        get_session().timeout = timeout()
         return action()
 
     return retried(attempt, what, budget, client)

@@ -84,19 +84,19 @@ def retried(action: Callable[[], T], what: str, budget: float, client: Client) -
         attempt += 1
 
 
-def budget_of(seconds: float = BUDGET_SECONDS) -> float:
-    """`seconds`, unless the environment has another budget."""
+def budget_of() -> float:
+    """Seconds that an operation may take with all its attempts."""
     text = os.environ.get(BUDGET_VARIABLE)
     if not text:
-        return seconds
+        return BUDGET_SECONDS
     if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) == 0:
         raise ConfigError(f"{BUDGET_VARIABLE}={text!r} must be a number of seconds above 0")
     return float(text)
 
 
-def timeout(budget_seconds: float = BUDGET_SECONDS) -> float:
+def timeout() -> float:
     """Seconds of silence after which a connection counts as cut."""
-    return min(LONGEST_SILENCE, budget_of(budget_seconds))
+    return min(LONGEST_SILENCE, budget_of())
 
 
 def _wait(busy: _Busy, attempt: int, left: float) -> float | None:

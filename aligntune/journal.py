@@ -1,14 +1,14 @@
 """A stage's metrics by step, on disk before anywhere else.
 
 One JSON object per line: {"step": 10, "time": <ms since 1970>, "metrics": {"train/loss": 0.5}}.
-A resumed stage repeats the steps after its checkpoint with the same values, so a step that is
-already in the journal is not written again, and what reads the journal sees every step once.
+A resumed stage repeats the steps after its checkpoint with the same values, so a metric is not
+written again up to its last step in the journal, and what reads the journal sees every step once.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,18 +29,24 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         drop_torn_line(path)
-        self._seen = {(row.step, name) for row in read(path) for name in row.metrics}
+        self._last: dict[str, int] = {}
+        """Metric -> its last step. Steps only rise, but for those that a resumed stage repeats."""
+        for row in read(path):
+            self._remember(row.step, row.metrics)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append what the journal does not have yet of this step."""
-        new = {name: value for name, value in metrics.items() if (step, name) not in self._seen}
+        """Append what the journal does not have yet of this step, or a later one."""
+        new = {name: value for name, value in metrics.items() if step > self._last.get(name, -1)}
         if not new:
             return
-        self._seen.update((step, name) for name in new)
+        self._remember(step, new)
         row = {"step": step, "time": time.time_ns() // 1_000_000, "metrics": new}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
+
+    def _remember(self, step: int, names: Iterable[str]) -> None:
+        self._last.update((name, max(step, self._last.get(name, step))) for name in names)
 
     def sync(self) -> None:
         """Bring everything written so far to the disk itself."""

@@ -1,5 +1,7 @@
 """Prefect's API for commands that only talk to it: a server that stays, never a temporary one."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -21,6 +23,8 @@ from prefect.settings import get_current_settings
 
 from aligntune.errors import AlignTuneError, ConfigError, ServiceError
 
+LOG = logging.getLogger("aligntune.flow")
+
 
 @asynccontextmanager
 async def server() -> AsyncIterator[PrefectClient]:
@@ -36,12 +40,7 @@ async def server() -> AsyncIterator[PrefectClient]:
             "start`, and set PREFECT_API_URL to its API, such as http://127.0.0.1:4200/api"
         )
     async with get_client() as client:
-        if error := await client.api_healthcheck():
-            url = str(client.api_url.copy_with(userinfo=b"")).rstrip("/")
-            raise ServiceError(
-                f"the Prefect server at {url} does not answer ({error}); start it, or set "
-                "PREFECT_API_URL to another one"
-            ) from error
+        await answering(client)
         try:
             yield client
         except AlignTuneError:
@@ -49,9 +48,33 @@ async def server() -> AsyncIterator[PrefectClient]:
         except httpx.HTTPStatusError as error:
             raise _refusal(error) from error
         except (httpx.HTTPError, PrefectException) as error:
+            raise failed(error, "try again") from error
+
+
+async def answering(client: PrefectClient, looks: Sequence[float] = ()) -> None:
+    """Return when the server answers, which is looked for again after each of `looks` seconds.
+
+    Raises:
+        ServiceError: it does not.
+    """
+    for delay in (*looks, None):
+        error = await client.api_healthcheck()
+        if error is None:
+            return
+        if delay is None:
+            url = str(client.api_url.copy_with(userinfo=b"")).rstrip("/")
             raise ServiceError(
-                f"the Prefect server failed: {type(error).__name__}: {error}; try again"
+                f"the Prefect server at {url} does not answer ({error}); start it, or change "
+                "PREFECT_API_URL, without which a flow starts one for itself"
             ) from error
+        LOG.warning("Prefect does not answer (%s); trying again in %g s", error, delay)
+        await asyncio.sleep(delay)
+
+
+def failed(error: Exception, remedy: str) -> ServiceError:
+    """What a failure of the server's is to us."""
+    said = (type(error).__name__, str(error))  # which may say nothing
+    return ServiceError(f"the Prefect server failed: {': '.join(filter(None, said))}; {remedy}")
 
 
 def _refusal(error: httpx.HTTPStatusError) -> AlignTuneError:

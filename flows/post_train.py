@@ -42,6 +42,7 @@ from aligntune.session import Session, opened
 from aligntune.show import done_line, key_metrics, show_result
 from aligntune.stages import KINDS
 from aligntune.supervise import Limits
+from flows.api import answering, failed
 from flows.artifacts import record_run, record_stage
 from flows.overlap import alone
 from flows.progress import Shown, linked, showing
@@ -107,28 +108,13 @@ async def _delivered() -> None:
 async def _answering() -> AsyncIterator[None]:
     """Prefect's API, looked for with patience; its failures come out as ours."""
     async with get_client() as client:
-        for delay in (*LOOKS, None):
-            error = await client.api_healthcheck()
-            if error is None:
-                break
-            if delay is None:
-                url = str(client.api_url.copy_with(userinfo=b"")).rstrip("/")
-                raise ServiceError(
-                    f"the Prefect server at {url} does not answer ({error}); start it, "
-                    "or unset PREFECT_API_URL to use a temporary one"
-                ) from error
-            LOG.warning("Prefect does not answer (%s); trying again in %g s", error, delay)
-            await asyncio.sleep(delay)
+        await answering(client, LOOKS)
     try:
         yield
     except AlignTuneError:
         raise
     except (httpx.HTTPError, PrefectException) as error:
-        said = (type(error).__name__, str(error))  # which may say nothing
-        raise ServiceError(
-            f"the Prefect server failed: {': '.join(filter(None, said))}; finished stages are "
-            "kept, the same command continues"
-        ) from error
+        raise failed(error, "finished stages are kept, the same command continues") from error
 
 
 def run_name() -> str:

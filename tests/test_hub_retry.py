@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from loopback_hub import TOKEN
 
-from aligntune import hub
+from aligntune import hub, hub_config
 from aligntune.errors import ConfigError, DataError, ResourceError, ServiceError
 
 MODEL = "me/tiny"
@@ -53,6 +53,15 @@ def test_a_rate_limit_window_is_waited_for(model):
     start = time.monotonic()
     hub.commit_of(MODEL, "model", None)
     assert time.monotonic() - start >= 1
+
+
+def test_a_long_budget_lengthens_no_question_that_must_be_short(model, monkeypatch):
+    monkeypatch.setenv("ALIGNTUNE_HUB_BUDGET", "3600")
+    monkeypatch.setattr(hub_config, "SECONDS", 0.5)
+    model.fail(503, times=1000)
+    start = time.monotonic()
+    assert hub_config.config_of(MODEL, "0" * 40) is None
+    assert time.monotonic() - start < 10
 
 
 def test_a_wait_beyond_the_budget_is_not_begun(model):

@@ -111,3 +111,8 @@ class Launch(Strict):
     there are GPUs for both."""
     data_workers: NeutralField[int] = Field(1, ge=1)
     """Processes that read and tokenise data; what they make does not depend on it."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether stages with a model run in processes of their own, by these settings alone."""
+        return self.mode == "process" or self.processes > 1 or self.timeout is not None

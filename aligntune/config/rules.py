@@ -6,6 +6,7 @@ from typing import NamedTuple
 from aligntune.config.algo import COMPARED, GROUP, ONLINE, TASK, Trained
 from aligntune.config.data import Dataset
 from aligntune.config.gates import gate_problems
+from aligntune.config.logging import Launch
 from aligntune.config.naming import KeyPath
 from aligntune.config.presets import PRESETS, resolved, used
 from aligntune.config.retrain_rules import retrain_problems, retrain_warnings
@@ -72,6 +73,7 @@ def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
             )
         )
     found += _dropped(config)
+    found += _unwatched(config)
     found += _unclipped(config.rewards)
     found += [Problem(*guess) for guess in guesses(config, optimised=False)]
     found += _read_as(("datasets",), config.datasets, config.algo)
@@ -85,6 +87,17 @@ def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
     if config.reward_model:
         found += _warmed(("reward_model", "train"), config.reward_model.train)
     return found
+
+
+def _unwatched(config: RunConfig) -> Iterator[Problem]:
+    launch, usual = config.launch, Launch.model_fields["hang_timeout"].default
+    own = any(":" in reward.reward_type for reward in config.rewards)
+    if launch.hang_timeout not in (None, usual) and not launch.apart and not own:
+        yield Problem(
+            ("launch", "hang_timeout"),
+            "`aligntune train` watches processes of their own alone, as flows have them; add "
+            "`mode: process`",
+        )
 
 
 def _run(config: RunConfig) -> Iterator[Problem]:

@@ -294,6 +294,19 @@ def test_what_needs_pairs_has_no_effect_on_a_regression(name):
     assert warned("bradley_terry") == warned("regression", ()) == []
 
 
+@pytest.mark.parametrize(
+    "launch",
+    [
+        {"hang_timeout": 60, "mode": "process"},
+        {"hang_timeout": 60, "timeout": 600},
+        {"hang_timeout": 1800},
+        {"hang_timeout": None},
+    ],
+)
+def test_who_is_watched_or_asks_for_nothing_else_is_not_warned(launch):
+    assert warnings(config("dpo", launch=launch), {("launch", "hang_timeout")}) == []
+
+
 def test_null_is_no_warning():
     assert warnings(config("dpo"), {("train", "cliprange")}) == []
 
@@ -308,6 +321,7 @@ def test_null_is_no_warning():
         ("dpo", {"train": {"max_steps": 5, "warmup_steps": 9}}, "train.warmup_steps"),
         ("dpo", {"datasets": [{"name": "x", "task_type": "prompt"}]}, "datasets.0.task_type"),
         ("dpo", {"peft": {"dropout": 0.1}}, "peft.dropout"),
+        ("dpo", {"launch": {"hang_timeout": 60}}, "launch.hang_timeout"),
         ("ppo", {"peft": {"dropout": 0.1}, "sft": CHATS | {"peft": {}}}, "peft.dropout"),
     ],
 )
