@@ -1,6 +1,6 @@
 """A config file: what it holds, where each key stands, and how its text was understood."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ class Document:
     """Where each key and each list item starts in the file; `()` is the top."""
     references: Mapping[KeyPath, str]
     """The values that come from the environment, as the file has them."""
+    empty: Collection[KeyPath]
+    """The keys with nothing behind them."""
     text: str
     """The file's text, repaired."""
     repairs: tuple["Repair", ...]
@@ -76,7 +78,8 @@ def parse_document(data: bytes, source: str) -> Document:
         raise ConfigError(
             f"{source}:{line}:{column}: the top level is not a mapping; write `key: value` lines"
         )
-    return Document(source, values, reader.marks, reader.references, text, repairs)
+    marks, references = reader.marks, reader.references
+    return Document(source, values, marks, references, reader.empty, text, repairs)
 
 
 def parse_value(text: str, source: str) -> tuple[Any, Mapping[KeyPath, str]]:

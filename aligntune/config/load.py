@@ -16,7 +16,7 @@ from aligntune.config import rules
 from aligntune.config.document import read_document
 from aligntune.config.environment import refers
 from aligntune.config.naming import KeyPath
-from aligntune.config.problems import Place, explain, together
+from aligntune.config.problems import Place, empty_sections, explain, together
 from aligntune.config.run import RunConfig
 from aligntune.config.schedule_rules import set_problems
 from aligntune.config.secrets import secret_problems
@@ -107,7 +107,7 @@ def _right(settings: Settings) -> RunConfig:
         config = RunConfig.model_validate(settings.values)
     except ValidationError as error:
         raise explain(error, settings.values, settings.places) from None
-    if problems := rules.problems(config):
+    if problems := [*empty_sections(settings.values, settings.places), *rules.problems(config)]:
         raise together(problems, settings.places)
     return config
 

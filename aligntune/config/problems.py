@@ -1,6 +1,8 @@
 """What is wrong with a config, a line each: where, what was given, what is allowed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -27,6 +29,8 @@ class Place(NamedTuple):
     """`file:line:column`, or `--set key=value`."""
     reference: str | None = None
     """What is written there, where the value comes from the environment and may be a secret."""
+    empty: bool = False
+    """Nothing is written there, which YAML reads as null."""
 
 
 def explain(
@@ -39,10 +43,25 @@ def explain(
     # An error of a whole value only repeats those inside it: the branches of a union, a list
     # that is too short without its faulty items.
     inner = {path[:size] for path in found for size in range(len(path))}
-    paths = _in_order((path for path in found if path not in inner), places)
+    empty = dict(empty_sections(values, places))
+    paths = _in_order((*(path for path in found if path not in inner), *empty), places)
     # Words take a search through all keys, so only what is shown is put into words.
-    shown = [Problem(path, _what(path, found[path], places)) for path in paths[:MAX_SHOWN]]
+    shown = [
+        Problem(path, empty.get(path) or _what(path, found[path], places))
+        for path in paths[:MAX_SHOWN]
+    ]
     return _listed(shown, places, len(paths))
+
+
+def empty_sections(values: Mapping[str, Any], places: Mapping[KeyPath, Place]) -> Iterator[Problem]:
+    """Sections that null turns off and whose keys are missing, maybe as they are commented out."""
+    for path in [path for path, place in places.items() if place.empty]:
+        options = allowed_at(path)
+        section = next((option for option in options if "properties" in option), None)
+        off = any(option.get("type") == "null" for option in options)
+        if section and off and reduce(getitem, path, values) is None:  # type: ignore[arg-type]
+            on = "give its settings" if section.get("required") else "write {} for its defaults"
+            yield Problem(path, f"there is nothing in it; {on}, or null for none")
 
 
 def together(problems: Sequence[Problem], places: Mapping[KeyPath, Place]) -> ConfigError:
@@ -103,12 +122,14 @@ def _what(path: KeyPath, details: ErrorDetails, places: Mapping[KeyPath, Place])
         return f"required, and not given; must be {in_words(allowed)}"
     value = details["input"]
     if path in places and (reference := places[path].reference):
-        quotes = _quotes(value, allowed)
+        quotes = _quotes(path, value, allowed, places)
         return f"got what {short(reference)} stands for; must be {in_words(allowed)}{quotes}"
-    return f"got {given(value)}; must be {in_words(allowed)}{_hint(path, value, allowed)}"
+    return f"got {given(value)}; must be {in_words(allowed)}{_hint(path, value, allowed, places)}"
 
 
-def _hint(path: KeyPath, value: Any, allowed: Sequence[Schema]) -> str:
+def _hint(
+    path: KeyPath, value: Any, allowed: Sequence[Schema], places: Mapping[KeyPath, Place]
+) -> str:
     if value is None:
         required = any(path[-1] in option.get("required", ()) for option in allowed_at(path[:-1]))
         return "" if required else "; without the line it has its default"
@@ -118,10 +139,19 @@ def _hint(path: KeyPath, value: Any, allowed: Sequence[Schema]) -> str:
         known = [name for name in choices_of(allowed) if isinstance(name, str)]
         close = similar(value, known)
         return f"; did you mean {close!r}?" if close else ""
-    return _quotes(value, allowed)
+    return _quotes(path, value, allowed, places)
 
 
-def _quotes(value: Any, allowed: Sequence[Schema]) -> str:
-    if any(option.get("type") == "string" and not choices_of([option]) for option in allowed):
-        return "; put it in quotes" if isinstance(value, int | float) else ""
-    return ""
+def _quotes(
+    path: KeyPath, value: Any, allowed: Sequence[Schema], places: Mapping[KeyPath, Place]
+) -> str:
+    text = any(option.get("type") == "string" and not choices_of([option]) for option in allowed)
+    if not text or not isinstance(value, int | float):
+        return ""
+    setting, _, written = place_of(path, places).label.removeprefix("--set ").partition("=")
+    # Of a shell's words the quotes around the value alone do not arrive here.
+    return (
+        f"; write --set '{setting}=\"{written}\"'"
+        if setting == dotted(path)
+        else "; put it in quotes"
+    )

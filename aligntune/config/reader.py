@@ -72,6 +72,8 @@ class Reader:
         """Where each key and each list item starts; `()` is the top."""
         self.references: dict[KeyPath, str] = {}
         """The values that hold references to the environment, as they are written."""
+        self.empty: set[KeyPath] = set()
+        """The keys with nothing behind them, which is null."""
         self._script = script
         self._room = MAX_BYTES
         self._events = self._unaliased()
@@ -93,6 +95,8 @@ class Reader:
 
     def _value(self, event: yaml.Event, path: KeyPath) -> Any:
         if isinstance(event, yaml.ScalarEvent):
+            if not event.value and event.implicit[0]:
+                self.empty.add(path)
             return self._filled(event, path) if "${" in event.value else self._scalar(event)
         if len(path) >= MAX_DEPTH:
             self._fail(event.start_mark, f"nested deeper than {MAX_DEPTH} levels; flatten it")

@@ -1,5 +1,6 @@
 """Several files and overrides made into one tree of settings, each with its place."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from aligntune.config.naming import KeyPath, dotted, printable
 from aligntune.config.problems import Place
 from aligntune.config.reader import MAX_DEPTH
 from aligntune.errors import ConfigError
+
+TEXTS = ("model.name_or_path", "logging.output_dir", "logging.run_name")
+"""What flags set that is text, even where it looks like a number: a shell takes the quotes away."""
+QUOTES = ("", '"', "'")
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Settings:
         new = {
             path: Place(
                 index, *mark, f"{document.source}:{mark.line}:{mark.column}",
-                document.references.get(path),
+                document.references.get(path), path in document.empty,
             )
             for path, mark in document.marks.items()
         }  # fmt: skip
@@ -49,6 +54,8 @@ class Settings:
         return changed
 
     def _set(self, keys: Sequence[str], text: str, source: str, index: int) -> "Settings":
+        if ".".join(keys) in TEXTS and not source.startswith("--set") and text[:1] not in QUOTES:
+            text = json.dumps(text, ensure_ascii=False)
         value, references = parse_value(text, source)
         values, path = _put(self.values, keys, value, (), source)
         place = Place(index, 0, 0, source)

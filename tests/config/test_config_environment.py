@@ -145,9 +145,8 @@ def test_an_override_does_not_show_what_it_reaches_into(write):
 
 
 def test_a_number_where_text_belongs_needs_quotes(write):
-    with pytest.raises(
-        ConfigError, match=r"got what '\$\{STEPS\}' stands for; .* put it in quotes"
-    ):
+    said = r"got what '\$\{STEPS\}' stands for; .* write --set 'logging.run_name=\"\$\{STEPS\}\"'"
+    with pytest.raises(ConfigError, match=said):
         load([write(BASE + "logging: {run_name: a}\n")], ["logging.run_name=${STEPS}"])
     assert load([write(BASE)], ['logging.run_name="${STEPS}"']).logging.run_name == "20"
 

@@ -98,6 +98,24 @@ def test_an_override_sets_any_value(write, override, read):
     assert read(load([path], ["peft.r=3", override]))
 
 
+@pytest.mark.parametrize("text", ["20261126", "1e5", "true", "null", "0x1F", "a b", '"42"', "\\n"])
+def test_a_flag_for_text_takes_any_text(write, text):
+    flags = [f"--model model.name_or_path={text}", f"--output-dir logging.output_dir={text}"]
+    config = load([write(BASE)], flags)
+    assert (config.model.name_or_path, config.logging.output_dir) == (text.strip('"'),) * 2
+    if " " not in text and "\\" not in text:
+        named = load([write(BASE)], [f"--run-name logging.run_name={text}"])
+        assert named.logging.run_name == text.strip('"')
+
+
+def test_a_flag_for_text_refers_to_the_environment(write, monkeypatch):
+    monkeypatch.setenv("DAY", "20261126")
+    assert (
+        load([write(BASE)], ["--run-name logging.run_name=${DAY}"]).logging.run_name == "20261126"
+    )
+    assert load([write(BASE)], ["--run-name logging.run_name="]).logging.run_name == "run"
+
+
 def test_the_last_override_wins(write):
     assert load([write(BASE)], ["seed=1", "seed=2"]).seed == 2
 
@@ -109,6 +127,9 @@ def test_the_last_override_wins(write):
         ("train.max_step=1", "train.max_step: unknown key; did you mean 'max_steps'?"),
         ("peft.zz.x=1", "peft.zz: unknown key; choose from r, alpha, dropout, target_modules"),
         ("datasets=[{name: 1}]", "datasets.0.name: got 1; must be text that is not empty; put it"),
+        ("logging.run_name=20261126", "null; write --set 'logging.run_name=\"20261126\"'"),
+        ("logging.run_name=1e5", "null; write --set 'logging.run_name=\"1e5\"'"),
+        ("logging.run_name=true", "null; write --set 'logging.run_name=\"true\"'"),
         ("datasets.2.name=x", "datasets has no item '2', only 2, counted from 0; set the whole"),
         ("datasets.-1.name=x", "datasets has no item '-1', only 2"),
         ("datasets.name=x", "datasets has no item 'name', only 2"),
@@ -181,6 +202,7 @@ zzz: 1
         "run.yaml:11:3: train.num_epochs: got true; must be a number > 0",
         "run.yaml:12:3: train.weight_decay: got 'inf'; must be a number >= 0",
         "run.yaml:13:28: peft.target_modules.1: got 1; must be text; put it in quotes",
+        "run.yaml:14:1: sft: there is nothing in it; give its settings, or null for none",
         "run.yaml:15:24: evaluation.metrics.0: got 'exact_mach'; must be 'exact_match', 'nll', "
         "'perplexity', 'preference_accuracy', 'preference_margin', 'answer_tokens', "
         "'finished_rate', 'distinct_1', 'distinct_2', 'refusal_rate' or 'kl_to_base'; did you mean "
@@ -353,3 +375,40 @@ def test_loading_a_config_loads_nothing_heavy():
     )
     heavy = {"torch", "transformers", "trl", "datasets", "pandas", "numpy", "mlflow", "prefect"}
     assert not heavy & set(re.split(r"\s", loaded.stdout))
+
+
+def test_an_empty_section_is_not_taken_for_none(write):
+    text = BASE + "peft:\n  # r: 8\nsft:\nevaluation: {lm_eval: }\nsample_logging: &all\n"
+    defaults = "there is nothing in it; write {} for its defaults, or null for none"
+    needs = "there is nothing in it; give its settings, or null for none"
+    expected = [
+        f"run.yaml:10:1: peft: {defaults}",
+        f"run.yaml:12:1: sft: {needs}",
+        f"run.yaml:13:14: evaluation.lm_eval: {needs}",
+        f"run.yaml:14:1: sample_logging: {defaults}",
+    ]
+    assert problems([write(text)]) == expected
+    wrong = [
+        *expected,
+        "run.yaml:15:1: seed: got 'x'; must be a whole number >= 0 and < 4294967296",
+    ]
+    assert problems([write(text + "seed: x\n")]) == wrong
+
+
+@pytest.mark.parametrize(
+    ("section", "overrides"),
+    [
+        ("peft: {}", ()),
+        ("peft: null", ()),
+        ("peft: ~", ()),
+        ("peft:", ["peft.r=8"]),
+        ("peft: {}", ["peft="]),
+        ("train: {max_steps: , max_length: }", ()),
+    ],
+)
+def test_what_is_said_to_be_none_or_filled_elsewhere_is_right(write, section, overrides):
+    base = BASE[: BASE.index("train")] if section.startswith("train") else BASE
+    config = load([write(base + section + "\n")], overrides)
+    assert (config.peft is None) == (
+        section != "peft:" and ("{}" not in section or overrides != ())
+    )
