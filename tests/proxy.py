@@ -55,6 +55,8 @@ class Proxy:
         """Requests that have begun."""
         self.swallowed = 0
         """Answers that did not arrive whole."""
+        self.refused = 0
+        """Connections that nobody took."""
         self._there = ("127.0.0.1", port)
         self.held = threading.Event()
         self._doomed: tuple[int, Half] | None = None
@@ -120,6 +122,7 @@ class Proxy:
             except OSError:
                 return
             if self.mode == "refuse":
+                self.refused += 1
                 _cut(near)
                 continue
             try:

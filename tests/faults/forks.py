@@ -18,6 +18,7 @@ import errno
 import json
 import logging
 import os
+import random
 import re
 import shutil
 import signal
@@ -137,6 +138,7 @@ def child(job: dict[str, Any], answer: int) -> int:
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    forget_the_seeds()
     injector = Injector(job["root"], job["fault"], job["event"])
     if job["sabotage"]:
         sabotage(job["sabotage"])
@@ -161,6 +163,17 @@ def child(job: dict[str, Any], answer: int) -> int:
     record = {"events": injector.seen, "error": said, "reused": reused}
     os.write(answer, json.dumps(record).encode())
     return code
+
+
+def forget_the_seeds() -> None:
+    """Random numbers as in a process of its own: what a training draws without a seed would else
+    be the same in all children."""
+    import numpy as np
+    import torch
+
+    random.seed()
+    np.random.seed()  # the one that libraries draw from
+    torch.seed()
 
 
 def stage(spec: str) -> bool:

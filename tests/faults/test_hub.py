@@ -39,6 +39,8 @@ SERVED = {
     "etag": "etag", "redirect": "redirect", "lost": "lost", "stall": "stall",
 }  # fmt: skip
 """What the hub itself does wrong; `refuse`, `slow` and a cut at any byte are the line's."""
+OF_BODIES = ("short", "tamper")
+"""The rest also goes wrong where only the head is asked for."""
 MODES = (*SERVED, "refuse", "slow", "cut anywhere")
 PUSHES = 40 if LARGE else 4
 CALLS = 8
@@ -55,7 +57,8 @@ def spoil(mode, server, line, rng):
     """Break something, for a while or for as long as the trial takes."""
     times = rng.choice((1, 2, 1000))
     if mode in SERVED:
-        server.fail(SERVED[mode], path=rng.choice(PLACES), times=times)
+        method = "GET" if mode in OF_BODIES else None
+        server.fail(SERVED[mode], path=rng.choice(PLACES), method=method, times=times)
     elif mode == "slow":
         line.rate = rng.choice((400_000, 40_000))
         line.set("slow")

@@ -46,7 +46,8 @@ TIMEOUT = 45.0
 """Seconds after which MLflow's client gives a silent server up."""
 LONGEST_END = 60.0
 """Seconds that MLflow's absence may add to a run."""
-STEPS, BREAK = 60, 10
+STEPS, BREAK, LATE = 60, 10, 30
+"""Of a training, and before the line breaks: as late where MLflow is slow."""
 PAUSE = 0.1
 """Seconds that a step of a larger model would take longer."""
 CONFIG = """
@@ -173,16 +174,19 @@ def nothing():
 
 
 def away(line, mode, seconds):
-    """Breaks the line after the tenth step; for good where there are no `seconds`."""
+    """Breaks the line after the tenth step, when points of it have arrived; for good where there
+    are no `seconds`, else until somebody has asked for something."""
 
     @contextmanager
     def outage(output, broken):
         def watch():
-            until(lambda: len(logged(output)) >= BREAK, "ten steps", 600)
+            until(lambda: len(logged(output)) >= (BREAK if begun(output) else LATE), "steps", 600)
             broken.append(time.time())
+            before = line.exchanges + line.refused
             line.set(mode)
             if seconds:
                 time.sleep(seconds)
+                until(lambda: line.exchanges + line.refused > before, "somebody who asks", 120)
                 line.set("pass")
 
         thread = threading.Thread(target=watch)
@@ -193,6 +197,14 @@ def away(line, mode, seconds):
             thread.join()
 
     return outage
+
+
+def begun(output):
+    """Whether MLflow has all of the stages before, and points of the training."""
+    outbox = Outbox(output)
+    waiting = outbox.waiting(tracking_identity())
+    points = [outbox.sent(record.id).offsets.get("metrics") for record in waiting]
+    return any(points) and all(record.status == "RUNNING" for record in waiting)
 
 
 def logged(output):
@@ -230,7 +242,7 @@ def prepared(undisturbed, output):
     return output
 
 
-WAYS = [("stall", SHORT), ("cut", SHORT), ("stall", None)]
+WAYS = [("stall", SHORT), ("cut", SHORT), ("refuse", SHORT), ("stall", None)]
 MORE = [
     *[(mode, 20.0) for mode in ("refuse", "503", "slow", "deaf", "stall", "cut", "torn")],
     ("refuse", 300.0), ("refuse", None), ("503", None),
@@ -243,6 +255,9 @@ def test_mlflow_away_costs_no_point_no_model_and_no_step_waits(
 ):
     reference, _ = undisturbed
     output = prepared(undisturbed, tmp_path / "out")
+    if seconds == SHORT:  # else it would be over before there are points to send
+        monkeypatch.setattr(courier, "_EVERY", SHORT / 6)
+        monkeypatch.setattr(courier, "_REST", SHORT / 6)
     # Training goes on for a while after the outage.
     steps = max(STEPS, BREAK + int(1.1 * (seconds or 0) / PAUSE))
     made = train(monkeypatch, tiny_model, output, steps, away(line, mode, seconds))

@@ -35,3 +35,11 @@ def test_a_run_that_was_broken_off_leaves_what_an_undisturbed_one_leaves(run, nu
     print(f"FAULT_SEED={SEED}")  # noqa: T201  # shown if the test fails
     points = POINTS if number == signal.SIGKILL else POINTS // 2
     disturbances(run, points, random.Random(f"{SEED} {number}"), number)
+
+
+def test_the_same_run_twice_makes_the_same_bytes(run):
+    run.fresh(run.tables)
+    again = run.play()
+    assert again.code == 0, run.log.read_text()[-3000:]
+    differ = sorted(name for name, _ in set(run.files.items()) ^ set(run.expected["files"].items()))
+    assert not differ, "the second time they are others"

@@ -13,6 +13,9 @@ from typing import Any
 from faults.bench import Ended, Server, drawn
 from mlflow import MlflowClient
 
+from aligntune.artifacts import Manifest
+from aligntune.journal import FILE
+
 RESUMABLE = 75
 CONFIG = """
 algo: dpo
@@ -84,6 +87,17 @@ class Whole:
         return {path.parent.name: path.read_bytes() for path in whole}
 
     @property
+    def files(self) -> dict[str, str]:
+        """Stage and file -> digest, but for files that have times."""
+        manifests = {name: Manifest.model_validate_json(m) for name, m in self.finished.items()}
+        return {
+            f"{stage}/{name}": file.sha256
+            for stage, manifest in manifests.items()
+            for name, file in manifest.files.items()
+            if name != FILE and not name.startswith("tensorboard/")
+        }
+
+    @property
     def client(self) -> MlflowClient:
         uri = f"sqlite:///{self.output / 'mlflow.db'}"
         return MlflowClient(uri, uri)
@@ -107,7 +121,7 @@ class Whole:
         versions = client.search_model_versions()
         return {
             "stages": sorted(path.name for path in (self.output / "stages").glob("*-*")),
-            "model": (self.output / "runs/tiny/model/model.safetensors").read_bytes(),
+            "files": self.files,
             "runs": self.runs(),
             "points": points,
             "versions": sorted((v.name, v.version, v.tags["aligntune.artifact"]) for v in versions),

@@ -111,7 +111,7 @@ HOSTILE = [(family, n) for n in range(1, 7) for family in FAMILIES]
 QUICK = [
     "fork for ever", "memory", "delete", "network", "kill all", "daemon", "flood", "disk", "frames",
     "raised limits", "symbolic links", "kernel settings", "others' memory", "ptrace", "namespaces",
-    "become root", "shell that deletes", "files", "always equal", "huge number",
+    "become root", "shell that deletes", "files", "always equal", "huge number", "write outside",
 ]  # fmt: skip
 
 

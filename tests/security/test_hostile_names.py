@@ -29,6 +29,8 @@ PIECES = [
     "http://h/x", "@", "#", "=", ",", "{", "}", "[", "]", "{{ x }}", "models:/m@a", "\ud800", "C:",
     "\\\\host\\share",
 ]  # fmt: skip
+ALWAYS = ("..", "../..", "/etc/passwd", "../../../../../x", "x/../../../../../y", "..\\..\\x")
+"""Paths without any other odd character, of which few are drawn."""
 FIELDS = (
     "logging.run_name", "logging.sweep", "logging.hub_model_id", "registry.name", "model.revision",
     "model.name_or_path", "datasets.0.name", "datasets.0.subset", "datasets.0.split",
@@ -49,6 +51,7 @@ CHANGES = {
 
 
 def names():
+    yield from ALWAYS
     drawn = random.Random(SEED)
     for _ in range(COUNT):
         yield "".join(drawn.choices(PIECES, k=drawn.randint(1, 5)))
