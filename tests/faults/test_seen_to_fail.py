@@ -113,7 +113,7 @@ FAULTS = (
     ),
     Fault(
         "answer breaks off",
-        "aligntune/track.py",
+        "aligntune/store.py",
         "    rest_utils.verify_rest_response = _whole\n",
         "",
         "tests/faults/test_outages.py"
