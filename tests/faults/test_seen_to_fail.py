@@ -71,9 +71,9 @@ FAULTS = (
     ),
     Fault(
         "G7",
-        "aligntune/evaluate/stats.py",
-        "np.random.default_rng(seed)\n    rows = max",
-        "np.random.default_rng()\n    rows = max",
+        "aligntune/evaluate/resample.py",
+        "np.random.default_rng(seed)",
+        "np.random.default_rng()",
         "tests/faults/test_whole.py::test_the_same_run_twice_makes_the_same_bytes",
         "the second time they are others",
     ),
@@ -90,14 +90,14 @@ FAULTS = (
         "G10",
         "aligntune/deliver.py",
         """\
-            self._tolerant(record, "metrics", partial(self._log, str(sent.run_id), points))
+            self._tolerant(record, "metrics", partial(self._send_rows, str(sent.run_id), lines))
             offset += sum(len(line) for line in lines)
             sent = self._note(record, offsets=sent.offsets | {journal: offset})
 """,
         """\
             offset += sum(len(line) for line in lines)
             sent = self._note(record, offsets=sent.offsets | {journal: offset})
-            self._tolerant(record, "metrics", partial(self._log, str(sent.run_id), points))
+            self._tolerant(record, "metrics", partial(self._send_rows, str(sent.run_id), lines))
 """,
         "tests/faults/test_outages.py"
         "::test_mlflow_away_costs_no_point_no_model_and_no_step_waits[refuse-3.0]",
