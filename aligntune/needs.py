@@ -6,7 +6,9 @@ What only a hub or a server can say is left to the run.
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
+from aligntune.config.algo import ONLINE
 from aligntune.config.data import Dataset
 from aligntune.config.naming import KeyPath
 from aligntune.config.rewards import Reward
@@ -15,6 +17,7 @@ from aligntune.config.run import RunConfig
 from aligntune.config.train import Train
 from aligntune.data import sources
 from aligntune.errors import ConfigError
+from aligntune.models.intake import check_config
 from aligntune.models.precision import has_gpu
 from aligntune.models.source import locate
 from aligntune.paths import LONGEST, is_file
@@ -44,18 +47,22 @@ def _datasets(config: RunConfig) -> Iterator[Problem]:
         lists["reward_model", "datasets"] = config.reward_model.datasets
     for at, datasets in lists.items():
         for index, dataset in enumerate(datasets):
-            yield from _tried((*at, index, "name"), partial(sources.check, dataset))
+            found = list(_tried((*at, index, "name"), partial(sources.check, dataset)))
+            yield from found
+            yield from _tried((*at, index, "format"), partial(sources.check_format, dataset))
+            if not found:
+                yield from _tried((*at, index, "columns"), partial(sources.check_columns, dataset))
 
 
 def _models(config: RunConfig) -> Iterator[Problem]:
     model = config.model
     key = "sft_path" if model.sft_path else "name_or_path"
-    yield from _tried(("model", key), partial(locate, model.start, model.revision))
+    yield from _tried(("model", key), partial(_located, model.start, model.revision))
     if path := model.reward_path:
         judge = Reward(reward_type="model", model_name=path)
         yield from _judge(("model", "reward_path"), judge)
     if (section := config.reward_model) and section.name_or_path:
-        base = partial(locate, section.name_or_path, section.revision)
+        base = partial(_located, section.name_or_path, section.revision)
         yield from _tried(("reward_model", "name_or_path"), base)
     template = model.chat_template
     if template and "{" not in template and not is_file(template):
@@ -68,8 +75,21 @@ def _models(config: RunConfig) -> Iterator[Problem]:
         yield Problem(("model", "precision"), "fp16 needs a GPU; use bf16 or fp32 on a CPU")
     if model.quantization:
         yield from _needs(("model", "quantization"), "bitsandbytes", gpu=True)
+    if kernel := _KERNELS.get(model.attn_implementation or ""):
+        at: KeyPath = ("model", "attn_implementation")
+        yield from _needs(at, "kernels" if find_spec("kernels") else kernel, gpu=True)
     if model.use_unsloth:
         yield from _needs(("model", "use_unsloth"), "unsloth", gpu=True)
+
+
+_KERNELS = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_3"}
+"""Attention -> its package; transformers takes `kernels` in its place."""
+
+
+def _located(name: str, revision: str | None) -> None:
+    source = locate(name, revision)
+    if source.kind == "directory":
+        check_config(Path(source.location))
 
 
 def _rewards(config: RunConfig) -> Iterator[Problem]:
@@ -122,6 +142,8 @@ def _packages(config: RunConfig) -> Iterator[Problem]:
     for at, train in trains.items():
         if "8bit" in train.optimizer:
             yield from _needs((*at, "optimizer"), "bitsandbytes", gpu=True)
+    if config.train.vllm and config.algo in ONLINE:
+        yield from _needs(("train", "vllm"), "vllm", gpu=True)
 
 
 def _needs(at: KeyPath, package: str, *, gpu: bool = False) -> Iterator[Problem]:

@@ -1,5 +1,6 @@
 """What online algorithms optimise, and what evaluation reports for the others."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -51,3 +52,12 @@ class Reward(Strict):
         """Whether it stands for the run's own reward model: `reward_model` or
         `model.reward_path`."""
         return self.reward_type == "model" and self.model_name is None
+
+
+def metric_names(rewards: Sequence[Reward]) -> list[str]:
+    """What evaluation calls the scores of each; a repeated name gets its number."""
+    names = [f"rewards/{reward.reward_type}" for reward in rewards]
+    return [
+        name if names.index(name) == at else f"{name}-{names[:at].count(name) + 1}"
+        for at, name in enumerate(names)
+    ]

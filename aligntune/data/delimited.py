@@ -3,7 +3,7 @@
 import csv
 import io
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -22,14 +22,27 @@ _END = "\0end of file"
 """A line after the last one, which only a quote that is left open can swallow."""
 
 
+Reader = Callable[[Sequence[str]], Row | Unreadable]
+
+
 def read_csv(path: Path) -> Rows:
     """Rows separated by the one of DELIMITERS that makes most columns of the first line."""
+    return _rows(path, _delimiter(path))
+
+
+def columns_of(path: Path, *, tabs: bool) -> tuple[str, ...]:
+    """The names in the first line of such a file."""
+    _, names = _heading(path, _records(path, "\t" if tabs else _delimiter(path)))
+    return tuple(names)
+
+
+def _delimiter(path: Path) -> str:
     with opened(path) as file:
         start = file.readline(MAX_CELL).decode("utf-8-sig", errors="replace")
     first = next(iter(start.splitlines()), "")
     if first.lower().startswith(_SAID) and len(first) == len(_SAID) + 1:
-        return _rows(path, first[-1])
-    return _rows(path, max(DELIMITERS, key=partial(_columns, first)))
+        return first[-1]
+    return max(DELIMITERS, key=partial(_columns, first))
 
 
 def _columns(line: str, delimiter: str) -> int:
@@ -51,13 +64,7 @@ def _rows(path: Path, delimiter: str) -> Rows:
     """Every cell is text: what looks like a number may be an answer such as `007`."""
     records = partial(_records, path, delimiter)
     read = records()
-    line, header = next(read, (1, []))
-    unnamed = [position for position, name in enumerate(header) if not name.strip()]
-    names = [name if name.strip() else f"column {i}" for i, name in enumerate(header, start=1)]
-    row = partial(_row, names, unnamed)
-    if isinstance(named := row(names), Unreadable):
-        raise DataError(f"{path}:{line}: {named.reason}; save the file as UTF-8")
-    refuse_same(f"{path}:{line}", names)
+    row, names = _heading(path, read)
     lines = array("Q", (line for line, _ in read))
 
     def at(indices: Sequence[int]) -> Iterator[Row | Unreadable]:
@@ -73,6 +80,18 @@ def _rows(path: Path, delimiter: str) -> Rows:
                     return
 
     return Rows(tuple(names), len(lines), at, lambda index: f"{path.name}:{lines[index]}")
+
+
+def _heading(path: Path, read: Iterator[tuple[int, list[str]]]) -> tuple[Reader, list[str]]:
+    """What makes rows of the records after the first, and the columns that it names."""
+    line, header = next(read, (1, []))
+    unnamed = [position for position, name in enumerate(header) if not name.strip()]
+    names = [name if name.strip() else f"column {i}" for i, name in enumerate(header, start=1)]
+    row = partial(_row, names, unnamed)
+    if isinstance(named := row(names), Unreadable):
+        raise DataError(f"{path}:{line}: {named.reason}; save the file as UTF-8")
+    refuse_same(f"{path}:{line}", names)
+    return row, names
 
 
 def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -13,7 +13,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
-from aligntune.data.delimited import read_csv, read_tsv, refuse_same
+from aligntune.data.delimited import columns_of, read_csv, read_tsv, refuse_same
 from aligntune.data.rows import BATCH, Row, Rows, Unreadable
 from aligntune.data.streams import BOM, opened, readable
 from aligntune.errors import DataError
@@ -82,6 +82,23 @@ def read_file(path: Path) -> Rows:
         return READERS[suffix(path.name) or ""](path)
 
 
+def header(path: Path) -> tuple[str, ...] | None:
+    """The columns of a file by its beginning; None where that does not tell them, as of one JSON
+    array, or is broken."""
+    reader = READERS[suffix(path.name) or ""]
+    if reader is _json:
+        return None
+    try:
+        with readable(path):
+            if reader is _jsonl:
+                return _keys(path)
+            if reader in (read_csv, read_tsv):
+                return columns_of(path, tabs=reader is read_tsv)
+            return reader(path).columns
+    except DataError:
+        return None
+
+
 def _json(path: Path) -> Rows:
     """One array of objects, or one object per line."""
     with opened(path) as file:
@@ -108,9 +125,7 @@ def _json(path: Path) -> Rows:
 
 def _jsonl(path: Path) -> Rows:
     """The keys of the first rows are the columns, so that a large file is decoded only once."""
-    decoded = (_decoded(line) for block in _blocks(path) for line in block)
-    rows = islice((row for row in decoded if isinstance(row, dict)), LOOKED_AT)
-    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    columns = _keys(path)
     blank = array("Q")
     number = 0
     with opened(path) as file:
@@ -125,6 +140,12 @@ def _jsonl(path: Path) -> Rows:
         return f"{path.name}:{index + 1 + above}"
 
     return Rows(columns, number - len(blank), partial(_jsonl_at, path), place)
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    decoded = (_decoded(line) for block in _blocks(path) for line in block)
+    rows = islice((row for row in decoded if isinstance(row, dict)), LOOKED_AT)
+    return tuple(dict.fromkeys(name for row in rows for name in row))
 
 
 def _jsonl_at(path: Path, indices: Sequence[int]) -> Iterator[Row | Unreadable]:

@@ -7,7 +7,7 @@ function, and all else a hub id.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,8 @@ PATHLIKE = ("./", "../", "/", "~")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SPLIT = re.compile(r"(?:^|[-_./])(train|test|valid(?:ation)?|dev)(?=$|[-_./])")
 """What names of files and folders say of the split that is in them."""
+FEW = 20
+"""Files of one dataset whose beginnings are read before a run."""
 _AUXILIARY = {"dataset_info.json", "dataset_dict.json", "state.json"}
 """What `datasets` puts beside the rows that it saves."""
 _SCHEME = re.compile(r"([A-Za-z][\w.-]*):(.*)", re.DOTALL)
@@ -66,6 +68,28 @@ def check(dataset: Dataset) -> Kind:
         with _named(dataset):
             generator.identity(task, dataset.params)
     return kind
+
+
+def check_format(dataset: Dataset) -> None:
+    """ConfigError for a layout that there is not."""
+    if dataset.format is None:
+        return
+    from aligntune.data.formats import FORMATS
+
+    if dataset.format not in FORMATS:
+        raise ConfigError(unknown("format", dataset.format, FORMATS))
+
+
+def check_columns(dataset: Dataset) -> None:
+    """ConfigError for a column that `columns` names and local files do not have, as far as their
+    beginnings tell."""
+    if not dataset.columns or _kind(dataset.name) != "file":
+        return
+    paths = list(_files(dataset.name).values())
+    headers = [files.header(path) for path in paths[:FEW]]
+    known = dict.fromkeys(name for header in headers for name in header or ())
+    if len(paths) <= FEW and None not in headers:
+        _refuse_columns(dataset, known)
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -277,13 +301,15 @@ def _named(dataset: Dataset) -> Iterator[None]:
         raise ConfigError(f"{_called(dataset)}: {error}") from error
 
 
+def _refuse_columns(dataset: Dataset, known: Collection[str]) -> None:
+    for column in dataset.columns.values():
+        if column not in known:
+            raise ConfigError(f"{_called(dataset)}, `columns`: " + unknown("column", column, known))
+
+
 def _renamed(rows: Rows, dataset: Dataset) -> Rows:
     """`rows` with the columns that `dataset.columns` names under their new names."""
-    for column in dataset.columns.values():
-        if column not in rows.columns:
-            raise ConfigError(
-                f"{_called(dataset)}, `columns`: " + unknown("column", column, rows.columns)
-            )
+    _refuse_columns(dataset, rows.columns)
     moved = set(dataset.columns.values())
     kept = tuple(c for c in rows.columns if c not in moved and c not in dataset.columns)
 

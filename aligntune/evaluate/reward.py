@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import torch
 
-from aligntune.config.rewards import Reward
+from aligntune.config.rewards import Reward, metric_names
 from aligntune.evaluate.cache import Cache
 from aligntune.evaluate.forward import Tick
 from aligntune.evaluate.generate import Answer
@@ -37,7 +37,7 @@ def reward_metrics(
     for reward in rewards:
         probe(reward, tried)
     judges = [_once(_kept(scorer(reward), at, reward, cache)) for at, reward in enumerate(rewards)]
-    names = _distinct([f"rewards/{reward.reward_type}" for reward in rewards])
+    names = metric_names(rewards)
     found = {name: _metric(judge) for name, judge in zip(names, judges, strict=True)}
     if len(judges) > 1:
         found["reward"] = _metric(_total(judges, rewards))
@@ -130,11 +130,3 @@ def _once(judge: Judge) -> Judge:
         return last[0][1]
 
     return remembered
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """A repeated name gets its number."""
-    return [
-        name if names.index(name) == at else f"{name}-{names[:at].count(name) + 1}"
-        for at, name in enumerate(names)
-    ]

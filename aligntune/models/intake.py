@@ -91,16 +91,22 @@ def _weights(directory: Path) -> list[str]:
     return [INDEX, *sorted(set(shards.values()))]
 
 
+def check_config(directory: Path) -> None:
+    """ConfigError for a directory without a model's config."""
+    if (directory / "config.json").is_file():
+        return
+    if (directory / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"{directory} is a LoRA adapter without its base model; merge it into the base and "
+            "name the merged model"
+        )
+    inner = directory / "model"
+    hint = f"did you mean {inner}?" if (inner / "config.json").is_file() else "it is no model"
+    raise ConfigError(f"{directory} has no config.json; {hint}")
+
+
 def _check_is_model(directory: Path) -> None:
-    if not (directory / "config.json").is_file():
-        if (directory / "adapter_config.json").is_file():
-            raise ConfigError(
-                f"{directory} is a LoRA adapter without its base model; merge it into the base and "
-                "name the merged model"
-            )
-        inner = directory / "model"
-        hint = f"did you mean {inner}?" if (inner / "config.json").is_file() else "it is no model"
-        raise ConfigError(f"{directory} has no config.json; {hint}")
+    check_config(directory)
     if _weights(directory):
         return
     others = [path for path in directory.iterdir() if path.suffix in PICKLED]

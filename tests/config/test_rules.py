@@ -191,6 +191,18 @@ CONTRADICTIONS = [
     ),
     (
         "dpo",
+        {"registry": {"gates": [{"metric": "rewards/foo"}]}},
+        "registry.gates.0.metric",
+        "unknown metric 'rewards/foo'",
+    ),
+    (
+        "dpo",
+        {"registry": {"gates": [{"metric": "reward"}]}, "rewards": [{"reward_type": "length"}]},
+        "registry.gates.0.metric",
+        "unknown metric 'reward'; did you mean",
+    ),
+    (
+        "dpo",
         {"registry": {"gates": [{"metric": "perplexity"}]}},
         "registry.gates.0.metric",
         "gate `nll`",
@@ -363,3 +375,11 @@ def test_a_warm_up_that_takes_all_steps_is_named_in_every_section():
     found = warnings(config("ppo", train=train, **sections), ())
     paths = [p.path for p in found if "takes all 10 steps" in p.message]
     assert paths == [("train", "warmup_steps")] + [(n, "train", "warmup_steps") for n in sections]
+
+
+def test_gates_know_every_reward_that_is_measured():
+    rewards = [{"reward_type": "length"}, {"reward_type": "length"}]
+    names = ["rewards/length", "rewards/length-2", "rewards/model", "reward"]
+    gates = {"gates": [{"metric": name} for name in names]}
+    model = {"name_or_path": "owner/model", "reward_path": "owner/judge"}
+    assert problems(config("ppo", model=model, rewards=rewards, registry=gates)) == []
