@@ -222,11 +222,9 @@ def configs(name: str | None, of_rewards: bool, as_json: bool) -> None:
 @json_option
 def doctor(output_dir: str | None, as_json: bool) -> None:
     """Look at this machine: versions, devices, precision, servers, credentials."""
-    from pathlib import Path
-
     from aligntune.doctor import examine
 
-    findings = examine(Path(output_dir) if output_dir else None)
+    findings = examine(output_dir)
     if as_json:
         print_json([finding._asdict() for finding in findings])
         return

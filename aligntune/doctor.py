@@ -5,12 +5,13 @@ import shutil
 from base64 import b64encode
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request
 
 from aligntune.config.logging import Logging
+from aligntune.errors import ConfigError
+from aligntune.paths import nearest
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "prefect", "mlflow")
 OPTIONAL = ("bitsandbytes", "unsloth", "wandb", "vllm")
@@ -34,12 +35,12 @@ class Finding(NamedTuple):
     says: str
 
 
-def examine(output_dir: Path | None = None) -> list[Finding]:
+def examine(output_dir: str | None = None) -> list[Finding]:
     """Everything there is to say about this machine. Asks servers, but never shows a secret.
 
     Free disk space is that below `output_dir`, by default where a config writes.
     """
-    room = _room(output_dir or Path(Logging.model_fields["output_dir"].default))
+    room = _room(output_dir or Logging.model_fields["output_dir"].default)
     return [*_libraries(), *_devices(), *room, *_servers(), *_credentials()]
 
 
@@ -75,12 +76,14 @@ def _devices() -> Iterator[Finding]:
     yield Finding("ok", "precision: auto", f"means {resolve('auto')}")
 
 
-def _room(output_dir: Path) -> Iterator[Finding]:
+def _room(output_dir: str) -> Iterator[Finding]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     yield Finding("ok", "memory", _gib(pages))
-    wanted = output_dir.expanduser().absolute()
-    there = next(path for path in (wanted, *wanted.parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    try:
+        free = shutil.disk_usage(nearest(output_dir)).free
+    except ConfigError as error:
+        yield Finding("missing", "disk", str(error))
+        return
     enough = free > ROOM * 2**30
     yield Finding("ok" if enough else "note", "disk", f"{_gib(free)} free for {output_dir}")
 

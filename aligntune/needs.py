@@ -20,7 +20,7 @@ from aligntune.errors import ConfigError
 from aligntune.models.intake import check_config
 from aligntune.models.precision import has_gpu
 from aligntune.models.source import locate
-from aligntune.paths import LONGEST, is_file
+from aligntune.paths import LONGEST, is_file, nearest
 from aligntune.registered import parts
 from aligntune.train.loggers import missing
 
@@ -33,6 +33,7 @@ def problems(config: RunConfig) -> list[Problem]:
         *_rewards(config),
         *_evaluation(config),
         *_packages(config),
+        *_tried(("logging", "output_dir"), partial(nearest, config.logging.output_dir)),
     ]
 
 

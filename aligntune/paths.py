@@ -7,6 +7,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from aligntune.config.run import RunConfig
+from aligntune.errors import ConfigError, public
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,26 @@ class Paths:
     def stages(self) -> Path:
         """The artifacts, shared by all runs below this root."""
         return self.root / "stages"
+
+
+def nearest(output_dir: str) -> Path:
+    """The directory itself, or the nearest one above it that there is.
+
+    Raises:
+        ConfigError: a run could not write there.
+    """
+    if "://" in output_dir:
+        raise ConfigError(
+            f"{public(output_dir)!r} is an address, and runs write to a directory of this machine; "
+            "name one"
+        )
+    wanted = Path(output_dir).expanduser().absolute()
+    there = next(path for path in (wanted, *wanted.parents) if os.path.exists(path))
+    if not there.is_dir():
+        raise ConfigError(f"{there} is a file; name a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{there} may not be written to; give access, or name another directory")
+    return there
 
 
 class Place(NamedTuple):

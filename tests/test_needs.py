@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aligntune import needs
+from aligntune import doctor, needs
 from aligntune.config.naming import dotted
 from aligntune.config.run import RunConfig
 
@@ -86,3 +86,27 @@ def test_vllm_and_flash_attention_need_a_gpu_and_their_packages(monkeypatch, ins
     assert all(words in message for message in found.values())
     monkeypatch.setattr("aligntune.needs.has_gpu", lambda: True)
     assert ("train.vllm" in problems("grpo", train={"vllm": {}})) is not installed
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("s3://bucket/out", "'s3://bucket/out' is an address"),
+        ("file", "is a file; name a directory"),
+        ("file/below", "is a file; name a directory"),
+        ("closed/below", "may not be written to"),
+    ],
+)
+def test_an_output_directory_that_cannot_be_is_named_by_validate_and_doctor(
+    tmp_path, monkeypatch, output, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: "closed" not in str(path))  # not for root
+    assert words in problems(logging={"output_dir": output})["logging.output_dir"]
+    (*_, disk) = doctor._room(output)
+    assert (disk.state, disk.what) == ("missing", "disk")
+    assert words in disk.says
+    assert problems(logging={"output_dir": "new/below"}) == {}
+    assert not (tmp_path / "new").exists()

@@ -202,7 +202,7 @@ DISK = shutil.disk_usage("/")._replace(free=0)
 def test_doctor_measures_the_disk_that_runs_would_fill(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda at: asked.append(at) or DISK)
-    state, _, says = list(doctor._room(tmp_path / "not" / "there"))[-1]
+    state, _, says = list(doctor._room(str(tmp_path / "not" / "there")))[-1]
     assert (asked, state, "0 GiB free" in says) == ([tmp_path], "note", True)
 
 
