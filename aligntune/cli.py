@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+PLAN_SECONDS = 20.0
+"""For each question to a hub that does not answer: a plan loses nothing, and somebody waits."""
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aligntune-pipeline", prog_name="aligntune")
 def app() -> None:
@@ -128,12 +132,15 @@ def plan(
     """Show what a run would do: which stages, reused or run, and why, and what training needs."""
     from aligntune.estimate.device import devices
     from aligntune.forecast import forecasts
+    from aligntune.hub_retry import at_most
     from aligntune.plan import plan as make_plan
     from aligntune.show import plan_record, show_plan
 
     elsewhere = devices(on) if on else None
-    made = make_plan(checked(paths, overrides))
-    needed = forecasts(made, elsewhere)
+    config = checked(paths, overrides)
+    with at_most(PLAN_SECONDS):
+        made = make_plan(config)
+        needed = forecasts(made, elsewhere)
     if as_json:
         print_json(plan_record(made, needed))
     else:

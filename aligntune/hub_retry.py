@@ -10,6 +10,8 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,7 +24,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-BUDGET_SECONDS = 600.0
+_BUDGET = ContextVar("budget", default=600.0)
+"""Seconds for one operation."""
 BUDGET_VARIABLE = "ALIGNTUNE_HUB_BUDGET"
 LONGEST_SILENCE = 60.0
 LONGEST_WAIT = 60.0
@@ -77,7 +80,8 @@ def retried(action: Callable[[], T], what: str, budget: float, client: Client) -
             if wait is None:
                 raise ServiceError(
                     f"the hub did not serve {what} within {budget:g} s ({busy.reason}); run again "
-                    f"later, or set {BUDGET_VARIABLE} to more seconds"
+                    f"later, set {BUDGET_VARIABLE} to more seconds, or HF_HUB_OFFLINE=1 to take "
+                    "what is in the local cache"
                 ) from error
         logger.warning("%s: %s; trying again in %.1f s", what, busy.reason, wait)
         pause(wait, doing)
@@ -88,10 +92,20 @@ def budget_of() -> float:
     """Seconds that an operation may take with all its attempts."""
     text = os.environ.get(BUDGET_VARIABLE)
     if not text:
-        return BUDGET_SECONDS
+        return _BUDGET.get()
     if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) == 0:
         raise ConfigError(f"{BUDGET_VARIABLE}={text!r} must be a number of seconds above 0")
     return float(text)
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Another budget for what is asked in the block, where the environment has none."""
+    before = _BUDGET.set(seconds)
+    try:
+        yield
+    finally:
+        _BUDGET.reset(before)
 
 
 def timeout() -> float:

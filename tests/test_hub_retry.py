@@ -5,9 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from loopback_hub import TOKEN
 
-from aligntune import hub, hub_config
+from aligntune import hub, hub_config, hub_retry
+from aligntune.cli import app
 from aligntune.errors import ConfigError, DataError, ResourceError, ServiceError
 
 MODEL = "me/tiny"
@@ -173,3 +175,16 @@ def test_a_full_disk_is_not_retried(hub_server):
     with pytest.raises(ResourceError, match="No space left on device at /cache/blob"):
         hub.retrying(full, "model 'me/tiny'")
     assert attempts == [1]
+
+
+def test_plan_does_not_wait_for_a_hub_as_long_as_a_run_does(hub_server, monkeypatch, tmp_path):
+    monkeypatch.setattr("aligntune.cli.PLAN_SECONDS", 0.4)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.delenv("ALIGNTUNE_HUB_BUDGET")
+    config = tmp_path / "run.yaml"
+    config.write_text('algo: dpo\nmodel: {name_or_path: o/m}\ndatasets: [{name: "arithmetic:"}]\n')
+    error = CliRunner().invoke(app, ["plan", "-c", str(config)]).exception
+    assert isinstance(error, ServiceError)
+    assert "within 0.4 s" in str(error)
+    assert "HF_HUB_OFFLINE=1" in str(error)
+    assert hub_retry.budget_of() == 600
