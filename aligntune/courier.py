@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TypeVar
@@ -104,8 +105,8 @@ class Courier:
     def _connected(self) -> Delivery:
         if self._delivery is None:
             client: MlflowClient = connect(self._uri, self.outbox.root)
-            found = experiment(client, self._uri, self.outbox.root)
-            self._delivery = Delivery(self.outbox, client, found)
+            where = partial(experiment, client, self._uri, self.outbox.root)
+            self._delivery = Delivery(self.outbox, client, cache(where))
         return self._delivery
 
 

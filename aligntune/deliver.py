@@ -24,7 +24,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from aligntune.artifacts import MANIFEST, Artifact
 from aligntune.journal import SAMPLES, complete_lines
 from aligntune.outbox import RUN, SYSTEM, Outbox, Record, Sent
-from aligntune.store import of_a_server, one_line, status_of
+from aligntune.store import every, of_a_server, one_line, status_of
 from aligntune.track import SAMPLE_TABLE, datasets, sample_table
 
 LOG = logging.getLogger(__name__)
@@ -58,7 +58,10 @@ A pool without a free connection, or one that was lost, is no refusal."""
 class Delivery:
     """Brings records to the store that `client` talks to."""
 
-    def __init__(self, outbox: Outbox, client: MlflowClient, experiment: str) -> None:
+    def __init__(
+        self, outbox: Outbox, client: MlflowClient, experiment: Callable[[str], str]
+    ) -> None:
+        """`experiment` gives the id of the one with a name."""
         self._outbox = outbox
         self._client = client
         self._experiment = experiment
@@ -136,8 +139,9 @@ class Delivery:
         if sent.told not in (None, "RUNNING", record.state):  # it had ended, and goes on
             sent = self._reopened(record, sent)
         if sent.run_id is None:
-            run_id = self._found(record.id) or self._made(record)
-            sent = self._note(record, run_id=run_id, experiment=self._experiment)
+            where = self._experiment(record.experiment)
+            run_id = self._found(record.id, where) or self._made(record, where)
+            sent = self._note(record, run_id=run_id, experiment=where)
         if sent.told not in ("RUNNING", record.state):
             run_id = str(sent.run_id)
             self._tolerant(record, "tags", partial(self._send_tags, record, run_id))
@@ -157,11 +161,11 @@ class Delivery:
         self._outbox.remember(record.id, sent)
         return sent
 
-    def _found(self, record_id: str) -> str | None:
+    def _found(self, record_id: str, where: str) -> str | None:
         """The run with our id. Should an answer have been lost on the way and a second one have
         been made, that one goes."""
         runs = self._client.search_runs(
-            [self._experiment],
+            [where],
             f"tags.`aligntune.id` = '{record_id}'",
             order_by=["attributes.start_time ASC"],
         )
@@ -169,12 +173,12 @@ class Delivery:
             self._client.delete_run(doubled.info.run_id)
         return str(runs[0].info.run_id) if runs else None
 
-    def _made(self, record: Record) -> str:
+    def _made(self, record: Record, where: str) -> str:
         tags = {"aligntune.id": record.id, "aligntune.role": record.role}
         if parent := self._parent(record):
             tags["mlflow.parentRunId"] = parent
         run = self._client.create_run(
-            self._experiment, start_time=record.started, tags=tags, run_name=record.name
+            where, start_time=record.started, tags=tags, run_name=record.name
         )
         return str(run.info.run_id)
 
@@ -184,7 +188,7 @@ class Delivery:
         known = self._outbox.sent(record.parent).run_id
         if known is None and (waits := self._outbox.record(record.parent)):
             known = self._begun(waits).run_id
-        return known or self._found(record.parent)
+        return known or self._found(record.parent, self._experiment(record.experiment))
 
     def _send_tags(self, record: Record, run_id: str) -> None:
         tags = record.tags | dict(self._links(record))
@@ -208,16 +212,16 @@ class Delivery:
         if record.artifact:
             yield "aligntune.artifact", record.artifact
         if record.reused:
-            yield "aligntune.cached_from", self._origin(record.artifact) or "unknown"
+            yield "aligntune.cached_from", self._origin(record, record.artifact) or "unknown"
         for role, name in record.inputs.items():
             yield f"aligntune.input.{role}", name
-            if origin := self._origin(name):
+            if origin := self._origin(record, name):
                 yield f"aligntune.input_run.{role}", origin
 
-    def _origin(self, name: str | None) -> str | None:
+    def _origin(self, record: Record, name: str | None) -> str | None:
         artifact = self._outbox.artifact(name)
         if artifact and artifact.name not in self._origins:
-            found = run_of(self._client, self._experiment, artifact)
+            found = run_of(self._client, self._experiment(record.experiment), artifact)
             if found is None:
                 return None
             self._origins[artifact.name] = found
@@ -298,10 +302,15 @@ class Delivery:
 
 
 def run_of(client: MlflowClient, experiment: str, artifact: Artifact) -> str | None:
-    """MLflow's id of the run that made an artifact, if this store has it."""
+    """MLflow's id of the run that made an artifact, if this store has it: most likely in this
+    experiment."""
     facts: Mapping[str, Any] = artifact.manifest.facts
     if own := facts.get(RUN):
-        runs = client.search_runs([experiment], f"tags.`aligntune.id` = '{own}'", max_results=1)
+        find = partial(client.search_runs, filter_string=f"tags.`aligntune.id` = '{own}'")
+        runs = find([experiment], max_results=1)
+        if not runs:
+            found = every(client.search_experiments)
+            runs = find([each.experiment_id for each in found], max_results=1)
         return str(runs[0].info.run_id) if runs else None
     return facts.get("mlflow_run_id")
 

@@ -23,6 +23,11 @@ CREDENTIALS = {
     "MLFLOW_TRACKING_TOKEN": "an MLflow server",
     "PREFECT_API_KEY": "Prefect Cloud",
 }
+IGNORED = {
+    "MLFLOW_EXPERIMENT_ID": "set MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_REGISTRY_URI": "models are registered where runs are",
+}
+"""Variables of MLflow's own."""
 SECONDS = 3.0
 """How long a server may take to answer."""
 ROOM = 20
@@ -89,7 +94,7 @@ def _room(output_dir: str) -> Iterator[Finding]:
 
 
 def _servers() -> Iterator[Finding]:
-    from aligntune.paths import hub_endpoint
+    from aligntune.paths import experiment_name, hub_endpoint
 
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     if offline:
@@ -101,6 +106,10 @@ def _servers() -> Iterator[Finding]:
         yield _answers("mlflow", tracking, "/health")
     else:
         yield Finding("ok", "mlflow", "a file below the output directory")
+    yield Finding("ok", "mlflow experiment", experiment_name())
+    for name, says in IGNORED.items():
+        if os.environ.get(name):
+            yield Finding("note", name, f"not used: {says}")
     if prefect := os.environ.get("PREFECT_API_URL"):
         yield _answers("prefect", prefect, "/health")
     else:

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from aligntune.artifacts import MANIFEST, WORK, Artifact, find, unnamed, write_atomic
 from aligntune.errors import Interrupted
 from aligntune.journal import FILE
+from aligntune.paths import EXPERIMENT, experiment_name
 
 LOG = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Record(BaseModel):
     name: str
     store: str
     """The tracking store that it is for, without a password."""
+    experiment: str = EXPERIMENT
+    """The name of the experiment there."""
     parent: str | None = None
     """The record of the pipeline run that a stage belongs to."""
     artifact: str | None = None
@@ -292,7 +295,8 @@ class Outbox:
 
 
 def new_record(**fields: Any) -> Record:
-    return Record(id=uuid.uuid4().hex, started=now(), **fields)
+    fresh = {"id": uuid.uuid4().hex, "started": now(), "experiment": experiment_name()}
+    return Record(**fresh | fields)
 
 
 def continued(outbox: Outbox, folder: Path | None, fresh: Record) -> Record:
@@ -307,7 +311,7 @@ def continued(outbox: Outbox, folder: Path | None, fresh: Record) -> Record:
 
 
 def _same(one: Record, other: Record) -> bool:
-    names = ("role", "name", "store", "artifact", "params")
+    names = ("role", "name", "store", "experiment", "artifact", "params")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 

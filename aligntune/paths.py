@@ -56,6 +56,7 @@ class Place(NamedTuple):
 
 
 SQLITE = "sqlite:///"
+EXPERIMENT = "aligntune"
 LONGEST = 200
 """Characters of a setting that an error repeats."""
 
@@ -86,6 +87,11 @@ def tracking_identity() -> str:
         return "local"
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def experiment_name() -> str:
+    """MLflow's experiment for what runs in this environment."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
 
 
 def hub_endpoint() -> str:

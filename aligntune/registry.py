@@ -7,7 +7,7 @@ again after a kill between any two calls adds what is missing and nothing else.
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from aligntune.errors import ServiceError
 from aligntune.lineage import Known, Lineage, lineage_of
 from aligntune.papers import papers
 from aligntune.registered import AGAIN, download
-from aligntune.store import ABSENT, asking, client_of, one_line
+from aligntune.store import ABSENT, asking, client_of, every, one_line
 from aligntune.track import connect, experiment, put_model
 
 LOG = logging.getLogger(__name__)
@@ -132,11 +132,11 @@ def all_versions(uri: str) -> dict[str, list[dict[str, Any]]]:
     with asking("look at MLFLOW_TRACKING_URI"):
         client = client_of(uri)
         found = {}
-        for model in _every(client.search_registered_models):
+        for model in every(client.search_registered_models):
             if "'" in model.name:  # none of ours, and no filter of MLflow's can name it
                 continue
             condition = f"name = '{model.name}'"
-            versions = _every(partial(client.search_model_versions, condition))
+            versions = every(partial(client.search_model_versions, condition))
             ours = [version for version in versions if KEY in version.tags]
             if ours:
                 ours.sort(key=lambda version: int(version.version))
@@ -155,7 +155,7 @@ def known_versions(uri: str, name: str) -> list[Known]:
         if not is_registered(client, name):
             return []
         aliases = client.get_registered_model(name).aliases
-        found = _every(partial(client.search_model_versions, f"name = '{name}'"))
+        found = every(partial(client.search_model_versions, f"name = '{name}'"))
         known = [_known(version, aliases) for version in found if KEY in version.tags]
     return sorted(known, key=lambda version: int(version.version))
 
@@ -189,16 +189,6 @@ def _metrics(tags: Mapping[str, str]) -> dict[str, float]:
         for name, value in tags.items()
         if name.startswith("metric.")
     }
-
-
-def _every(search: Callable[..., Any]) -> Iterator[Any]:
-    """What a search finds, page by page."""
-    token = None
-    while True:
-        found = search(page_token=token)
-        yield from found
-        if not (token := found.token):
-            return
 
 
 def _described(version: ModelVersion, aliases: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A client of MLflow's store, and its failures as ours."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import NO_CONTENT, NOT_FOUND
 from typing import Any
@@ -61,6 +61,16 @@ def asking(remedy: str, missing: str | None = None) -> Iterator[None]:
         if missing and absent:
             raise ConfigError(f"{missing} ({one_line(error)})") from error
         raise ServiceError(f"MLflow failed: {one_line(error)}; {remedy}") from error
+
+
+def every(search: Callable[..., Any]) -> Iterator[Any]:
+    """What a search finds, page by page."""
+    token = None
+    while True:
+        found = search(page_token=token)
+        yield from found
+        if not (token := found.token):
+            return
 
 
 def of_a_server(error: BaseException) -> bool:

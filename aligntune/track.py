@@ -19,10 +19,9 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from aligntune.artifacts import Artifact, linked
 from aligntune.errors import DataError, ServiceError
-from aligntune.paths import SQLITE, database_file
+from aligntune.paths import SQLITE, database_file, experiment_name
 from aligntune.store import client_of
 
-EXPERIMENT = "aligntune"
 SAMPLE_TABLE = "samples.json"
 """The run's table of a model's answers in training."""
 _DIGEST = 36
@@ -73,29 +72,30 @@ def _make_database(file: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def experiment(client: MlflowClient, uri: str, root: Path) -> str:
-    """The id of our experiment, made if it is not there.
+def experiment(client: MlflowClient, uri: str, root: Path, name: str | None = None) -> str:
+    """The id of the experiment `name`, or else of this environment's, made if it is not there.
 
     Raises:
         ServiceError: somebody has deleted it.
         MlflowException: MLflow is away.
     """
-    found = client.get_experiment_by_name(EXPERIMENT)
+    name = name or experiment_name()
+    found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage == LifecycleStage.DELETED:
         raise ServiceError(
-            f"MLflow's experiment {EXPERIMENT!r} has been deleted; `MLFLOW_TRACKING_URI={uri} "
+            f"MLflow's experiment {name!r} has been deleted; `MLFLOW_TRACKING_URI={uri} "
             f"mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
         )
     if found:
         return str(found.experiment_id)
     location = (root / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
     try:
-        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     # Another run made it just now.
-    return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+    return str(client.get_experiment_by_name(name).experiment_id)
 
 
 def put_model(client: MlflowClient, model: LoggedModel, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,11 +15,13 @@ from aligntune import courier
 from aligntune.artifacts import WORK, Manifest, commit, partial
 from aligntune.cli_sync import sync as command
 from aligntune.courier import Courier, delivering, sync
+from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
 from aligntune.journal import FILE
-from aligntune.outbox import RUN, Outbox, continued, new_record
+from aligntune.outbox import RUN, Outbox, continued, new_record, now
+from aligntune.paths import EXPERIMENT
 from aligntune.store import client_of
-from aligntune.track import EXPERIMENT, connect, experiment
+from aligntune.track import connect, experiment
 
 STORE, LIMIT = "local", 2**20
 
@@ -91,6 +94,40 @@ def files(client):
         client.create_experiment(EXPERIMENT, artifact_location=place)
         yield server
         server.shutdown()
+
+
+def test_runs_get_into_the_experiment_of_their_own_environment_whoever_sends_them(
+    outbox, uri, tmp_path, client, monkeypatch
+):
+    before = pipeline("before", status="FINISHED", ended=now())
+    outbox.write(before)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
+    stage = {"role": "stage", "name": "sft", "store": STORE, "status": "FINISHED", "ended": now()}
+    outbox.write(pipeline("ours", id="f" * 32, status="FINISHED", ended=now()))
+    outbox.write(new_record(parent="f" * 32, **stage))
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    assert sync(uri, tmp_path, STORE).sent == 3
+    found = {}
+    for name in ("aligntune", "team"):
+        where = client.get_experiment_by_name(name)
+        runs = client.search_runs([where.experiment_id])
+        found[name] = {run.info.run_name: run for run in runs}
+    assert {name: set(runs) for name, runs in found.items()} == {
+        "aligntune": {"before"}, "team": {"ours", "sft"},
+    }  # fmt: skip
+    ours = found["team"]["ours"].info
+    assert found["team"]["sft"].data.tags["mlflow.parentRunId"] == ours.run_id
+    made = SimpleNamespace(manifest=SimpleNamespace(facts={"run": "f" * 32}))
+    elsewhere = client.get_experiment_by_name("aligntune").experiment_id
+    assert run_of(client, elsewhere, made) == ours.run_id  # a stage that is reused from there
+
+
+def test_another_environment_is_another_run(outbox, tmp_path, monkeypatch):
+    stopped = continued(outbox, tmp_path, pipeline("first", status="KILLED", ended=now()))
+    outbox.write(stopped)
+    assert continued(outbox, tmp_path, pipeline("first")).id == stopped.id
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
+    assert continued(outbox, tmp_path, pipeline("first")).id != stopped.id
 
 
 def test_a_file_that_is_too_large_for_a_proxy_holds_up_nothing(

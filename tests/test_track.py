@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from aligntune.errors import ServiceError
+from aligntune.paths import EXPERIMENT
 from aligntune.store import client_of
-from aligntune.track import EXPERIMENT, connect
+from aligntune.track import connect
 
 
 @pytest.fixture(scope="module")

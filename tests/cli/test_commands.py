@@ -199,6 +199,18 @@ def test_no_odd_address_makes_doctor_fail_or_tell(monkeypatch, address):
 DISK = shutil.disk_usage("/")._replace(free=0)
 
 
+def test_doctor_names_the_experiment_and_what_of_mlflows_is_not_used(monkeypatch):
+    def says():
+        return {each.what: (each.state, each.says) for each in doctor._servers()}
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert says()["mlflow experiment"] == ("ok", "aligntune")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    assert says()["mlflow experiment"] == ("ok", "team")
+    assert says()["MLFLOW_EXPERIMENT_ID"][0] == "note"
+
+
 def test_doctor_measures_the_disk_that_runs_would_fill(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda at: asked.append(at) or DISK)
