@@ -44,7 +44,11 @@ def named(name: str, output: Path) -> PastRun:
             return run_at(folder.absolute())
     if RUN_ID.fullmatch(name):
         return _by_id(name, output)
-    known = [folder.name for folder in (output / "runs").glob("*/")]
+    if (output / "runs" / name).is_dir():
+        raise ConfigError(
+            f"run {name!r} below {output} has not been trained yet, so there is nothing to compare"
+        )
+    known = [folder.parent.name for folder in (output / "runs").glob("*/plan.json")]
     if not known:
         raise ConfigError(
             f"there is no run {name!r} below {output}; give --output-dir, a run's directory, or "

@@ -346,14 +346,27 @@ NEEDED: dict[TaskType, str] = {
 """The mapping to write for rows in no known layout."""
 
 
-def mismatch(name: str, columns: Iterable[str], task: TaskType | None, rows: Iterable[Row]) -> str:
-    """What to say of a source whose columns cannot be read as `task`."""
+def mismatch(
+    name: str,
+    columns: Sequence[str],
+    task: TaskType | None,
+    rows: Iterable[Row],
+    layout: str | None = None,
+) -> str:
+    """What to say of a source whose columns cannot be read as `task`, in that `layout` if any."""
+    shown = "".join(f"\n  row {i}: {_shown(row)}" for i, row in enumerate(rows, start=1))
+    has = f"dataset {name!r} has the columns {', '.join(columns)}"
+    if layout:
+        asked = FORMATS[layout]
+        why = f"makes {asked.task} rows, and {task} rows are needed"
+        if _names(asked, columns, aliases=True) is None:
+            why = f"needs {', '.join(asked.columns)}"
+        return f"{has}, but `format: {layout}` {why}; remove `format`, or name another{shown}"
     found = reader(columns, None)
     known = f", which make {found.task} rows" if found else ", which are no layout we know"
     wanted = NEEDED[task] if task else " or ".join(NEEDED.values())
-    shown = "".join(f"\n  row {i}: {_shown(row)}" for i, row in enumerate(rows, start=1))
     return (
-        f"dataset {name!r} has the columns {', '.join(columns)}{known}, "
+        f"{has}{known}, "
         f"but {task or 'conversation, preference or prompt'} rows are needed; say which column is "
         f"what with `columns: {wanted}`, or choose another dataset{shown}"
     )

@@ -75,7 +75,7 @@ def _open(
     if found is None:
         some = rows.at(range(min(SHOWN, rows.count)))
         shown = [row for row in some if not isinstance(row, Unreadable)]
-        raise DataError(mismatch(public(dataset.name), rows.columns, wanted, shown))
+        raise DataError(mismatch(public(dataset.name), rows.columns, wanted, shown, dataset.format))
     return Source(index, dataset, fingerprint, rows, found, heldout)
 
 

@@ -390,6 +390,19 @@ def test_a_mismatch_shows_columns_rows_and_the_mapping_to_write():
 
 
 @pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ("alpaca", "but `format: alpaca` needs instruction, output; remove `format`"),
+        ("prompt", "but `format: prompt` makes prompt rows, and preference rows are needed"),
+    ],
+)
+def test_a_layout_that_was_asked_for_is_what_a_mismatch_is_about(layout, words):
+    columns = ["prompt", "chosen", "rejected"]
+    assert reader(columns, "preference", layout=layout) is None
+    assert words in mismatch("a.jsonl", columns, "preference", [], layout)
+
+
+@pytest.mark.parametrize(
     ("columns", "task", "layout"),
     [
         (["prompt", "response", "answer"], "conversation", "prompt_completion"),
