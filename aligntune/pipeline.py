@@ -1,6 +1,6 @@
 """The pipeline, once: which stages a run has, in which order, and what each of them reads.
 
-    model -> tokenizer -> eval-data? -> sft-data? -> reward-data? -> sft? -> reward? -> data
+    model -> tokenizer -> eval-data? -> sft-data? -> reward-data? -> data -> sft? -> reward?
     -> reference? -> dpo -> champion? -> evaluate-* -> register -> decide -> promote -> push?
 
 Whoever runs it (the CLI directly, a flow as tasks) goes through this list from first to last.
@@ -89,11 +89,11 @@ def _steps(
         policy, origin = START, {START: START}
         fetched = _fetched(config, start, tracking_uri)
         yield Step(START, "fetch", fetched, {"base": "model", "tokenizer": "tokenizer"})
-    yield from _before(config, reads, policy)
+    spec = train_slice(config, config.algo, config.train, config.peft)
+    own = Step("data", "data", data_slice(config, config.datasets, spec), reads)
+    yield from _before(config, reads, policy, own)
     if config.sft:
         policy, trained = "sft", ["sft"]
-    spec = train_slice(config, config.algo, config.train, config.peft)
-    yield Step("data", "data", data_slice(config, config.datasets, spec), reads)
     reads = {"model": policy, "data": "data"}
     besides = _judge(config) if spec.rewards else {}
     if shared := reference_slice(spec):
@@ -126,8 +126,9 @@ def _registration(config: RunConfig, reads: Sequence[str], tracking_uri: str) ->
     yield Step("register", "register", named, {label: label for label in reads})
 
 
-def _before(config: RunConfig, reads: Mapping[str, str], policy: str) -> Iterator[Step]:
-    """What can be trained before the run's own algorithm; neither needs the other."""
+def _before(config: RunConfig, reads: Mapping[str, str], policy: str, own: Step) -> Iterator[Step]:
+    """What can be trained before the run's own algorithm; neither needs the other. All data comes
+    before it, the run's `own` too: what is wrong with it is known before anything is trained."""
     training: list[Step] = []
     if section := config.sft:
         spec = train_slice(config, "sft", section.train, section.peft or config.peft)
@@ -143,6 +144,7 @@ def _before(config: RunConfig, reads: Mapping[str, str], policy: str) -> Iterato
         spec = reward_slice(config, judge)
         yield Step("reward-data", "data", reward_data_slice(config, judge, spec), reads)
         training.append(Step("reward", "reward", spec, {"model": base, "data": "reward-data"}))
+    yield own
     yield from training
 
 

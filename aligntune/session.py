@@ -24,7 +24,9 @@ from types import MappingProxyType
 from aligntune.afterwards import survives, tell
 from aligntune.artifacts import Artifact, find, make_folder, staged, timestamp, write_atomic
 from aligntune.config.dump import dump
+from aligntune.config.slices import EvaluateSlice
 from aligntune.errors import AlignTuneError, Interrupted
+from aligntune.evaluate.allowed import held_out, refuse
 from aligntune.identity import flat
 from aligntune.outbox import Ending, Outbox, Record, continued, new_record
 from aligntune.paths import tracking_identity, tracking_uri
@@ -70,6 +72,18 @@ class Session:
         _link(self.folder / "stages" / done.label, self.plan.paths.stages / done.artifact)
         if done.label == self.final:
             _link(self.folder / "model", self.plan.paths.stages / done.artifact / "model")
+        self._refuse_metrics(done)
+
+    def _refuse_metrics(self, done: Done) -> None:
+        """DataError where this made the held-out rows, and they do not allow a metric that is asked
+        for: now, and not after a training."""
+        for planned in self.plan.stages:
+            spec, inputs = planned.stage.config, planned.stage.inputs
+            if isinstance(spec, EvaluateSlice) and not planned.artifact:
+                if spec.metrics and inputs["data"] == done.artifact:
+                    file = self.plan.paths.stages / done.artifact / f"{spec.split}.parquet"
+                    refuse(spec.metrics, held_out(file, spec.max_samples))
+                return
 
     @property
     def outbox(self) -> Outbox:

@@ -45,7 +45,7 @@ def test_optional_sections_add_stages():
         logging={"push_to_hub": True, "hub_model_id": "me/model"},
     )
     assert list(graph(run)) == [
-        "model", "tokenizer", "eval-data", "sft-data", "sft", "data",
+        "model", "tokenizer", "eval-data", "sft-data", "data", "sft",
         "reference", "dpo",
         "evaluate-base", "evaluate-sft", "evaluate-dpo", "register", "decide", "promote",
         "push",
@@ -183,7 +183,7 @@ JUDGED = {"algo": "ppo", "reward_model": {"datasets": [{"name": "owner/pairs"}]}
 def test_a_reward_model_is_trained_beside_sft_and_optimised():
     made = graph(config(**JUDGED, sft=SFT))
     assert list(made) == [
-        "model", "tokenizer", "sft-data", "reward-data", "sft", "reward", "data", "ppo",
+        "model", "tokenizer", "sft-data", "reward-data", "data", "sft", "reward", "ppo",
         "evaluate-base", "evaluate-sft", "evaluate-ppo", "register-reward", "register",
         "decide", "promote",
     ]  # fmt: skip

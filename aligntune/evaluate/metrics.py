@@ -5,6 +5,7 @@ To add one: a function here, a line in METRICS, and its name in `config.evaluati
 
 from collections.abc import Sequence
 
+from aligntune.evaluate.allowed import COLUMNS, PAIR
 from aligntune.evaluate.forward import Tick, longest_sequence
 from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.likelihood import Completion, encode, token_log_probs
@@ -68,23 +69,26 @@ def _prefers(margin: float) -> float:
     return 0.5 if margin == 0 else float(margin > 0)
 
 
-_PAIR = ("prompt", "chosen", "rejected")
-
 METRICS: dict[str, Metric] = {
-    "exact_match": Metric(exact_match, ("answer",), generates=True),
-    "nll": Metric(nll, ("messages",), higher_is_better=False, kept=True, unit="nats"),
+    "exact_match": Metric(exact_match, COLUMNS["exact_match"], generates=True),
+    "nll": Metric(nll, COLUMNS["nll"], higher_is_better=False, kept=True, unit="nats"),
     "perplexity": Metric(
         nll,
-        ("messages",),
+        COLUMNS["perplexity"],
         higher_is_better=False,
         diagnostic=True,
         geometric=True,
         kept=True,
         unit="",
     ),
-    "preference_accuracy": Metric(preference_margin, _PAIR, of=_prefers, passes=2, kept=True),
+    "preference_accuracy": Metric(preference_margin, PAIR, of=_prefers, passes=2, kept=True),
     "preference_margin": Metric(
-        preference_margin, _PAIR, diagnostic=True, passes=2, kept=True, unit="nats"
+        preference_margin,
+        PAIR,
+        diagnostic=True,
+        passes=2,
+        kept=True,
+        unit="nats",
     ),
     **STYLE,
     "kl_to_base": Metric(

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from aligntune.config.slices import EvaluateSlice
-from aligntune.data.rows import read_rows
 from aligntune.errors import ConfigError, DataError, ResourceError, unknown
 from aligntune.evaluate import harness
+from aligntune.evaluate.allowed import held_out, refuse
 from aligntune.evaluate.cache import Cache
 from aligntune.evaluate.compare import (
     Column,
@@ -71,7 +71,7 @@ def evaluate(
         Diverged: the model computes what is not finite.
         ResourceError: a batch does not fit in the GPU's memory.
     """
-    rows = _read(data / f"{spec.split}.parquet", spec.max_samples)
+    rows = held_out(data / f"{spec.split}.parquet", spec.max_samples)
     subject = _load(spec, models)
     scored = reward_metrics(spec.rewards, rows, models.cache)
     chosen = _choose(spec.metrics, rows, optional=bool(scored), reference=bool(subject.reference))
@@ -117,18 +117,6 @@ def evaluate(
     return Evaluated(flat(measured) | speed, facts(rows, metrics, measured))
 
 
-def _read(path: Path, count: int) -> list[Row]:
-    if not path.is_file():
-        raise DataError(
-            f"there is no {path.name} in {path.parent}; set evaluation.datasets, or a larger "
-            "evaluation.heldout_fraction"
-        )
-    rows: list[Row] = list(read_rows(path, count))
-    if not rows:
-        raise DataError(f"{path} has no rows to measure on; set evaluation.datasets")
-    return rows
-
-
 def _choose(
     names: Sequence[str], rows: Sequence[Row], *, optional: bool, reference: bool
 ) -> dict[str, Metric]:
@@ -137,12 +125,7 @@ def _choose(
     for name in names:
         if name not in METRICS:
             raise ConfigError(unknown("metric", name, METRICS))
-        if not _allowed(METRICS[name], rows):
-            raise DataError(
-                f"metric {name!r} needs rows with {' and '.join(METRICS[name].columns)}, and no "
-                f"held-out row has them (columns: {columns}); remove it from evaluation.metrics or "
-                "set evaluation.datasets"
-            )
+    refuse(names, rows)
     possible = {n: metric for n, metric in METRICS.items() if reference or not metric.against_base}
     chosen = {
         name: metric

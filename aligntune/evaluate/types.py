@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.config.model import Precision
 from aligntune.errors import DataError
+from aligntune.evaluate.allowed import has
 from aligntune.evaluate.forward import Tick
 from aligntune.evaluate.generate import Answer
 from aligntune.models.chat import Message
@@ -70,7 +71,7 @@ class Metric:
     )
 
     def allows(self, row: Row) -> bool:
-        return all(row.get(column) not in (None, "", []) for column in self.columns)
+        return has(row, self.columns)
 
 
 def prompt_of(row: Row) -> list[Message]:

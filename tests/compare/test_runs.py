@@ -127,9 +127,9 @@ def test_a_name_that_is_none_is_answered_with_the_nearest(past):
 def test_a_run_of_which_there_is_data_alone_is_said_to_be_untrained(past):
     past.run("first")
     (past.output / "runs" / "second" / "stages").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="run 'second' below .* has not been trained yet"):
+    with pytest.raises(ConfigError, match=r"run 'second' below .* has not been trained yet"):
         named("second", past.output)
-    with pytest.raises(ConfigError, match="choose from first$"):
+    with pytest.raises(ConfigError, match=r"choose from first$"):
         named("zzz", past.output)
 
 

@@ -17,7 +17,7 @@ from aligntune.estimate.room import keeps_heap
 from aligntune.plan import plan
 
 STAGES = [
-    "model", "tokenizer", "eval-data", "sft-data", "sft", "data", "dpo",
+    "model", "tokenizer", "eval-data", "sft-data", "data", "sft", "dpo",
     "evaluate-base", "evaluate-sft", "evaluate-dpo", "register", "decide", "promote",
 ]  # fmt: skip
 

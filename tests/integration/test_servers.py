@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 OUTAGE = 20.0
 """Seconds."""
 BUILT = (
-    "model", "tokenizer", "eval-data", "sft-data", "sft", "data", "dpo",
+    "model", "tokenizer", "eval-data", "sft-data", "data", "sft", "dpo",
     "evaluate-base", "evaluate-sft", "evaluate-dpo", "register",
     "decide", "promote",
 )  # fmt: skip
