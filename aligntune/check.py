@@ -9,7 +9,7 @@ from aligntune import needs
 from aligntune.config import rules
 from aligntune.config.load import Loaded, read
 from aligntune.config.naming import dotted
-from aligntune.config.problems import place_of, together
+from aligntune.config.problems import place_of
 from aligntune.config.run import RunConfig
 
 
@@ -55,7 +55,5 @@ def check(paths: Sequence[Path], overrides: Sequence[str]) -> Checked:
     Raises:
         ConfigError: everything that is wrong, or that this machine lacks.
     """
-    loaded = read(paths, overrides)
-    if problems := needs.problems(loaded.config):
-        raise together(problems, loaded.places)
+    loaded = read(paths, overrides, needs.problems)
     return Checked(loaded, tuple(rules.warnings(loaded.config, loaded.places.keys())))

@@ -18,7 +18,9 @@ from aligntune.errors import ConfigError, unknown
 MODEL = "HuggingFaceTB/SmolLM2-360M-Instruct"
 DATA = {"sft": "tatsu-lab/alpaca", "dpo": "Anthropic/hh-rlhf"}
 PROMPTS = "openai/gsm8k"
-SECTIONS = ("model", "datasets", "train", "peft", "rewards", "evaluation", "logging")
+SECTIONS = ("model", "datasets", "train", "peft", "evaluation", "logging")
+"""Those that are written and not only mentioned; so are the rewards of online algorithms."""
+LISTS = ("datasets", "rewards", "schedules", "notifications")
 
 
 def initial(algo: str, file: Path) -> str:
@@ -30,49 +32,65 @@ def initial(algo: str, file: Path) -> str:
     if name not in ALGOS:
         raise ConfigError(unknown("algorithm", algo, ALGOS))
     lines = [f"# aligntune train --config {file}", "", f"algo: {name}"]
-    for section in SECTIONS:
-        lines += ["", *_section(section, name)]
+    for section in RunConfig.model_fields:
+        # An sft before sft is refused.
+        if section not in ("algo", "seed") and (section, name) != ("sft", "sft"):
+            lines += ["", *_section(section, name)]
     return "\n".join([*lines, "", "seed: 42"]) + "\n"
 
 
 def _section(name: str, algo: Any) -> list[str]:
-    if name == "peft":
-        return ["peft:", *_settings(Peft, {"r": 16, "alpha": 32}, Peft().model_dump(), "  ")]
-    if name == "rewards" and algo not in ONLINE:
-        return []
     kind = _kind(RunConfig, name)
+    said = descriptions(RunConfig).get(name) or " ".join((kind.__doc__ or "").split())
+    lines = [*_explained(said, ""), f"{name}:", *_body(name, kind, algo)]
+    if name in SECTIONS or (name == "rewards" and algo in ONLINE):
+        return lines
+    return [line if line.lstrip().startswith("#") else _off(line) for line in lines]
+
+
+def _off(line: str) -> str:
+    text = line.lstrip()
+    return f"{line.removesuffix(text)}#{text}"
+
+
+def _body(name: str, kind: type[BaseModel], algo: Any) -> list[str]:
     if name == "train":
         live = {"per_device_batch_size": 8, "max_steps": 200}
         given = resolved(Train(**live), algo, Peft(), 2048)
         defaults = {key: getattr(given, key) for key in Train.model_fields if key in used(algo)}
-        return ["train:", *_settings(Train, live, _plain(defaults), "  ")]
+        return [*_settings(Train, live, _plain(defaults), "  ")]
     live = _live(name, algo)
     defaults = {
         key: field.get_default(call_default_factory=True)
         for key, field in kind.model_fields.items()
         if key not in live
     }
-    if name in ("datasets", "rewards"):
-        body = list(_settings(kind, live, _plain(defaults), "    "))
-        first = next(i for i, line in enumerate(body) if not line.lstrip().startswith("#"))
-        # The item's dash goes before its first key, and what explains that above it.
-        head, item = body[:first], body[first]
-        return [f"{name}:", *head, "  - " + item.lstrip(), *body[first + 1 :]]
-    return [f"{name}:", *_settings(kind, live, _plain(defaults), "  ")]
+    if name not in LISTS:
+        return [*_settings(kind, live, _plain(defaults), "  ")]
+    body = list(_settings(kind, live, _plain(defaults), "    "))
+    first = next(i for i, line in enumerate(body) if not line.lstrip().startswith("#"))
+    # The item's dash goes before its first key, and what explains that above it.
+    head, item = body[:first], body[first]
+    return [*head, "  - " + item.lstrip(), *body[first + 1 :]]
 
 
 def _live(section: str, algo: Any) -> dict[str, Any]:
-    """What is written and not only mentioned."""
+    """What is written of a section, or would be if the section was."""
     data: dict[str, Any] = {"name": DATA.get(algo, PROMPTS)}
     if data["name"] == PROMPTS:
         data["subset"] = "main"
     return {
         "model": {"name_or_path": MODEL},
         "datasets": data,
+        "peft": {"r": 16, "alpha": 32},
         "rewards": {"reward_type": "math"},
+        "sft": {"datasets": [{"name": DATA["sft"]}], "train": {"max_steps": 200}},
+        "reward_model": {"datasets": [{"name": DATA["dpo"]}], "train": {"max_steps": 200}},
+        "schedules": {"cron": "0 3 * * *"},
+        "notifications": {"block": "slack-webhook/team"},
         "evaluation": {"max_samples": 256},
         "logging": {"output_dir": "./output"},
-    }[section]
+    }.get(section, {})
 
 
 def _settings(
@@ -82,14 +100,16 @@ def _settings(
     for key in kind.model_fields:
         if key not in live and key not in defaults:
             continue
-        yield from textwrap.wrap(
-            said[key],
-            96 - len(indent),
-            initial_indent=f"{indent}# ",
-            subsequent_indent=f"{indent}# ",
-        )
+        yield from _explained(said[key], indent)
         value = live.get(key, defaults.get(key))
         yield f"{indent}{'' if key in live else '#'}{key}: {_inline(value)}"
+
+
+def _explained(text: str, indent: str) -> list[str]:
+    before, width = f"{indent}# ", 96 - len(indent)
+    return textwrap.wrap(
+        text, width, initial_indent=before, subsequent_indent=before, break_on_hyphens=False
+    )
 
 
 def _inline(value: Any) -> str:

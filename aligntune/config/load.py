@@ -5,7 +5,7 @@ relative to the directory that the command runs in, not to the config file.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from aligntune.config.repair import Repair
 
 
+Check = Callable[[RunConfig], Iterable[rules.Problem]]
+
+
 @dataclass(frozen=True)
 class Loaded:
     config: RunConfig
@@ -46,8 +49,13 @@ def load(paths: Sequence[Path], overrides: Sequence[str] = ()) -> RunConfig:
     return read(paths, overrides).config
 
 
-def read(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Loaded:
-    """What `load` gives, with where each setting was made and what had to be repaired."""
+def read(
+    paths: Sequence[Path], overrides: Sequence[str] = (), also: Check = lambda config: ()
+) -> Loaded:
+    """What `load` gives, with where each setting was made and what had to be repaired.
+
+    What `also` finds wrong comes together with the contradictions of the config.
+    """
     if not paths:
         raise ConfigError("no config file given; name at least one")
     settings = Settings({}, {})
@@ -58,7 +66,7 @@ def read(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Loaded:
         repairs += document.repairs
     for index, override in enumerate(overrides, start=len(paths)):
         settings = settings.overridden(override, index)
-    config = _named(_validated(settings), paths[-1].stem)
+    config = _named(_validated(settings, also), paths[-1].stem)
     return Loaded(config, tuple(repairs), settings.places)
 
 
@@ -78,16 +86,16 @@ def check_more(paths: Sequence[Path], overrides: Sequence[str], more: Sequence[s
     read(paths, [*overrides, *(each for each in more if not refers(each))])
 
 
-def _validated(settings: Settings) -> RunConfig:
+def _validated(settings: Settings, also: Check) -> RunConfig:
     if secrets := [rules.Problem(*each) for each in secret_problems(settings.values)]:
         raise together(secrets, {path: _discreet(at) for path, at in settings.places.items()})
-    config = _right(settings)
+    config = _right(settings, also)
 
     def tried(overrides: Sequence[str]) -> None:
         changed = settings
         for index, override in enumerate(overrides, start=len(settings.places)):
             changed = changed.overridden(override, index)
-        _right(changed)
+        _right(changed, lambda config: ())
 
     if found := list(set_problems(config, tried)):
         raise together([rules.Problem(*problem) for problem in found], settings.places)
@@ -102,12 +110,13 @@ def _discreet(place: Place) -> Place:
     return place._replace(label=place.label.partition(end)[0])
 
 
-def _right(settings: Settings) -> RunConfig:
+def _right(settings: Settings, also: Check) -> RunConfig:
     try:
         config = RunConfig.model_validate(settings.values)
     except ValidationError as error:
         raise explain(error, settings.values, settings.places) from None
-    if problems := [*empty_sections(settings.values, settings.places), *rules.problems(config)]:
+    empty = empty_sections(settings.values, settings.places)
+    if problems := [*empty, *rules.problems(config), *also(config)]:
         raise together(problems, settings.places)
     return config
 

@@ -113,7 +113,8 @@ LEARNING_RATE: Mapping[Trained, float] = {
     "ppo": 3e-6,
     "reward": 1e-5,
 }
-"""TRL's defaults for full fine-tuning; with an adapter ten times as much is usual."""
+"""For full fine-tuning: TRL's defaults, but for reward models, which in TRL begin with 1e-4. With
+an adapter ten times as much is usual."""
 LOSS_TYPES: Mapping[Trained, tuple[str, ...]] = {
     **dict.fromkeys(GROUP, ("grpo", "dr_grpo", "dapo", "bnpo")),
     "sft": ("nll", "dft"),
@@ -146,7 +147,8 @@ def resolved(train: Train, algo: Trained, peft: Peft | None, max_seq_length: int
         if values[name] is None:
             values[name] = default() if isinstance(default, type) else default
     if values["learning_rate"] is None:
-        values["learning_rate"] = LEARNING_RATE[algo] * (10 if peft else 1)
+        # Rounded, since ten times 1e-6 is not quite the number that is written 1e-5.
+        values["learning_rate"] = round(LEARNING_RATE[algo] * (10 if peft else 1), 12)
     if train.beta is None and is_dual(values.get("gbmpo")):
         values["beta"] = DUAL_BETA
     values["max_length"] = train.max_length or max_seq_length

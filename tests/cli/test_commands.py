@@ -7,6 +7,7 @@ import re
 import shutil
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
@@ -61,13 +62,34 @@ def test_init_writes_a_config_that_is_valid_with_and_without_its_comments(run, t
     file = tmp_path / "new.yaml"
     assert run("init", algo, "-o", file)[0] == 0
     whole = load([file])
-    settings = re.sub(r"^( *)#([a-z_]+: )", r"\1\2", file.read_text(), flags=re.MULTILINE)
+    settings = re.sub(r"^( *)#([a-z_]+:|- )", r"\1\2", file.read_text(), flags=re.MULTILINE)
     assert settings != file.read_text()
+    for name, field in RunConfig.model_fields.items():
+        if (algo, name) != ("sft", "sft"):
+            assert f"\n{name}:" in settings, name
+        kinds = (field.annotation, *get_args(field.annotation))
+        for kind in kinds if name not in ("train", "sft") else ():
+            for key in getattr(kind, "model_fields", ()):
+                assert re.search(rf"^  +(- )?{key}: ", settings, re.MULTILINE), f"{name}.{key}"
     file.write_text(settings)
     spelled_out = load([file])
     assert spelled_out.model == whole.model
     assert spelled_out.datasets == whole.datasets
     assert spelled_out.evaluation == whole.evaluation
+    assert spelled_out.train.learning_rate in (2e-4, 1e-5, 3e-5)
+
+
+def test_contradictions_and_what_this_machine_lacks_come_together(run, config):
+    sets = ["train.beta=0", "datasets.0.name=./lost.jsonl", "model.name_or_path=./lost"]
+    code, _, err = run(
+        "validate", "-c", config, *(word for each in sets for word in ("--set", each))
+    )
+    assert code == 78
+    assert [line.split(": ")[1] for line in err.splitlines()] == [
+        "train.beta",
+        "datasets.0.name",
+        "model.name_or_path",
+    ]
 
 
 def test_init_replaces_nothing_unasked(run, config):
