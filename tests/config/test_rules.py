@@ -319,6 +319,54 @@ def test_who_is_watched_or_asks_for_nothing_else_is_not_warned(launch):
     assert warnings(config("dpo", launch=launch), {("launch", "hang_timeout")}) == []
 
 
+HELD_OUT = {"evaluation": {"datasets": [{"name": "x"}], "heldout_fraction": 0.2}}
+
+
+@pytest.mark.parametrize(
+    ("section", "names", "changes"),
+    [
+        ("logging", ["eval_steps"], HELD_OUT | {"logging": {"eval_steps": 100}}),
+        ("evaluation", ["heldout_fraction"], HELD_OUT),
+        (
+            "registry",
+            ["promote", "gates"],
+            {"registry": {"enabled": False, "promote": "manual", "gates": [{"metric": "nll"}]}},
+        ),
+        ("registry", ["gates"], {"registry": {"promote": "never", "gates": [{"metric": "nll"}]}}),
+        (
+            "logging",
+            ["hub_model_id", "hub_license"],
+            {"logging": {"hub_model_id": "me/it", "hub_license": "mit", "push_to_hub": False}},
+        ),
+        (
+            "sample_logging",
+            ["num_samples", "prompts"],
+            {"sample_logging": {"enabled": False, "num_samples": 2, "prompts": ["Hi"]}},
+        ),
+    ],
+)
+def test_a_setting_that_another_turns_off_is_named(section, names, changes):
+    given = {(section, name) for name in changes[section]}
+    found = warnings(config("dpo", **changes), given)
+    assert sorted(warning.path for warning in found) == sorted((section, name) for name in names)
+    assert warnings(config("dpo", **changes), set()) == []
+
+
+def test_held_out_settings_are_for_the_reward_model_too():
+    judged = {"reward_model": PAIRS} | HELD_OUT
+    assert warnings(config("ppo", **judged), {("evaluation", "heldout_fraction")}) == []
+
+
+@pytest.mark.parametrize("at", ["datasets", "evaluation", "sft", "reward_model"])
+def test_a_percentage_that_looks_like_a_share_is_named(at):
+    rows = [{"name": "x", "percent": 1}, {"name": "y", "percent": 0.5}]
+    changes = {at: rows if at == "datasets" else {"datasets": rows}}
+    (warning,) = warnings(config("ppo", **changes), set())
+    path = (at, 1, "percent") if at == "datasets" else (at, "datasets", 1, "percent")
+    assert warning.path == path
+    assert warning.message.endswith("0.5 % of the rows; for the share 0.5 of them write 50")
+
+
 def test_null_is_no_warning():
     assert warnings(config("dpo"), {("train", "cliprange")}) == []
 
