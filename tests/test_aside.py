@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from loopback_hub import LoopbackHub
 
-from aligntune import hub
+from aligntune import aside, hub
 from aligntune.aside import promptly
 from aligntune.config.data import Dataset
 from aligntune.data.sources import read
@@ -21,6 +21,12 @@ from aligntune.interrupt import stop_on_signals
 
 MODEL = "me/tiny"
 FILES = {"model.safetensors": b"weights" * 100, "config.json": b"{}", "tokenizer.json": b"{}"}
+
+
+@pytest.fixture(autouse=True)
+def not_here(monkeypatch):
+    """What a test leaves behind does not end the process of the tests after it."""
+    monkeypatch.setattr(aside, "_going", set())
 
 
 @contextmanager
