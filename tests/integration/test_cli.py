@@ -6,7 +6,7 @@ import pytest
 
 from aligntune.errors import ConfigError, DataError
 
-CONFIG, DATA, BUG = 78, 65, 70
+CONFIG, DATA, BUG, DIVERGED = 78, 65, 70, 79
 
 
 def run(process):
@@ -69,15 +69,11 @@ def test_data_that_is_not_what_it_should_be_ends_with_the_data_code(
 
 def test_finished_stages_survive_a_failing_one(aligntune, write_config, tmp_path):
     output_dir = tmp_path / "out"
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt": "a", "chosen": "b", "rejected": "b"}\n' * 4)
-    config = write_config(output_dir)
-    arguments = ("--config", config, "--set", f"datasets.0.name={rows}",
-                 "--set", "datasets.0.params={}")  # fmt: skip
-    assert run(aligntune("train", *arguments))[0] == DATA
+    arguments = ("--config", write_config(output_dir), "--set", "train.beta=1e38")
+    assert run(aligntune("train", *arguments))[0] == DIVERGED
     assert list((output_dir / "stages").glob("sft-*/manifest.json"))
     status = json.loads((output_dir / "runs" / "tiny" / "status.json").read_text())
-    assert (status["state"], status["error"][:6]) == ("failed", "data: ")
+    assert (status["state"], status["error"][:6]) == ("failed", "dpo: s")
     page = (output_dir / "runs" / "tiny" / "report.html").read_text()
     assert "Stopped before the end." in page
     assert "train/loss of sft by step" in page
