@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from aligntune.aside import pause
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError
 from aligntune.interrupt import stop_with
@@ -31,6 +32,9 @@ GRACE = 30.0
 
 ANNOUNCED = "nodes.json"
 """The job in its own folder, for other machines."""
+
+_READY = "ready"
+"""In a process's folder, when it is about to meet the others."""
 
 _PLACES = ("model", "data", "work", "reference")
 _TOLD = ("key", "task", "kept_heap")
@@ -77,6 +81,7 @@ def together(job: Job) -> Iterator[None]:
         write_job(job, job.work / ANNOUNCED)
         machines.announce(job.work / ANNOUNCED)
     try:
+        _all_ready(job, others)
         with _environment(shared | {"RANK": "0", "LOCAL_RANK": "0"}):
             yield
         _leave()
@@ -112,6 +117,7 @@ def accompany(job: Job, rank: int) -> None:
 
     out = _folder(job.work, rank)
     setting = Setting(out, job.work, job.key, lambda done, total, shown: None, lambda: False)
+    (out / _READY).touch()
     if job.task == "reference":
         reference.compute(job, setting, rank)
     else:
@@ -185,6 +191,32 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
+def _all_ready(job: Job, others: list["subprocess.Popen[bytes]"]) -> None:
+    """Wait until all have started: who goes to meet one that never comes waits for half an hour."""
+    coming = dict(enumerate(others, start=1))
+    try:
+        while coming:
+            for rank, other in list(coming.items()):
+                if (_folder(job.work, rank) / _READY).exists():
+                    del coming[rank]
+                elif code := other.poll():
+                    raise _died(job, rank, code)
+            pause(0.1, "training processes start")
+    except AlignTuneError:
+        for other in others:
+            other.kill()
+        raise
+
+
+def _died(job: Job, rank: int, code: int) -> ResourceError:
+    lines = (_folder(job.work, rank) / "output.txt").read_text(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return ResourceError(
+        f"training process {rank} ended with code {code} and said {last!r}; the same "
+        "command continues from the last checkpoint"
+    )
+
+
 def _blamed(job: Job, others: list["subprocess.Popen[bytes]"], error: Exception) -> Exception:
     """`error`, or what happened to another process, which this one only noticed."""
     for rank, other in enumerate(others, start=1):
@@ -193,12 +225,7 @@ def _blamed(job: Job, others: list["subprocess.Popen[bytes]"], error: Exception)
         except subprocess.TimeoutExpired:
             continue
         if code != 0:
-            lines = (_folder(job.work, rank) / "output.txt").read_text(errors="replace").split("\n")
-            last = next((line for line in reversed(lines) if line.strip()), "")
-            return ResourceError(
-                f"training process {rank} ended with code {code} and said {last!r}; the same "
-                "command continues from the last checkpoint"
-            )
+            return _died(job, rank, code)
     return error
 
 

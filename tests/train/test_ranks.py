@@ -17,7 +17,7 @@ from aligntune.config.rewards import Reward
 from aligntune.errors import ResourceError
 from aligntune.journal import read
 from aligntune.train.policy import train_policy
-from aligntune.train.ranks import Job, write_job
+from aligntune.train.ranks import Job, together, write_job
 
 WORDS = ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
 PROMPTS = [[{"role": "user", "content": f"say {word}"}] for word in WORDS]
@@ -172,6 +172,21 @@ def test_processes_that_do_not_find_each_other_stop(tiny_model, tmp_path):
     wanted = spec("dpo", rewards=()).model_copy(update={"processes": 2})
     with pytest.raises(ResourceError, match="2 processes were to train together, and torch sees 1"):
         train_policy(wanted, tiny_model, data, place(tmp_path / "out"))
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_does_not_start_is_named_before_anyone_waits_for_it(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nprint('no such library', flush=True)\nos._exit(3)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    wanted = spec("dpo", rewards=()).model_copy(update={"processes": 2})
+    died = "training process 1 ended with code 3 and said 'no such library'"
+    with (
+        pytest.raises(ResourceError, match=died),
+        together(Job(wanted, tmp_path, tmp_path, tmp_path / "work", "k")),
+    ):
+        pytest.fail("the first process went to meet one that is gone")
 
 
 def _others(parent):
