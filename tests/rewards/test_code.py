@@ -1,5 +1,8 @@
 """Programs of a policy: the right ones score, and hostile ones neither score nor escape."""
 
+import shutil
+import subprocess
+
 import pytest
 
 from aligntune.config.rewards import Reward
@@ -17,6 +20,14 @@ RIGHT = "def add(a, b):\n    return a + b\n"
 def score(*programs, tests=(ADD,), **params):
     judge = scorer(Reward(reward_type="code_execution", params=params))
     return judge([Sample("", code, columns={"tests": list(tests)}) for code in programs])
+
+
+def test_the_sandbox_works_where_bubblewrap_does():
+    """Else a sandbox of ours that is broken would only skip its tests."""
+    plain = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+    if not shutil.which("bwrap") or subprocess.run(plain, capture_output=True).returncode:
+        pytest.skip("bubblewrap is not installed or may not make namespaces here")
+    assert sandbox.available()
 
 
 @isolated
