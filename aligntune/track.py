@@ -18,7 +18,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from aligntune.artifacts import Artifact, linked
-from aligntune.errors import DataError, ServiceError
+from aligntune.errors import DataError, ServiceError, public
 from aligntune.paths import SQLITE, database_file, experiment_name
 from aligntune.store import client_of
 
@@ -83,7 +83,7 @@ def experiment(client: MlflowClient, uri: str, root: Path, name: str | None = No
     found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage == LifecycleStage.DELETED:
         raise ServiceError(
-            f"MLflow's experiment {name!r} has been deleted; `MLFLOW_TRACKING_URI={uri} "
+            f"MLflow's experiment {name!r} has been deleted; `MLFLOW_TRACKING_URI={public(uri)} "
             f"mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
         )
     if found:

@@ -199,7 +199,7 @@ def _all_ready(job: Job, others: list["subprocess.Popen[bytes]"]) -> None:
             for rank, other in list(coming.items()):
                 if (_folder(job.work, rank) / _READY).exists():
                     del coming[rank]
-                elif code := other.poll():
+                elif (code := other.poll()) is not None:
                     raise _died(job, rank, code)
             pause(0.1, "training processes start")
     except AlignTuneError:

@@ -211,6 +211,10 @@ def test_a_process_that_is_left_would_be_seen():
 
     with subprocess.Popen(["sleep", "30", str(MARK)]) as process:
         try:
+            # Linux shows the words of a command a moment after it has started.
+            end = time.monotonic() + 5
+            while not _left() and time.monotonic() < end:
+                time.sleep(0.01)
             assert len(_left()) == 1
         finally:
             process.kill()

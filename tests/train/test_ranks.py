@@ -175,13 +175,16 @@ def test_processes_that_do_not_find_each_other_stop(tiny_model, tmp_path):
 
 
 @pytest.mark.timeout(60)
-def test_a_process_that_does_not_start_is_named_before_anyone_waits_for_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [3, 0])
+def test_a_process_that_does_not_start_is_named_before_anyone_waits_for_it(
+    tmp_path, monkeypatch, code
+):
     (tmp_path / "sitecustomize.py").write_text(
-        "import os\nprint('no such library', flush=True)\nos._exit(3)\n"
+        f"import os\nprint('no such library', flush=True)\nos._exit({code})\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     wanted = spec("dpo", rewards=()).model_copy(update={"processes": 2})
-    died = "training process 1 ended with code 3 and said 'no such library'"
+    died = f"training process 1 ended with code {code} and said 'no such library'"
     with (
         pytest.raises(ResourceError, match=died),
         together(Job(wanted, tmp_path, tmp_path, tmp_path / "work", "k")),
