@@ -6,8 +6,11 @@ entries of the vocabulary.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Literal
 
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.config.model import Precision
@@ -62,6 +65,17 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
         return []
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return ids
+
+
+def padded(
+    rows: Sequence[Sequence[int]], pad: int, side: Literal["left", "right"]
+) -> tuple[Tensor, Tensor]:
+    """(B, T) tokens with `pad` on one side, and 1 where they are real, which is by their lengths:
+    padding may be the end token."""
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    ids = pad_sequence(tensors, batch_first=True, padding_value=pad, padding_side=side)
+    ones = [torch.ones_like(tensor) for tensor in tensors]
+    return ids, pad_sequence(ones, batch_first=True, padding_side=side)
 
 
 def longest_sequence(model: PreTrainedModel, max_length: int | None) -> int | None:

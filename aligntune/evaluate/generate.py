@@ -21,6 +21,7 @@ from aligntune.evaluate.forward import (
     inference,
     longest_first,
     longest_sequence,
+    padded,
     tokens_of,
 )
 from aligntune.models.chat import Messages, render
@@ -135,20 +136,14 @@ def _continue(
     model: PreTrainedModel, greedy: GenerationConfig, prompts: Sequence[list[int]]
 ) -> list[list[int]]:
     """What the model writes after each prompt, padded on the right. B prompts -> (B, new T)."""
-    width = max(len(prompt) for prompt in prompts)
-    tokens = torch.full((len(prompts), width), greedy.pad_token_id)
-    mask = torch.zeros_like(tokens)
-    for row, prompt in enumerate(prompts):
-        # The mask is made from lengths and not from the tokens: padding may be the end token.
-        tokens[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
+    tokens, mask = padded(prompts, greedy.pad_token_id, "left")
     output = model.generate(
         input_ids=tokens.to(model.device),
         attention_mask=mask.to(model.device),
         generation_config=greedy,
         logits_processor=LogitsProcessorList([_Finite()]),
     )
-    written: list[list[int]] = output[:, width:].tolist()
+    written: list[list[int]] = output[:, tokens.size(1) :].tolist()
     return written
 
 

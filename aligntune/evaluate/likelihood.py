@@ -15,6 +15,7 @@ from aligntune.evaluate.forward import (
     diverged,
     inference,
     longest_first,
+    padded,
     tokens_of,
 )
 from aligntune.evaluate.types import Subject
@@ -124,20 +125,15 @@ def _batches(
 
 def _score(model: PreTrainedModel, batch: Sequence[Completion]) -> list[NDArray[np.float64]]:
     """Log-probabilities. B completions -> B of (T,)."""
-    width = max(len(completion.tokens) for completion in batch)
+    tokens, mask = padded([completion.tokens for completion in batch], 0, "right")
     # The token before the earliest completion predicts it; nothing further left is needed.
     first = min(completion.start for completion in batch) - 1
-    tokens = torch.zeros((len(batch), width), dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for row, completion in enumerate(batch):
-        tokens[row, : len(completion.tokens)] = torch.tensor(completion.tokens)
-        mask[row, : len(completion.tokens)] = 1
     tokens = tokens.to(model.device)
     output = model(
         input_ids=tokens,
         attention_mask=mask.to(model.device),
         use_cache=False,
-        logits_to_keep=width - first,
+        logits_to_keep=tokens.size(1) - first,
     )
     # Row by row, so that the float32 log-softmax is of one row's completion and not of (B, T, V).
     return [

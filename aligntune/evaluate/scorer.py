@@ -62,7 +62,6 @@ def measure(
             scorer,
             sequences,
             batch_size=spec.train.per_device_batch_size,
-            precision="fp32",  # as it judges: rounded scores of a pair are often the same
             progress=lambda done, total: progress(done, total, {}),
         )
     )

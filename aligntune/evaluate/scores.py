@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from aligntune.config.model import Precision
 from aligntune.errors import DataError
-from aligntune.evaluate.forward import Tick, diverged, inference, longest_first
+from aligntune.evaluate.forward import Tick, diverged, inference, longest_first, padded
 from aligntune.evaluate.resample import Scores
 from aligntune.evaluate.stats import mean_by_prompt, mean_interval
 
@@ -38,10 +37,10 @@ def score_sequences(
     sequences: Sequence[Sequence[int]],
     *,
     batch_size: int,
-    precision: Precision,
     progress: Tick,
 ) -> list[float]:
-    """The score of each token sequence by a model with one output, which pads on the right.
+    """The score of each token sequence by a model with one output, which pads on the right; in
+    fp32, as it judges in a run: rounded scores of a pair are often the same.
 
     Raises:
         Diverged: a score is not finite.
@@ -49,13 +48,10 @@ def score_sequences(
     pad = model.config.get_text_config().pad_token_id
     found: list[float] = [0.0] * len(sequences)
     order = longest_first([len(sequence) for sequence in sequences])
-    with inference(model, precision):
+    with inference(model, "fp32"):
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            rows = [torch.tensor(list(sequences[index])) for index in chosen]
-            ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
-            ones = [torch.ones_like(row) for row in rows]
-            mask = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)
+            ids, mask = padded([sequences[index] for index in chosen], pad, "right")
             device = model.device
             logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
             if not torch.isfinite(logits).all():

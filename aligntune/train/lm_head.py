@@ -22,7 +22,9 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from aligntune.config.train import Train
+from aligntune.evaluate.forward import padded
 from aligntune.train.by_row import attend_by_row, flattened, no_mask
+from aligntune.train.scoring import frozen
 from aligntune.train.token_scores import FIELDS, token_scores
 
 LOG = logging.getLogger(__name__)
@@ -203,24 +205,19 @@ def _spread(values: Tensor, mask: Tensor) -> Tensor:
 
 def _agree(model: PreTrainedModel, forward: Forward, theirs: Forward) -> bool:
     """Whether both find the same log-probabilities; of the model nothing is changed."""
-    training, device = model.training, model.get_output_embeddings().weight.device
-    ids = torch.zeros(len(PROBE), max(map(len, PROBE)), dtype=torch.long, device=device)
-    for row, tokens in zip(ids, PROBE, strict=True):
-        row[: len(tokens)] = torch.tensor(tokens)
+    device = model.get_output_embeddings().weight.device
+    ids, mask = (each.to(device) for each in padded(PROBE, 0, "right"))
     inputs = {
         "input_ids": ids,
-        "attention_mask": (ids > 0).long(),
-        "labels": ids.masked_fill(ids == 0, IGNORED),
+        "attention_mask": mask,
+        "labels": ids.masked_fill(mask == 0, IGNORED),
         "fused_lm_head": True,
         "use_cache": False,
     }
-    model.eval()
     try:
-        with torch.no_grad():
+        with frozen(model):
             found, expected = (head(**inputs).log_probs for head in (forward, theirs))
     except (RuntimeError, TypeError) as error:
         LOG.warning("%s", error)
         return False
-    finally:
-        model.train(training)
     return bool(torch.allclose(found, expected, rtol=0, atol=CLOSE))

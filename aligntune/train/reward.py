@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.nn.functional import mse_loss
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
 from aligntune.config.slices import TrainSlice
+from aligntune.evaluate.forward import padded
 from aligntune.models.head import head_of
 from aligntune.train.loop import Finite, Setting, arguments, configured
 from aligntune.train.lora import lora
@@ -83,10 +83,9 @@ class _Scored:
         self._pad = pad
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids = [torch.tensor(row["input_ids"]) for row in rows]
-        ones = [torch.ones_like(row) for row in ids]
+        ids, mask = padded([row["input_ids"] for row in rows], self._pad, "right")
         return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self._pad),
-            "attention_mask": pad_sequence(ones, batch_first=True),
+            "input_ids": ids,
+            "attention_mask": mask,
             "score": torch.tensor([row["score"] for row in rows], dtype=torch.float32),
         }

@@ -33,7 +33,7 @@ from aligntune.config.logging import SampleLogging
 from aligntune.config.model import Precision
 from aligntune.config.slices import TrainSlice
 from aligntune.data.rows import ANSWER, EXTRA, prompt_of, read_rows
-from aligntune.evaluate.forward import HALF, longest_sequence, tokens_of
+from aligntune.evaluate.forward import HALF, longest_sequence, padded, tokens_of
 from aligntune.evaluate.generate import end_tokens
 from aligntune.journal import SAMPLES, complete_lines
 from aligntune.models.chat import Messages, render
@@ -151,23 +151,17 @@ class LogSamples(TrainerCallback):  # type: ignore[misc]
         positions = longest_sequence(policy, None)
         room = positions - config.max_new_tokens if positions else None
         ids = [tokens[-room:] if room else tokens for tokens in self.ids]
-        width = max(len(tokens) for tokens in ids)
-        # Padded by hand, with a mask from lengths: padding may be the end token.
-        padded = torch.full((len(ids), width), config.pad_token_id)
-        mask = torch.zeros_like(padded)
-        for row, tokens in enumerate(ids):
-            padded[row, width - len(tokens) :] = torch.tensor(tokens)
-            mask[row, width - len(tokens) :] = 1
+        asked, mask = padded(ids, config.pad_token_id, "left")
         half = HALF.get(self.precision)
         arithmetic = torch.autocast(policy.device.type, dtype=half) if half else nullcontext()
         with torch.no_grad(), arithmetic:
             written = policy.generate(
-                input_ids=padded.to(policy.device),
+                input_ids=asked.to(policy.device),
                 attention_mask=mask.to(policy.device),
                 generation_config=config,
             )
         ends = set(end_tokens(policy, self.tokenizer))
-        return [_ended(tokens, ends) for tokens in written[:, width:].tolist()]
+        return [_ended(tokens, ends) for tokens in written[:, asked.size(1) :].tolist()]
 
     def _judged(self, answers: Sequence[list[int]]) -> list[dict[str, Any]]:
         """Each prompt with its answer, and what the rewards make of it."""

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from aligntune.errors import Diverged
+from aligntune.evaluate.forward import padded
 from aligntune.train.growing import growing_cache
-from aligntune.train.scoring import bare, padded
+from aligntune.train.scoring import bare
 
 KINDS = (DynamicLayer, DynamicSlidingWindowLayer)
 """Layers of a cache that rows can be taken out of."""

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
+
+from aligntune.evaluate.forward import padded
 
 
 def bare(model: Any) -> PreTrainedModel:
@@ -56,11 +57,3 @@ def completion_logps(
     device = trainer.accelerator.device
     logps = token_logps(trainer, ids.to(device), mask.to(device), right.size(1))
     return [row[: len(ids)].tolist() for row, ids in zip(logps.cpu(), completions, strict=True)]
-
-
-def padded(rows: Sequence[Sequence[int]], pad: int, side: str) -> tuple[Tensor, Tensor]:
-    """(N, T) tokens with `pad` on one side, and 1 where they are real."""
-    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
-    ids = pad_sequence(tensors, batch_first=True, padding_value=pad, padding_side=side)
-    ones = [torch.ones_like(tensor) for tensor in tensors]
-    return ids, pad_sequence(ones, batch_first=True, padding_side=side)

@@ -310,9 +310,7 @@ def test_padding_on_the_right_changes_no_score(trained):
     rows = [[7, 8, 9], list(range(10, 60)), [11] * 20]
 
     def found(batch):
-        return score_sequences(
-            model, rows, batch_size=batch, precision="fp32", progress=lambda *_: None
-        )
+        return score_sequences(model, rows, batch_size=batch, progress=lambda *_: None)
 
     assert found(1) == pytest.approx(found(3), abs=1e-5)
 
@@ -331,7 +329,7 @@ def test_the_judge_of_a_run_scores_as_training_did(trained):
     rows = tokens.read(folder / "heldout.tokens.parquet").column(0).to_pylist()
     expected = score_sequences(
         _load(made.out / "model", trust_remote_code=False), [one["ids"] for one, _ in rows],
-        batch_size=2, precision="fp32", progress=lambda *_: None,
+        batch_size=2, progress=lambda *_: None,
     )  # fmt: skip
     assert found == pytest.approx(expected, abs=1e-5)
 
