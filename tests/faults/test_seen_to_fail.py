@@ -136,7 +136,7 @@ FAULTS = (
         "PATIENCE",
         "tests/flows/test_artifacts.py"
         "::test_a_server_that_is_gone_is_waited_for_once_and_then_shortly",
-        "assert sum(seconds(60) for _ in range(6)) < 6",
+        "assert sum(seconds(60) for _ in range(6)) < 18",
     ),
     Fault(
         "G14",

@@ -82,7 +82,7 @@ def test_a_hang_ends_with_the_timeout():
     with pytest.raises(ConfigError, match=r"no scores after 0.2 s for 3 samples"):
         build("hangs", timeout=0.2)(SAMPLES)
     assert build("hangs", timeout=0.2, on_error="skip")(SAMPLES) == [None] * 3
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 25
 
 
 @pytest.mark.parametrize("timeout", [None, 5.0])

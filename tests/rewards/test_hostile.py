@@ -174,8 +174,8 @@ def _attack(world, took, programs):
     found = score(*texts)
     assert [one for one, value in zip(programs, found, strict=True) if value != 0] == []
     assert len(took) == len(programs)
-    assert max(took) < SECONDS + 2
-    assert sum(took) < len(programs) * (SECONDS + 0.5)
+    assert max(took) < SECONDS + 10
+    assert sum(took) < len(programs) * (SECONDS + 2)
     # The kernel takes the last processes away a moment after the run is over.
     end = time.monotonic() + 5
     while _left() and time.monotonic() < end:

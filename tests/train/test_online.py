@@ -287,7 +287,7 @@ def test_a_missing_end_costs(tiny_model, setting):
 
 def test_a_steps_time_is_told_by_what_it_was_spent_on(tiny_model, setting, rewards, monkeypatch):
     def slow(samples):
-        time.sleep(0.2)
+        time.sleep(1)
         return letters(samples)
 
     rewards["toy"] = slow
@@ -299,7 +299,7 @@ def test_a_steps_time_is_told_by_what_it_was_spent_on(tiny_model, setting, rewar
         name: curve(made, f"train/time/{name}")
         for name in ("generate", "reward", "score", "update")
     }
-    assert all(0.2 <= seconds < 0.4 for seconds in parts["reward"])
+    assert all(1 <= seconds < 2 for seconds in parts["reward"])
     assert all(min(seconds) > 0 for seconds in parts.values())
     whole = [sum(step) for step in zip(*parts.values(), strict=True)]
     assert whole == pytest.approx(curve(made, "train/step_time"))
