@@ -5,6 +5,7 @@ import shutil
 from base64 import b64encode
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request
@@ -22,12 +23,8 @@ CREDENTIALS = {
     "MLFLOW_TRACKING_PASSWORD": "an MLflow server",
     "MLFLOW_TRACKING_TOKEN": "an MLflow server",
     "PREFECT_API_KEY": "Prefect Cloud",
+    "PREFECT_API_AUTH_STRING": "a Prefect server with a password",
 }
-IGNORED = {
-    "MLFLOW_EXPERIMENT_ID": "set MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_REGISTRY_URI": "models are registered where runs are",
-}
-"""Variables of MLflow's own."""
 SECONDS = 3.0
 """How long a server may take to answer."""
 ROOM = 20
@@ -45,8 +42,9 @@ def examine(output_dir: str | None = None) -> list[Finding]:
 
     Free disk space is that below `output_dir`, by default where a config writes.
     """
-    room = _room(output_dir or Logging.model_fields["output_dir"].default)
-    return [*_libraries(), *_devices(), *room, *_servers(), *_credentials()]
+    where = output_dir or Logging.model_fields["output_dir"].default
+    servers = [*_hub(), *_mlflow(where), *_prefect()]
+    return [*_libraries(), *_devices(), *_room(where), *servers, *_credentials()]
 
 
 def _libraries() -> Iterator[Finding]:
@@ -93,24 +91,40 @@ def _room(output_dir: str) -> Iterator[Finding]:
     yield Finding("ok" if enough else "note", "disk", f"{_gib(free)} free for {output_dir}")
 
 
-def _servers() -> Iterator[Finding]:
-    from aligntune.paths import experiment_name, hub_endpoint
+def _hub() -> Iterator[Finding]:
+    from aligntune.paths import hub_endpoint
 
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     if offline:
         yield Finding("note", "hub", "HF_HUB_OFFLINE is set; only what is cached can be used")
     else:
         yield _answers("hub", hub_endpoint(), "/api/models?limit=1")
+
+
+def _mlflow(output_dir: str) -> Iterator[Finding]:
+    from aligntune.paths import experiment_name, one_registry, tracking_uri
+
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
     if tracking.startswith(("http://", "https://")):
         yield _answers("mlflow", tracking, "/health")
     else:
-        yield Finding("ok", "mlflow", "a file below the output directory")
+        kind = tracking.partition(":")[0]
+        below = "a file below the output directory"
+        yield Finding("ok", "mlflow", f"a store of kind {kind}, not tried" if tracking else below)
     yield Finding("ok", "mlflow experiment", experiment_name())
-    for name, says in IGNORED.items():
-        if os.environ.get(name):
-            yield Finding("note", name, f"not used: {says}")
-    if prefect := os.environ.get("PREFECT_API_URL"):
+    if all(map(os.environ.get, ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"))):
+        says = "not used, because MLFLOW_EXPERIMENT_NAME is set"
+        yield Finding("note", "MLFLOW_EXPERIMENT_ID", says)
+    try:
+        one_registry(tracking_uri(Path(output_dir).expanduser().absolute()))
+    except ConfigError as error:
+        yield Finding("missing", "mlflow registry", str(error))
+
+
+def _prefect() -> Iterator[Finding]:
+    from flows.api import configured
+
+    if prefect := os.environ.get("PREFECT_API_URL") or configured():
         yield _answers("prefect", prefect, "/health")
     else:
         yield Finding("ok", "prefect", "no server set; a flow starts one for itself")

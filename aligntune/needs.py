@@ -20,7 +20,7 @@ from aligntune.errors import ConfigError
 from aligntune.models.intake import check_config
 from aligntune.models.precision import has_gpu
 from aligntune.models.source import locate
-from aligntune.paths import LONGEST, is_file, nearest
+from aligntune.paths import LONGEST, Paths, is_file, nearest, one_registry, tracking_uri
 from aligntune.registered import parts
 from aligntune.train.loggers import missing
 
@@ -34,7 +34,14 @@ def problems(config: RunConfig) -> list[Problem]:
         *_evaluation(config),
         *_packages(config),
         *_tried(("logging", "output_dir"), partial(nearest, config.logging.output_dir)),
+        *_registry(config),
     ]
+
+
+def _registry(config: RunConfig) -> Iterator[Problem]:
+    if config.registry.enabled:
+        store = tracking_uri(Paths.of(config).root)
+        yield from _tried(("registry", "enabled"), partial(one_registry, store))
 
 
 def _datasets(config: RunConfig) -> Iterator[Problem]:

@@ -57,6 +57,7 @@ class Place(NamedTuple):
 
 SQLITE = "sqlite:///"
 EXPERIMENT = "aligntune"
+BY_ID = "id "
 LONGEST = 200
 """Characters of a setting that an error repeats."""
 
@@ -89,9 +90,28 @@ def tracking_identity() -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
+def one_registry(store: str) -> None:
+    """That models are registered where runs are: what a version came from is there.
+
+    Raises:
+        ConfigError: the environment names another registry.
+    """
+    wanted = os.environ.get("MLFLOW_REGISTRY_URI")
+    if not wanted or wanted.rstrip("/") == store.rstrip("/"):
+        return
+    file = database_file(wanted)
+    if file is None or file != database_file(store):
+        raise ConfigError(
+            "MLFLOW_REGISTRY_URI is another store than that of the runs, and models are registered "
+            "where runs are; unset it, or set MLFLOW_TRACKING_URI to the same"
+        )
+
+
 def experiment_name() -> str:
-    """MLflow's experiment for what runs in this environment."""
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    """MLflow's experiment for what runs in this environment; `BY_ID` and its id where only that is
+    known."""
+    given = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or (f"{BY_ID}{given}" if given else EXPERIMENT)
 
 
 def hub_endpoint() -> str:

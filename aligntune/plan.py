@@ -15,7 +15,7 @@ from aligntune.aside import promptly
 from aligntune.config.base import Strict, identity
 from aligntune.config.run import RunConfig
 from aligntune.errors import ConfigError, ServiceError
-from aligntune.paths import Paths, hub_endpoint, tracking_identity, tracking_uri
+from aligntune.paths import Paths, hub_endpoint, one_registry, tracking_identity, tracking_uri
 from aligntune.pipeline import Champion, Step, final, steps
 from aligntune.reasons import Earlier
 from aligntune.slicing import policy_name
@@ -77,8 +77,13 @@ def plan(
     same, and is changed to those of this one.
 
     Asks the hub for commits where a source is there; imports no torch.
+
+    Raises:
+        ConfigError: a source is not as its settings say, or the registry is elsewhere.
     """
     paths = Paths.of(config)
+    if config.registry.enabled and not only:
+        one_registry(tracking_uri(paths.root))
     lay_out = partial(
         steps,
         config,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligntune.errors import ConfigError
+from aligntune.paths import one_registry
 
 NAME = re.compile(r"models:/([^/@]+)(?:/([0-9]+)|@([^/@]+))")
 
@@ -41,12 +42,14 @@ def registered(name: str, uri: str) -> Registered:
     """The version that `name` means now in the registry at `uri`.
 
     Raises:
-        ConfigError: it is no such name, or there is no such model, version or alias.
+        ConfigError: it is no such name, there is no such model, version or alias, or the
+            environment names another registry.
         ServiceError: the registry cannot be reached.
     """
     from aligntune.store import asking, client_of
 
     model, number, alias = parts(name)
+    one_registry(uri)
     with asking(AGAIN, _MISSING.format(name)):
         client = client_of(uri)
         version = (

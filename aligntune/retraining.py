@@ -9,7 +9,7 @@ from aligntune.config.run import RunConfig
 from aligntune.config.slices import DecideSlice
 from aligntune.identity import differences
 from aligntune.lineage import Change, Known, Lineage, Node, changed, lineage
-from aligntune.paths import Paths, database_file, tracking_uri
+from aligntune.paths import Paths, database_file, one_registry, tracking_uri
 from aligntune.pipeline import Champion, final
 from aligntune.plan import Plan, plan
 from aligntune.slicing import policy_name
@@ -200,6 +200,7 @@ def known(config: RunConfig, name: str) -> list[Known]:
         ServiceError: the registry failed.
     """
     uri = tracking_uri(Paths.of(config).root)
+    one_registry(uri)
     file = database_file(uri)
     if file and not file.exists():
         return []

@@ -12,15 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, LoggedModel
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    LifecycleStage,
+    LoggedModel,
+)
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from aligntune.artifacts import Artifact, linked
 from aligntune.errors import DataError, ServiceError, public
-from aligntune.paths import SQLITE, database_file, experiment_name
-from aligntune.store import client_of
+from aligntune.paths import BY_ID, EXPERIMENT, SQLITE, database_file, experiment_name
+from aligntune.store import ABSENT, client_of
+
+LOG = logging.getLogger(__name__)
 
 SAMPLE_TABLE = "samples.json"
 """The run's table of a model's answers in training."""
@@ -80,7 +89,10 @@ def experiment(client: MlflowClient, uri: str, root: Path, name: str | None = No
         MlflowException: MLflow is away.
     """
     name = name or experiment_name()
-    found = client.get_experiment_by_name(name)
+    found = _by_id(client, name.removeprefix(BY_ID)) if name.startswith(BY_ID) else None
+    if found is None:
+        name = EXPERIMENT if name.startswith(BY_ID) else name
+        found = client.get_experiment_by_name(name)
     if found and found.lifecycle_stage == LifecycleStage.DELETED:
         raise ServiceError(
             f"MLflow's experiment {name!r} has been deleted; `MLFLOW_TRACKING_URI={public(uri)} "
@@ -96,6 +108,20 @@ def experiment(client: MlflowClient, uri: str, root: Path, name: str | None = No
             raise
     # Another run made it just now.
     return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def _by_id(client: MlflowClient, number: str) -> Experiment | None:
+    """None where there is none: its runs would wait for ever, and all others behind them."""
+    try:
+        return client.get_experiment(number)
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+    LOG.warning(
+        "MLflow has no experiment with the id %r of MLFLOW_EXPERIMENT_ID; what was meant for it is "
+        "in %r", number, EXPERIMENT,
+    )  # fmt: skip
+    return None
 
 
 def put_model(client: MlflowClient, model: LoggedModel, folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from aligntune.artifacts import Manifest
 from aligntune.console import figure, screen, table
 from aligntune.errors import DataError, unknown
-from aligntune.paths import Place, database_file, tracking_uri
+from aligntune.paths import Place, database_file, one_registry, tracking_uri
 
 METRICS = ("exact_match", "preference_accuracy", "reward", "nll", "accuracy")
 """Looked at first; others only where none of these is there."""
@@ -61,6 +61,7 @@ def place(output_dir: str) -> Place:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     root = Path(output_dir).expanduser().absolute()
     uri = tracking_uri(root)
+    one_registry(uri)
     file = database_file(uri)
     if file and not file.exists():
         raise DataError(

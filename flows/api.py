@@ -26,6 +26,11 @@ from aligntune.errors import AlignTuneError, ConfigError, ServiceError
 LOG = logging.getLogger("aligntune.flow")
 
 
+def configured() -> str | None:
+    """The address of Prefect's API, by the environment or by the profile that is in use."""
+    return get_current_settings().api.url
+
+
 @asynccontextmanager
 async def server() -> AsyncIterator[PrefectClient]:
     """A client of the configured server; its failures come out as ours.
@@ -34,7 +39,7 @@ async def server() -> AsyncIterator[PrefectClient]:
         ConfigError: none is configured, or it refuses what was sent.
         ServiceError: it does not answer.
     """
-    if not get_current_settings().api.url:
+    if not configured():
         raise ConfigError(
             "there is no Prefect server to keep deployments: start one with `prefect server "
             "start`, and set PREFECT_API_URL to its API, such as http://127.0.0.1:4200/api"

@@ -122,6 +122,19 @@ def test_runs_get_into_the_experiment_of_their_own_environment_whoever_sends_the
     assert run_of(client, elsewhere, made) == ours.run_id  # a stage that is reused from there
 
 
+def test_an_experiment_may_be_given_by_its_id(outbox, uri, tmp_path, client, monkeypatch, caplog):
+    team = client.create_experiment("team", artifact_location=(tmp_path / "team").as_uri())
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", team)
+    outbox.write(pipeline("ours", status="FINISHED", ended=now()))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "12345")
+    outbox.write(pipeline("lost", status="FINISHED", ended=now()))
+    assert sync(uri, tmp_path, STORE).sent == 2
+    assert "no experiment with the id '12345' of MLFLOW_EXPERIMENT_ID" in caplog.text
+    found = [team, client.get_experiment_by_name("aligntune").experiment_id]
+    names = [[run.info.run_name for run in client.search_runs([where])] for where in found]
+    assert names == [["ours"], ["lost"]]
+
+
 def test_another_environment_is_another_run(outbox, tmp_path, monkeypatch):
     stopped = continued(outbox, tmp_path, pipeline("first", status="KILLED", ended=now()))
     outbox.write(stopped)

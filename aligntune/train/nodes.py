@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ SHARED = "ALIGNTUNE_NODES"
 _POLL = 1.0
 """Seconds between looks for what the first node has announced."""
 _ENDED = "ended"
+_FAILED = "failed-"
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,16 @@ class Nodes:
         number = len(list(self.shared.glob("job-*")))
         write_atomic(self.shared / f"job-{number}", str(job.absolute()))
 
+    def failed(self, patience: float = 0.0) -> dict[int, int]:
+        """Rank -> exit code of what failed on other machines; waits so many seconds for one."""
+        end = time.monotonic() + patience
+        while self.shared is not None:
+            found = sorted(self.shared.glob(f"{_FAILED}*"))
+            if found or time.monotonic() >= end:
+                return {int(f.name.removeprefix(_FAILED)): int(f.read_text()) for f in found}
+            time.sleep(_POLL / 10)
+        return {}
+
 
 def announced() -> Nodes:
     """The machines that this process trains on: one, unless `main` has started it."""
@@ -83,18 +96,27 @@ def _from_environment(shared: Path) -> Nodes:
 
 
 def lead(shared: Path, command: list[str]) -> int:
-    """Run the command, pass signals on to it, and tell the others when it has ended."""
+    """Run the command, pass signals on to it, and tell the others when it has ended.
+
+    It has a session of its own: else a Ctrl-C reached it twice, which stops it at once.
+    """
     try:
         shared.mkdir(parents=True)
     except FileExistsError:
         raise ConfigError(f"{shared}: an earlier attempt had it; name a new directory") from None
-    process = subprocess.Popen(command, env=os.environ | {SHARED: str(shared)})
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: process.send_signal(number))
+    code = ConfigError.exit_code
     try:
-        return process.wait()
+        environment = os.environ | {SHARED: str(shared)}
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        for number in _STOPS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, lambda number, _: process.send_signal(number))
+        code = process.wait()
+        return code
+    except OSError as error:
+        raise ConfigError(f"{command[0]} cannot be started: {error.strerror}") from error
     finally:
-        write_atomic(shared / _ENDED, str(process.returncode))
+        write_atomic(shared / _ENDED, str(code))
 
 
 def follow(machines: Nodes) -> int:
@@ -103,9 +125,9 @@ def follow(machines: Nodes) -> int:
     Returns the exit code of the command there, or of a process here that failed.
     """
     assert machines.shared is not None
-    for number in (signal.SIGTERM, signal.SIGINT):  # the first node decides when to stop
+    for number in _STOPS:  # the first node decides when to stop
         signal.signal(number, signal.SIG_IGN)
-    done, running = 0, list[subprocess.Popen[bytes]]()
+    done, running = 0, dict[int, subprocess.Popen[bytes]]()
     while True:
         ended = machines.shared / _ENDED
         if ended.exists():
@@ -113,32 +135,36 @@ def follow(machines: Nodes) -> int:
             return int(ended.read_text(encoding="utf-8"))
         job = machines.shared / f"job-{done}"
         if job.exists():
-            _stop(running)  # what is left of an attempt before
+            for process in running.values():  # what is left of an attempt before
+                process.kill()
+            _stop(running)
             running = _join(machines, Path(job.read_text(encoding="utf-8")))
             done += 1
-        failed = [process.returncode for process in running if process.poll()]
+        failed = {rank: process.returncode for rank, process in running.items() if process.poll()}
+        for rank, code in failed.items():
+            write_atomic(machines.shared / f"{_FAILED}{rank}", str(code))
         if failed:
             _stop(running)
-            return int(failed[0])
+            return int(next(iter(failed.values())))
         time.sleep(_POLL)
 
 
-def _join(machines: Nodes, path: Path) -> list["subprocess.Popen[bytes]"]:
-    """This machine's processes of a training."""
+def _join(machines: Nodes, path: Path) -> dict[int, "subprocess.Popen[bytes]"]:
+    """This machine's processes of a training, by rank."""
     from aligntune.train.ranks import meeting, read_job, start
 
     job = read_job(path)
     here = machines.share(job.spec.processes)
     shared = meeting(job.spec.processes, machines)
     first = machines.rank * here
-    return [start(job, first + local, local, shared) for local in range(here)]
+    return {first + local: start(job, first + local, local, shared) for local in range(here)}
 
 
-def _stop(running: list["subprocess.Popen[bytes]"]) -> None:
+def _stop(running: Mapping[int, "subprocess.Popen[bytes]"]) -> None:
     """They end by themselves after the first process has; those that do not, here."""
     from aligntune.train.ranks import end
 
-    for process in running:
+    for process in running.values():
         end(process)
 
 

@@ -14,7 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,18 @@ from typing import Any, Literal
 from aligntune.aside import pause
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError
+from aligntune.heartbeat import beat
 from aligntune.interrupt import stop_with
 from aligntune.startup import see_here
 from aligntune.train import nodes
 
 GRACE = 30.0
 """Seconds that the others may take to end after this process has."""
+
+MEETING = "ALIGNTUNE_MEETING_TIMEOUT"
+"""The variable with other seconds that processes on other machines may take to start."""
+
+PATIENCE = 600.0
 
 ANNOUNCED = "nodes.json"
 """The job in its own folder, for other machines."""
@@ -77,18 +84,20 @@ def together(job: Job) -> Iterator[None]:
     shared = meeting(count, machines)
     others = [start(job, rank, rank, shared) for rank in range(1, here)]
     if machines.count > 1:
+        for rank in range(here, count):  # what an attempt before has left
+            (_folder(job.work, rank) / _READY).unlink(missing_ok=True)
         (job.work / ANNOUNCED).unlink(missing_ok=True)
         write_job(job, job.work / ANNOUNCED)
         machines.announce(job.work / ANNOUNCED)
     try:
-        _all_ready(job, others)
+        _all_ready(job, others, machines)
         with _environment(shared | {"RANK": "0", "LOCAL_RANK": "0"}):
             yield
         _leave()
     except AlignTuneError:
         raise
     except Exception as error:
-        raise _blamed(job, others, error) from error
+        raise _blamed(job, others, machines, error) from error
     finally:
         for other in others:
             end(other)
@@ -191,16 +200,25 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def _all_ready(job: Job, others: list["subprocess.Popen[bytes]"]) -> None:
+def _all_ready(
+    job: Job, others: Sequence["subprocess.Popen[bytes]"], machines: nodes.Nodes
+) -> None:
     """Wait until all have started: who goes to meet one that never comes waits for half an hour."""
-    coming = dict(enumerate(others, start=1))
+    began, here = time.monotonic(), len(others) + 1
     try:
-        while coming:
-            for rank, other in list(coming.items()):
-                if (_folder(job.work, rank) / _READY).exists():
-                    del coming[rank]
-                elif (code := other.poll()) is not None:
-                    raise _died(job, rank, code)
+        patience = _patience()
+        while coming := _coming(job):
+            if dead := _dead(job, others, machines):
+                raise dead
+            away = [str(rank) for rank in coming if rank >= here]
+            if away and time.monotonic() - began > patience:
+                raise ResourceError(
+                    f"node {int(away[0]) // here} has not started within {patience:g} s (training "
+                    f"processes {', '.join(away)} are missing); see that `aligntune.train.nodes` "
+                    f"runs on all {machines.count} nodes and sees {job.work}, or give them longer "
+                    f"by {MEETING}"
+                )
+            beat()
             pause(0.1, "training processes start")
     except AlignTuneError:
         for other in others:
@@ -208,8 +226,36 @@ def _all_ready(job: Job, others: list["subprocess.Popen[bytes]"]) -> None:
         raise
 
 
+def _patience() -> float:
+    text = os.environ.get(MEETING) or str(PATIENCE)
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise ConfigError(f"{MEETING}={text!r} must be a number of seconds above 0")
+    return found
+
+
+def _coming(job: Job) -> list[int]:
+    every = range(1, job.spec.processes)
+    return [rank for rank in every if not (_folder(job.work, rank) / _READY).exists()]
+
+
+def _dead(
+    job: Job, others: Sequence["subprocess.Popen[bytes]"], machines: nodes.Nodes
+) -> ResourceError | None:
+    """What happened to one that has ended, as far as it is known here."""
+    codes = {rank: other.poll() for rank, other in enumerate(others, start=1)}
+    for rank, code in (codes | machines.failed()).items():
+        if code is not None:
+            return _died(job, rank, code)
+    return None
+
+
 def _died(job: Job, rank: int, code: int) -> ResourceError:
-    lines = (_folder(job.work, rank) / "output.txt").read_text(errors="replace").split("\n")
+    output = _folder(job.work, rank) / "output.txt"
+    lines = output.read_text(errors="replace").split("\n") if output.exists() else []
     last = next((line for line in reversed(lines) if line.strip()), "")
     return ResourceError(
         f"training process {rank} ended with code {code} and said {last!r}; the same "
@@ -217,7 +263,12 @@ def _died(job: Job, rank: int, code: int) -> ResourceError:
     )
 
 
-def _blamed(job: Job, others: list["subprocess.Popen[bytes]"], error: Exception) -> Exception:
+def _blamed(
+    job: Job,
+    others: Sequence["subprocess.Popen[bytes]"],
+    machines: nodes.Nodes,
+    error: Exception,
+) -> Exception:
     """`error`, or what happened to another process, which this one only noticed."""
     for rank, other in enumerate(others, start=1):
         try:
@@ -226,6 +277,8 @@ def _blamed(job: Job, others: list["subprocess.Popen[bytes]"], error: Exception)
             continue
         if code != 0:
             return _died(job, rank, code)
+    for rank, code in machines.failed(5).items():
+        return _died(job, rank, code)
     return error
 
 
@@ -251,7 +304,7 @@ def _free_port() -> str:
 def main(path: Path, rank: int, parent: int) -> None:
     faulthandler.register(signal.SIGUSR1)
     # The first process decides when to stop, and tells the others at the end of a step.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     stop_with(parent, signal.SIGKILL)
     try:

@@ -186,13 +186,12 @@ def server():
 
 
 def finding(what):
-    (found,) = [each for each in doctor._servers() if each.what == what]
-    return found
+    every = [*doctor._mlflow("output"), *doctor._prefect()]
+    return next((each for each in every if each.what == what), None)
 
 
 @pytest.mark.parametrize(("user", "says"), [("user:se%2Fcret@", "answers"), ("", "status 401")])
 def test_doctor_logs_in_where_the_address_says_how(monkeypatch, server, user, says):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{user}{server}")
     assert finding("mlflow").says.startswith(f"http://{server} answers")
     assert finding("mlflow").says.endswith(says)
@@ -211,7 +210,6 @@ ODD = [
 
 @pytest.mark.parametrize("address", ODD)
 def test_no_odd_address_makes_doctor_fail_or_tell(monkeypatch, address):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     found = finding("mlflow")
     assert found.state == "missing"
@@ -221,16 +219,36 @@ def test_no_odd_address_makes_doctor_fail_or_tell(monkeypatch, address):
 DISK = shutil.disk_usage("/")._replace(free=0)
 
 
-def test_doctor_names_the_experiment_and_what_of_mlflows_is_not_used(monkeypatch):
-    def says():
-        return {each.what: (each.state, each.says) for each in doctor._servers()}
-
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert says()["mlflow experiment"] == ("ok", "aligntune")
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
+def test_doctor_names_the_experiment_and_the_store_as_runs_will_have_them(monkeypatch):
+    assert finding("mlflow").says == "a file below the output directory"
+    assert finding("mlflow experiment").says == "aligntune"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:hid/den@there/mlflow")
+    assert finding("mlflow").says == "a store of kind postgresql, not tried"
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
-    assert says()["mlflow experiment"] == ("ok", "team")
-    assert says()["MLFLOW_EXPERIMENT_ID"][0] == "note"
+    assert finding("mlflow experiment").says == "id 7"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
+    assert finding("mlflow experiment").says == "team"
+    assert finding("MLFLOW_EXPERIMENT_ID").state == "note"
+
+
+def test_a_registry_that_is_not_where_runs_are_is_refused(run, config, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9/")
+    assert finding("mlflow registry") is None
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "databricks-uc")
+    assert finding("mlflow registry").state == "missing"
+    for command in (("validate", "--config", config), ("models",), ("plan", "--config", config)):
+        code, _, err = run(*command)
+        assert (code, "unset it, or set MLFLOW_TRACKING_URI" in err) == (78, True)
+    assert run("validate", "--config", config, "--set", "registry.enabled=false")[0] == 0
+
+
+def test_doctor_knows_the_server_of_prefects_profile(server, monkeypatch):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with temporary_settings({PREFECT_API_URL: f"http://{server}/api"}):
+        assert finding("prefect").says == f"http://{server} answers with status 401"
 
 
 def test_doctor_measures_the_disk_that_runs_would_fill(monkeypatch, tmp_path):
