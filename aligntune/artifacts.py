@@ -85,6 +85,11 @@ class Artifact:
     def name(self) -> str:
         return self.path.name
 
+    def read(self, name: str) -> dict[str, Any]:
+        """One of its JSON files."""
+        found: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        return found
+
 
 def key_of(identity: Mapping[str, Any]) -> str:
     """The first 12 hex digits of the sha256 of `identity` as canonical JSON."""
@@ -96,6 +101,12 @@ def find(root: Path, kind: str, key: str, *, verify: bool = False) -> Artifact |
     """The finished artifact of that key, or None if it is absent or its files do not fit its
     manifest. `verify` also re-reads every file's digest."""
     return _whole(root / f"{kind}-{key}", key, verify=verify)
+
+
+def find_named(root: Path, name: str, *, verify: bool = False) -> Artifact | None:
+    """`find` by `<kind>-<key>`."""
+    kind, _, key = name.rpartition("-")
+    return find(root, kind, key, verify=verify)
 
 
 def unnamed(root: Path, kind: str, key: str, *, verify: bool = False) -> Artifact | None:
@@ -123,8 +134,7 @@ def ancestors(artifact: Artifact) -> list[Artifact]:
     waiting = [artifact]
     while waiting:
         for name in waiting.pop(0).manifest.inputs.values():
-            kind, _, key = name.rpartition("-")
-            parent = find(artifact.path.parent, kind, key)
+            parent = find_named(artifact.path.parent, name)
             if parent and name not in found:
                 found[name] = parent
                 waiting.append(parent)

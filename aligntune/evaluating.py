@@ -115,9 +115,8 @@ def _model(config: RunConfig, name: str, label: str, root: Path) -> Step:
 
 def _measured(session: Session, label: str) -> dict[str, Any]:
     artifact = session.artifact(f"evaluate-{label}")
-    found = json.loads((artifact.path / "evaluation.json").read_text(encoding="utf-8"))
     speed = artifact.manifest.metrics.get("tokens_per_second")
-    return {"stage": artifact.name, **found, "tokens_per_second": speed}
+    return {"stage": artifact.name, **artifact.read("evaluation.json"), "tokens_per_second": speed}
 
 
 def _show(console: Console, found: dict[str, Any], model: str, others: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aligntune.artifacts import Artifact
 from aligntune.data.report import DataReport, read
-from aligntune.journal import FILE, complete_lines, curves
+from aligntune.journal import FILE, SAMPLES, complete_lines, curves
 from aligntune.report.charts import CURVES
 from aligntune.report.types import (
     Curve,
@@ -29,7 +29,6 @@ SOURCE_SAMPLES = 2
 """Rows of a source that are shown in the run's own report."""
 SAMPLED_STEPS = 3
 """The first and the last steps at which a model in training was looked at."""
-SAMPLES = "samples.jsonl"
 
 
 def charted(artifacts: Labelled) -> Iterator[Curve]:
@@ -88,17 +87,11 @@ def versus(evaluations: Labelled) -> list[Versus]:
             change.get("detectable"),
         )
         for label, artifact in evaluations
-        for metric, entry in _measured(artifact).items()
+        for metric, entry in artifact.read("evaluation.json")["metrics"].items()
         for other, change in entry["against"].items()
     ]  # fmt: skip
     order = list(dict.fromkeys(row.metric for row in found))
     return sorted(found, key=lambda row: order.index(row.metric))
-
-
-def _measured(artifact: Artifact) -> dict[str, Any]:
-    document = json.loads((artifact.path / "evaluation.json").read_text(encoding="utf-8"))
-    found: dict[str, Any] = document["metrics"]
-    return found
 
 
 def difference(found: Mapping[str, Any], other: str, entry: Mapping[str, Any]) -> Difference:
@@ -122,8 +115,7 @@ def gates(artifacts: Labelled) -> Iterator[GateRow]:
     """Every test of the decision about the candidate, where one was made."""
     for _, artifact in artifacts:
         if artifact.manifest.kind == "decide":
-            text = (artifact.path / "decision.json").read_text(encoding="utf-8")
-            for test in json.loads(text)["tests"]:
+            for test in artifact.read("decision.json")["tests"]:
                 yield GateRow(
                     test["metric"], test["want"], test["threshold"], test["against"] or "",
                     test["found"], test["low"], test["high"], test["state"], test["unit"],

@@ -10,12 +10,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
 from aligntune import errors
-from aligntune.artifacts import find
+from aligntune.artifacts import find, timestamp
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.heartbeat import Progress, Signs
 from aligntune.output import Log, lines, until_ended
@@ -84,8 +83,7 @@ class Child:
             | {LOG_LEVEL: logging.getLevelName(LOG.getEffectiveLevel()), **environment},
         )
         _running.add(self)
-        began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        self.log.write(f"--- {began}: {stage.name} in process {self.pid}")
+        self.log.write(f"--- {timestamp()}: {stage.name} in process {self.pid}")
 
     @property
     def pid(self) -> int:

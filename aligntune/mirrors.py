@@ -105,8 +105,7 @@ def _fitness(
         LOG.warning("a map and its opposite are left out: %s", error)
         return None
     artifact = session.artifact(f"evaluate-{final(config)}")
-    document = json.loads((artifact.path / "evaluation.json").read_text(encoding="utf-8"))
-    metrics = document["metrics"]
+    metrics = artifact.read("evaluation.json")["metrics"]
     if asked.metric not in metrics:
         raise ConfigError("--metric: " + unknown("metric", asked.metric, metrics))
     found = metrics[asked.metric]

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from aligntune.artifacts import MANIFEST, WORK, Artifact, find, unnamed, write_atomic
+from aligntune.artifacts import MANIFEST, WORK, Artifact, find, find_named, unnamed, write_atomic
 from aligntune.errors import Interrupted
 from aligntune.journal import FILE
 from aligntune.paths import EXPERIMENT, experiment_name
@@ -175,8 +175,7 @@ class Outbox:
         return found
 
     def artifact(self, name: str | None) -> Artifact | None:
-        kind, _, key = (name or "").rpartition("-")
-        return find(self.root / "stages", kind, key) if kind else None
+        return find_named(self.root / "stages", name) if name else None
 
     def journal(self, record: Record) -> Path | None:
         """Where the run's metrics by step are, if they are still this run's."""

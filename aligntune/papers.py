@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from aligntune.artifacts import Artifact, FileRecord, find, records, write_atomic
+from aligntune.artifacts import Artifact, FileRecord, find_named, records, write_atomic
 from aligntune.bill import bill
 from aligntune.checksums import (
     SBOM,
@@ -86,8 +86,7 @@ def check_version(
         ServiceError: what is kept beside the model cannot be read.
     """
     name, digest = tags["artifact"], tags["digest"]
-    kind, _, key = name.rpartition("-")
-    if (stages / name).is_dir() and find(stages, kind, key, verify=True) is None:
+    if (stages / name).is_dir() and find_named(stages, name, verify=True) is None:
         raise DataError(
             f"{what}: {stages / name} is not as its stage made it; `aligntune verify "
             f"{stages / name}` names the files"

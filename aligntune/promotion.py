@@ -134,9 +134,7 @@ def settle(
         Overtaken: another promotion came first.
         DataError: the registry has lost the version.
     """
-    from aligntune.evaluate.decide import read_decision
-
-    decision = read_decision(inputs["decision"].path)
+    decision = inputs["decision"].read("decision.json")
     version = str(inputs["register"].manifest.facts["versions"][config.candidate])
     passed = config.policy == "auto" and decision["verdict"] == "promote"
     lost = (

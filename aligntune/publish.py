@@ -99,7 +99,7 @@ def datasets_of(artifact: Artifact) -> list[tuple[str, int, str]]:
 def _metrics(evaluation: Artifact) -> list[tuple[str, float, float | None, float | None]]:
     return [
         (name, entry["mean"], entry["low"], entry["high"])
-        for name, entry in _measured(evaluation).items()
+        for name, entry in evaluation.read("evaluation.json")["metrics"].items()
     ]
 
 
@@ -109,17 +109,10 @@ def _comparisons(evaluation: Artifact) -> list[Compared]:
             name, against, found["difference"], found["low"], found["high"], found["p_value"],
             found["verdict"],
         )
-        for name, entry in _measured(evaluation).items()
+        for name, entry in evaluation.read("evaluation.json")["metrics"].items()
         for against, found in entry["against"].items()
     ]  # fmt: skip
 
 
 def _decided(decision: Artifact | None) -> str | None:
     return "{verdict}: {why}".format_map(decision.manifest.facts) if decision else None
-
-
-def _measured(evaluation: Artifact) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(
-        (evaluation.path / "evaluation.json").read_text(encoding="utf-8")
-    )["metrics"]
-    return found

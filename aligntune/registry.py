@@ -18,7 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from aligntune.aliased import KEY, Version
-from aligntune.artifacts import Artifact, digest_of, files_digest, find, linked, records
+from aligntune.artifacts import Artifact, digest_of, files_digest, find_named, linked, records
 from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
 from aligntune.lineage import Known, Lineage, lineage_of
@@ -226,8 +226,7 @@ def fetch(
     with asking(AGAIN):
         client = client_of(uri)
         found = client.get_model_version(name, version)
-        kind, _, key = found.tags.get(ARTIFACT, "").rpartition("-")
-        if kind and (made := find(root / "stages", kind, key)):
+        if made := find_named(root / "stages", found.tags.get(ARTIFACT, "")):
             shutil.copytree(made.path / "model", out, copy_function=linked)
         else:
             download(f"models:/{name}/{version}", uri, out)
@@ -326,7 +325,7 @@ def _version(
 
 def _measured(evaluation: Artifact) -> dict[str, str]:
     """What an evaluation says of a version, as tags; a later one replaces it."""
-    document = json.loads((evaluation.path / "evaluation.json").read_text(encoding="utf-8"))
+    document = evaluation.read("evaluation.json")
     found = {EVALUATED: str(document["conditions"]["rows_sha256"])}
     for name, metric in document["metrics"].items():
         for part in ("mean", "low", "high"):

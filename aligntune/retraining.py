@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aligntune.artifacts import find
+from aligntune.artifacts import find_named
 from aligntune.config.run import RunConfig
 from aligntune.config.slices import DecideSlice
 from aligntune.identity import differences
@@ -164,10 +164,9 @@ def settings_changed(looked: Looked) -> list[str]:
         old = before.stages.get(label)
         if old in (None, name) or name not in stages:
             continue
-        kind, _, key = str(old).rpartition("-")
         if stages[name].kind == "fetch":  # another champion to go on from is no setting
             continue
-        made = find(looked.plan.paths.stages, kind, key)
+        made = find_named(looked.plan.paths.stages, str(old))
         if made is None:
             found[f"{label}: changed"] = None
             continue

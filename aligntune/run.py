@@ -23,6 +23,7 @@ from aligntune.artifacts import (
     commit,
     committed,
     find,
+    find_named,
     key_of,
     lock,
     partial,
@@ -235,8 +236,7 @@ def _free(root: Path) -> str:
 
 
 def _input(context: Context, stage: Stage, name: str) -> Artifact:
-    kind, _, key = name.rpartition("-")
-    artifact = find(context.stages, kind, key)
+    artifact = find_named(context.stages, name)
     if artifact is None:
         raise AlignTuneError(f"{stage.label}: its input {name} is missing or damaged; run again")
     return artifact

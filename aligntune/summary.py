@@ -1,6 +1,5 @@
 """A finished run as a report: what its artifacts say, put together. Reads files only."""
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -120,8 +119,7 @@ def _stages(session: Session) -> Iterator[StageRow]:
 
 def _evaluation_rows(session: Session) -> Iterator[EvaluationRow]:
     for label, artifact in _evaluations(session):
-        document = json.loads((artifact.path / "evaluation.json").read_text(encoding="utf-8"))
-        for metric, found in document["metrics"].items():
+        for metric, found in artifact.read("evaluation.json")["metrics"].items():
             base = found["against"].get("base")
             yield EvaluationRow(
                 metric=metric,

@@ -22,7 +22,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from aligntune import promotion as registry
-from aligntune.artifacts import find
+from aligntune.artifacts import find, find_named
 from aligntune.config.load import load
 from aligntune.config.run import RunConfig
 from aligntune.errors import DataError
@@ -165,7 +165,7 @@ async def _pushed(config: RunConfig, name: str, version: str, decision: str) -> 
     paths = Paths.of(config)
     candidate = next(v for v in known(config, name) if v.version == version)
     names = _push_inputs(candidate, decision)
-    gone = [made for made in names.values() if find(paths.stages, *_parts(made)) is None]
+    gone = [made for made in names.values() if find_named(paths.stages, made) is None]
     if gone:
         LOG.warning("v%s is not pushed: %s is not below %s", version, ", ".join(gone), paths.root)
         return "; it is not on the hub, because its artifacts are not on this disk"
@@ -187,11 +187,6 @@ def _push_inputs(candidate: Known, decision: str) -> dict[str, str]:
         "evaluation": str(candidate.evidence["evaluations"][stage]),
     }
     return inputs | ({"decision": decision} if decision else {})
-
-
-def _parts(name: str) -> tuple[str, str]:
-    kind, _, key = name.rpartition("-")
-    return kind, key
 
 
 async def _expire_later(

@@ -126,9 +126,8 @@ def measured(session: Session) -> list[Measured]:
 
 
 def _metrics(session: Session, label: str) -> dict[str, Any]:
-    folder = session.artifact(f"evaluate-{label}").path
-    found: dict[str, Any] = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    return dict(found["metrics"])
+    document = session.artifact(f"evaluate-{label}").read("evaluation.json")
+    return dict(document["metrics"])
 
 
 def _value(found: Mapping[str, Any], unit: str) -> str:

@@ -268,7 +268,7 @@ def test_promotion_is_refused_when_the_champion_has_changed_since(world):
 def test_promotion_is_refused_on_evidence_from_other_rows(world):
     made, _, _ = world.against_champion("better", 0.7, world.champion(), policy="manual")
     other = world.evaluation("other", BASE - 0.7, [*ROWS[1:], ROWS[0]], "sft-better")
-    policy = registry.find(world.stages, "sft", "better")
+    policy = find(world.stages, "sft", "better")
     registry.register(NAME, {"sft": policy, "evaluate-sft": other}, world.uri, world.root)
     with pytest.raises(DataError, match=r"evidence for .* is from rows"):
         promotion.promote(NAME, "2", world.uri, world.root)

@@ -10,14 +10,14 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from aligntune.artifacts import Artifact, find
+from aligntune.artifacts import Artifact, find_named
 from aligntune.config.document import read_document
 from aligntune.config.naming import printable
 from aligntune.errors import ConfigError, DataError
 from aligntune.identity import flat
 
 LOG = logging.getLogger(__name__)
-Find = Callable[[Path, str, str], Artifact | None]
+Find = Callable[[Path, str], Artifact | None]
 EVALUATE = "evaluate-"
 """What the labels of evaluations begin with; the model's label follows."""
 RECORD = "mlflow.json"
@@ -119,7 +119,7 @@ class PastRun:
         return f"v{number}" + (f" ({', '.join(held)})" if held else "") if number else ""
 
 
-def run_at(folder: Path, found: Find = find) -> PastRun:
+def run_at(folder: Path, found: Find = find_named) -> PastRun:
     """The run in `folder`, its artifacts as `found` finds them.
 
     Raises:
@@ -143,7 +143,7 @@ def run_at(folder: Path, found: Find = find) -> PastRun:
 def runs_below(output: Path) -> Iterator[PastRun]:
     """Every run whose directory is in `<output>/runs`, in no order; what is none is left out, and
     so is what cannot be read, with a warning."""
-    found = cache(find)  # runs share most of their stages
+    found = cache(find_named)  # runs share most of their stages
     for folder in sorted((output / "runs").glob("*/")):
         if (folder / "plan.json").exists() and (folder / "config.yaml").exists():
             try:
@@ -153,8 +153,7 @@ def runs_below(output: Path) -> Iterator[PastRun]:
 
 
 def _stage(root: Path, label: str, name: str, found: Find) -> PastStage:
-    kind, _, key = name.rpartition("-")
-    made = found(root, kind, key) if _plain(name) else None
+    made = found(root, name) if _plain(name) else None
     return PastStage(label, name, made, None, made.manifest.metrics if made else {})
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aligntune.artifacts import find
+from aligntune.artifacts import find_named
 from aligntune.compare.filters import chosen
 from aligntune.compare.history import PastRun, PastStage, run_at, runs_below
 from aligntune.errors import ConfigError, unknown
@@ -97,8 +97,7 @@ def from_mlflow(recorded: RecordedRun, output: Path) -> PastRun:
 
 def _stage(label: str, recorded: RecordedRun, roots: Sequence[Path]) -> PastStage:
     name = recorded.tags.get("aligntune.artifact", "")
-    kind, _, key = name.rpartition("-")
-    places = (find(root / "stages", kind, key) for root in roots)
+    places = (find_named(root / "stages", name) for root in roots)
     made = next((found for found in places if found), None) if "/" not in name else None
     source = recorded.tags.get("aligntune.cached_from") or recorded.run_id
     return PastStage(label, name, made, source, made.manifest.metrics if made else recorded.metrics)

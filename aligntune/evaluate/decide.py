@@ -29,7 +29,7 @@ def decide(spec: DecideSlice, inputs: Mapping[str, Artifact], out: Path) -> dict
         ConfigError: a gate is about what was not measured.
     """
     own = inputs[spec.candidate]
-    document = json.loads((own.path / EVALUATION).read_text(encoding="utf-8"))
+    document = own.read(EVALUATION)
     metrics, conditions = document["metrics"], document["conditions"]
     sides = {name: _side(name, made.path, conditions, metrics) for name, made in inputs.items()}
     judge = Judge(
@@ -56,12 +56,6 @@ def decide(spec: DecideSlice, inputs: Mapping[str, Artifact], out: Path) -> dict
     }
     write_atomic(out / DECISION, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return record
-
-
-def read_decision(folder: Path) -> dict[str, Any]:
-    """What `decide` wrote."""
-    found: dict[str, Any] = json.loads((folder / DECISION).read_text(encoding="utf-8"))
-    return found
 
 
 def _side(

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from aligntune.artifacts import find, linked
+from aligntune.artifacts import find_named, linked
 from aligntune.errors import AlignTuneError, ConfigError, ResourceError
 from aligntune.models import intake, template
 from aligntune.models.load import load_tokenizer, reading
@@ -101,7 +101,8 @@ def _take(
     artifact. Only weights that nothing writes to are not copied: a download's are moved, and those
     of a finished artifact are linked.
     """
-    finished = _is_artifact(directory.resolve().parent)
+    made = directory.resolve().parent
+    finished = find_named(made.parent, made.name)
     for name in intake.check(directory, trust_remote_code=trust_remote_code, weights=weights):
         (out / name).parent.mkdir(exist_ok=True)
         if move_weights and name.endswith(".safetensors"):
@@ -110,11 +111,6 @@ def _take(
             linked(directory / name, out / name)
         else:
             shutil.copyfile(directory / name, out / name)
-
-
-def _is_artifact(folder: Path) -> bool:
-    kind, _, key = folder.name.rpartition("-")
-    return find(folder.parent, kind, key) is not None
 
 
 def _complete(

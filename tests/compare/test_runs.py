@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligntune.artifacts import find
+from aligntune.artifacts import find_named
 from aligntune.compare.comparison import compared
 from aligntune.compare.filters import OPERATORS, chosen, parse
 from aligntune.compare.history import run_at
@@ -215,7 +215,7 @@ def test_an_artifact_that_many_runs_share_is_read_once(past, monkeypatch):
     from aligntune.compare import history
 
     asked = []
-    monkeypatch.setattr(history, "find", lambda *a: asked.append(a[1:]) or find(*a))
+    monkeypatch.setattr(history, "find_named", lambda *a: asked.append(a[1:]) or find_named(*a))
     for number in range(5):
         past.run(f"run-{number}", beta=0.1)
     assert [run.state for run in listed(past.output, [])] == ["finished"] * 5
