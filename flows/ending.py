@@ -1,6 +1,5 @@
 """How a retraining ended, in words for people: the flow run's page, messages, the terminal."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,10 +103,9 @@ def plain(ending: Ending) -> str:
 
 def measured(session: Session) -> list[Measured]:
     """Every test of the run's decision, with what both sides scored."""
-    text = (session.artifact("decide").path / "decision.json").read_text(encoding="utf-8")
     candidate = _metrics(session, final(session.plan.config))
     rows = []
-    for test in json.loads(text)["tests"]:
+    for test in session.artifact("decide").read("decision.json")["tests"]:
         own, unit, against = candidate[test["metric"]], test["unit"], test["against"]
         limited = against is None
         other = None if limited else _metrics(session, against)[test["metric"]]

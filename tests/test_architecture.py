@@ -13,7 +13,7 @@ import flows
 PACKAGE = Path(aligntune.__file__).parent
 FLOWS = Path(flows.__file__).parent
 LAYERS = [
-    {"errors", "digest", "startup", "uncollected"},
+    {"errors", "digest", "extras", "startup", "uncollected"},
     {"config"},
     {
         "artifacts",

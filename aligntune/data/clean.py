@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aligntune.data.rows import TOOLS, Message, Row, prompt_of, text_of
-from aligntune.errors import ConfigError
+from aligntune.extras import require
 
 if TYPE_CHECKING:
     from rensa import RMinHash
@@ -69,11 +68,7 @@ def _spoken(turns: Sequence[Message]) -> bytes:
 
 def require_minhash() -> None:
     """Raises ConfigError if the package that near duplicates are found with is not there."""
-    if find_spec("rensa") is None:
-        raise ConfigError(
-            "cleaning.near_duplicates needs a package that is not installed; "
-            "pip install 'aligntune-pipeline[near-duplicates]'"
-        )
+    require("cleaning.near_duplicates", "rensa", "near-duplicates")
 
 
 def signatures(rows: Sequence[Row]) -> "list[RMinHash]":

@@ -1,7 +1,7 @@
 """Rows of the reasoning-gym package's tasks: `reasoning_gym:<task>`, behind an extra."""
 
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
@@ -12,6 +12,7 @@ from aligntune.config.base import Strict
 from aligntune.data.procedural import belongs, checked
 from aligntune.data.rows import Row
 from aligntune.errors import ConfigError, unknown
+from aligntune.extras import require
 
 VERSION = 2
 """Raised when the same params and package make other rows."""
@@ -68,13 +69,7 @@ def _own(params: Mapping[str, Any]) -> Params:
 
 def _created(task: str, params: Mapping[str, Any], split: str) -> Any:
     """The package's dataset: `len` questions, made when asked for."""
-    try:
-        version("reasoning-gym")
-    except PackageNotFoundError:
-        raise ConfigError(
-            "this source needs a package that is not installed; "
-            "pip install 'aligntune-pipeline[reasoning-gym]'"
-        ) from None
+    require("this source", "reasoning-gym", "reasoning-gym")
     from reasoning_gym.factory import DATASETS, create_dataset
 
     if task not in DATASETS:

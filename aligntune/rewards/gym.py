@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from aligntune.errors import ConfigError, DataError
+from aligntune.extras import require
 from aligntune.rewards.match import final, plain, stated
 from aligntune.rewards.serve import FAILED
 from aligntune.rewards.types import Sample
@@ -24,11 +24,10 @@ def reasoning_gym(
     from 0 to 1.
 
     The row's columns `task` and `metadata`, which the source `reasoning_gym:<task>` gives, say how
-    it is judged; several answers can be right, and
-    some tasks are lenient. The answer is what stands in the last
-    `<answer>...</answer>`, after `####` or in `\\boxed{...}`; else the whole text as it is, and
-    else its last line. Most tasks give a part of 1 for a right answer among other words, so
-    `partial` pays for guessing. None for a row without those columns.
+    it is judged; several answers can be right, and some tasks are lenient. The answer is what
+    stands in the last `<answer>...</answer>`, after `####` or in `\\boxed{...}`; else the whole
+    text as it is, and else its last line. Most tasks give a part of 1 for a right answer among
+    other words, so `partial` pays for guessing. None for a row without those columns.
 
     Some scorers evaluate an answer as Python, through sympy, so they run in `workers` processes of
     their own, which may write no files but are not isolated; one that takes more than `seconds` of
@@ -40,7 +39,7 @@ def reasoning_gym(
     """
     if seconds <= 0 or workers < 1:
         raise ConfigError("reward 'reasoning_gym': seconds must be above 0, workers at least 1")
-    _require()
+    require("reward 'reasoning_gym'", "reasoning-gym", "reasoning-gym")
     asked = [_requests(sample) for sample in samples]
     together = [request for requests in asked for request in requests]
     words = iter(pool("puzzle", "reasoning_gym").ask(together, seconds, workers))
@@ -48,14 +47,6 @@ def reasoning_gym(
         _score([next(words) for _ in requests], requests, partial) if requests else None
         for requests in asked
     ]
-
-
-def _require() -> None:
-    if find_spec("reasoning_gym") is None:
-        raise ConfigError(
-            "reward 'reasoning_gym' needs the package reasoning-gym; "
-            "`pip install 'aligntune-pipeline[reasoning-gym]'`"
-        )
 
 
 Request = tuple[str, str, str]

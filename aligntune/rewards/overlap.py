@@ -4,10 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, Literal
 
-from aligntune.errors import ConfigError
+from aligntune.extras import require
 from aligntune.rewards.types import Sample
 
 _WORD = re.compile(r"[^\W_]+")
@@ -61,11 +60,7 @@ def _compared(name: str, samples: Sequence[Sample]) -> list[float | None]:
 
 @cache
 def _metric(name: str) -> Any:
-    if find_spec("sacrebleu") is None:
-        raise ConfigError(
-            f"reward {name!r} needs the package sacrebleu; "
-            "`pip install 'aligntune-pipeline[rewards]'`"
-        )
+    require(f"reward {name!r}", "sacrebleu", "rewards")
     from sacrebleu.metrics import BLEU, CHRF
 
     # Without it, a sentence of fewer than four words never has a score.

