@@ -1,9 +1,9 @@
 """Gates: from the scores of a candidate and of what it is compared with to a decision.
 
 Promote if every gate holds, reject if one is missed beyond doubt or the models do the same on every
-prompt, else inconclusive. Gates that ask
-for an improvement share one error rate by Holm's correction; a guard (a negative `min_delta`, a
-limit of a value) can only stop a promotion and has its own.
+prompt, else inconclusive. Gates that ask for an improvement share one error rate by Holm's
+correction; a guard (a negative `min_delta`, a limit of a value) can only stop a promotion and has
+its own.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

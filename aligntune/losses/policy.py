@@ -29,10 +29,9 @@ def group_advantages(rewards: Tensor, scale: str) -> Tensor:
     """
     centred = rewards - rewards.nanmean(1, keepdim=True)
     if scale == "group":
-        spread = _deviation(rewards, 1)
-        centred = centred / (spread + _EPSILON)
+        centred = centred / (_deviation(rewards) + _EPSILON)
     elif scale == "batch":
-        centred = centred / (_deviation(rewards.reshape(1, -1), 1) + _EPSILON)
+        centred = centred / (_deviation(rewards.reshape(1, -1)) + _EPSILON)
     elif scale != "none":
         raise ValueError(f"no such scale: {scale}")
     return torch.where(informative(rewards)[:, None], centred, 0.0).nan_to_num(0.0)
@@ -54,9 +53,9 @@ def importance_ratio(logps: Tensor, old: Tensor, mask: Tensor, level: str) -> Te
     raise ValueError(f"no such level: {level}")
 
 
-def _deviation(values: Tensor, dim: int) -> Tensor:
-    """With n - 1, of what is not NaN; 0 for fewer than two."""
+def _deviation(values: Tensor) -> Tensor:
+    """Of each row, with n - 1, of what is not NaN; 0 for fewer than two. (P, G) -> (P, 1)"""
     known = ~values.isnan()
-    count = known.sum(dim, keepdim=True)
-    centred = torch.where(known, values - values.nanmean(dim, keepdim=True), 0.0)
-    return ((centred**2).sum(dim, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    count = known.sum(1, keepdim=True)
+    centred = torch.where(known, values - values.nanmean(1, keepdim=True), 0.0)
+    return ((centred**2).sum(1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()

@@ -49,9 +49,8 @@ def code_execution(
     limits on `memory` (MiB per process), `processes`, files and output. All tests of a row get
     `timeout` seconds of wall clock together. The expected value never enters the process, so a
     program cannot pass by faking a verdict. Each starts a Python: measured 28 per second with two
-    workers on two busy cores, so this is far below 1,000 per CPU-second. `isolation:
-    none` keeps resource limits alone; a program can then read this machine's files and use its
-    network.
+    workers on two busy cores, so this is far below 1,000 per CPU-second. `isolation: none` keeps
+    resource limits alone; a program can then read this machine's files and use its network.
 
     Raises:
         ConfigError: a setting is wrong, or isolation cannot be had.

@@ -1,6 +1,7 @@
 """How close an answer is in meaning to the row's reference, by a model of sentence embeddings."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,13 +23,10 @@ def judge(name: str, device: str, called: str, params: Mapping[str, Any]) -> Sco
 
     Raises ConfigError for a device that is not there.
     """
-    place = present(device)
-    loaded: list[_Encoder] = []
+    loaded = cache(partial(_Encoder, name, present(device)))
 
     def score(samples: Sequence[Sample]) -> list[float | None]:
-        if not loaded:
-            loaded.append(_Encoder(name, place))
-        known = loaded[0].embedded(_texts(samples), params["batch_size"])
+        known = loaded().embedded(_texts(samples), params["batch_size"])
         return [_cosine(sample, known) for sample in samples]
 
     score.__name__ = called

@@ -1,7 +1,7 @@
 """Rewards that a model gives: a reward model's score, or a classifier's probability of a label."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,11 @@ def judge(name: str, device: str, called: str, params: Mapping[str, Any]) -> Sco
 
     Raises ConfigError for a device that is not there.
     """
-    place = present(device)
-    loaded: list[_Judge] = []
+    normalize = params["normalize"]
+    loaded = cache(partial(_Judge, name, present(device), params["label"], normalize=normalize))
 
     def score(samples: Sequence[Sample]) -> list[float | None]:
-        if not loaded:
-            loaded.append(_Judge(name, place, params["label"], normalize=params["normalize"]))
-        return loaded[0].scores(samples, params["batch_size"])
+        return loaded().scores(samples, params["batch_size"])
 
     score.__name__ = called
     return score

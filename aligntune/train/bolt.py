@@ -4,7 +4,7 @@ One answer per prompt is enough. With more, the others of the visit are part of 
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -175,7 +175,7 @@ class BoltTrainer(Rollout):
         }
         if drifts:
             measured["drift"] = sum(drifts) / len(drifts)
-        self._log(measured)
+        self.record("baseline", measured)
 
     def _judge_beliefs(self, values: Sequence[float], found: Sequence[float], raw: Tensor) -> None:
         """Log how good the beliefs are and what they leave to learn: how far they are from the
@@ -185,18 +185,15 @@ class BoltTrainer(Rollout):
         low, high = self.memory.state.low, self.memory.state.high
         rates = (torch.tensor(values) - low) / (high - low)
         judged = raw[~raw.isnan()]
-        self._log(
+        self.record(
+            "baseline",
             {
                 "error": float((torch.tensor(values) - torch.tensor(found)).abs().mean()),
                 "easy": float((rates > EASY).float().mean()),
                 "hard": float((rates < HARD).float().mean()),
                 "no_news": float((judged.abs() < NO_NEWS).float().mean()),
-            }
+            },
         )
-
-    def _log(self, measured: Mapping[str, float]) -> None:
-        for name, value in measured.items():
-            self._metrics["train"][f"baseline/{name}"].append(value)
 
 
 def _visits(keys: Sequence[str], scores: Tensor) -> Iterator[tuple[str, list[int]]]:

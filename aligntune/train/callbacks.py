@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +48,15 @@ def _name(key: str) -> str:
     return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
 
 
+@dataclass(eq=False)
 class CommitCheckpoints(TrainerCallback):  # type: ignore[misc]
     """What transformers saved becomes a committed checkpoint, or nothing."""
 
-    def __init__(
-        self,
-        folder: Path,
-        key: str,
-        identity: Mapping[str, Any],
-        journal: Journal,
-        healthy: Callable[[], bool],
-    ) -> None:
-        self.folder = folder
-        self.key = key
-        self.identity = identity
-        self.journal = journal
-        self.healthy = healthy
+    folder: Path
+    key: str
+    identity: Mapping[str, Any]
+    journal: Journal
+    healthy: Callable[[], bool]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **_: Any) -> None:
         _wait()  # until every process has written its part

@@ -14,7 +14,7 @@ from torch import Tensor
 from aligntune.config.train import Counterfactual, Train
 from aligntune.evaluate.forward import padded
 from aligntune.losses.importance import Mode, chosen, importance, normalised, weights
-from aligntune.train.refill import Batch
+from aligntune.train.refill import Batch, sequences
 from aligntune.train.rollout import Rollout
 from aligntune.train.scoring import token_logps
 from aligntune.train.spans import Layout, layout
@@ -103,8 +103,7 @@ class CounterfactualTrainer(Rollout):
         if not scored:
             return drops
         prompt, completion = out["prompt_ids"].size(1), out["completion_ids"].size(1)
-        ids = torch.cat([out["prompt_ids"], out["completion_ids"]], dim=1)
-        attention = torch.cat([out["prompt_mask"], out["completion_mask"]], dim=1)
+        ids, attention = sequences(out)
         cuts = [
             (row, start, end)
             for row, found in scored.items()
@@ -167,5 +166,4 @@ class CounterfactualTrainer(Rollout):
             measured |= {"with_answer": answered / looked, "spans": spans / looked}
         if masked:
             measured |= {"drop": dropped / masked, "negative_drops": negative / masked}
-        for name, value in measured.items():
-            self._metrics["train"][f"importance/{name}"].append(value)
+        self.record("importance", measured)

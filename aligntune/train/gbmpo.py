@@ -14,7 +14,7 @@ from aligntune.config.train import Train
 from aligntune.losses.divergence import Divergence, divergence, estimate, exact, neural
 from aligntune.losses.mirror import mirror
 from aligntune.train.mirror_file import read_mirror
-from aligntune.train.refill import Batch
+from aligntune.train.refill import Batch, sequences
 from aligntune.train.rollout import Rollout, given
 
 
@@ -81,7 +81,7 @@ class Gbmpo(Rollout):
         """Log how much of the two together is the penalty, over all processes."""
         rest, own = self.total(torch.stack([rest.abs(), penalty.abs()])).tolist()
         if rest + own:
-            self._metrics["train"][f"divergence/{what}_share"].append(own / (rest + own))
+            self.record("divergence", {f"{what}_share": own / (rest + own)})
 
     def _exact(self, inputs: Batch) -> Tensor:
         """(B, T), from a forward pass of the policy and one of the reference. Both have to run the
@@ -92,12 +92,12 @@ class Gbmpo(Rollout):
 
     def _logits(self, model: Any, inputs: Batch) -> Tensor:
         """(B, T, V) of the answers' tokens, at the sampling temperature."""
-        length = inputs["completion_ids"].size(1)
+        ids, mask = sequences(inputs)
         with self.accelerator.autocast():  # the reference has none of its own
             logits = model(
-                input_ids=torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
-                attention_mask=torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-                logits_to_keep=length + 1,
+                input_ids=ids,
+                attention_mask=mask,
+                logits_to_keep=inputs["completion_ids"].size(1) + 1,
                 use_cache=False,
             ).logits
         scaled: Tensor = logits[:, :-1].float() / self.temperature

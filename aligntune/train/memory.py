@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def prompt_key(prompt: str | Sequence[dict[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@dataclass(eq=False)
 class Curriculum(Sampler[int]):
     """Rows in the order that a GRPO trainer reads them, drawn by how much there is to learn.
 
@@ -116,45 +118,42 @@ class Curriculum(Sampler[int]):
     a resumed run reads the rounds that it had, and draws the next ones as it would have.
     """
 
-    def __init__(
-        self,
-        keys: Sequence[str],
-        memory: Memory,
-        *,
-        size: int,
-        answers: int,
-        reads: int,
-        ahead: int,
-        floor: float,
-        seed: int,
-        epoch: Callable[[], int],
-    ) -> None:
-        self._keys, self._memory, self._epoch = keys, memory, epoch
-        self._size, self._answers, self._reads = size, answers, reads
-        self._ahead, self._floor, self._seed = ahead, floor, seed
-        self._rounds = len(keys) // size
+    keys: Sequence[str]
+    memory: Memory
+    _: KW_ONLY
+    size: int
+    answers: int
+    reads: int
+    ahead: int
+    floor: float
+    seed: int
+    epoch: Callable[[], int]
+
+    @property
+    def _rounds(self) -> int:
+        return len(self.keys) // self.size
 
     def __len__(self) -> int:
-        return self._rounds * self._size * self._answers * self._reads
+        return self._rounds * self.size * self.answers * self.reads
 
     def __iter__(self) -> Iterator[int]:
-        state, epoch = self._memory.state, self._epoch()
+        state, epoch = self.memory.state, self.epoch()
         if state.epoch != epoch:
             state.epoch, state.draws = epoch, []
         for number in range(self._rounds):
             if number == len(state.draws):
                 state.draws += self._drawn(epoch, number)
-            for _ in range(self._reads):
+            for _ in range(self.reads):
                 for row in state.draws[number]:
-                    yield from [row] * self._answers
+                    yield from [row] * self.answers
 
     def _drawn(self, epoch: int, start: int) -> list[list[int]]:
-        weights = curriculum(self._memory.rates(self._keys), self._floor).double().numpy()
+        weights = curriculum(self.memory.rates(self.keys), self.floor).double().numpy()
         shares = weights / weights.sum()
         # A generator for each round, so that what is drawn does not depend on what was before.
         return [
-            np.random.default_rng([self._seed, epoch, number])
-            .choice(len(self._keys), self._size, replace=False, p=shares)
+            np.random.default_rng([self.seed, epoch, number])
+            .choice(len(self.keys), self.size, replace=False, p=shares)
             .tolist()
-            for number in range(start, min(start + self._ahead, self._rounds))
+            for number in range(start, min(start + self.ahead, self._rounds))
         ]

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from aligntune.config.train import Train
 from aligntune.losses.advantages import adapted, gae, kl_estimate, token_rewards, whiten
 from aligntune.losses.values import explained_variance, value_loss
-from aligntune.train.refill import Batch
+from aligntune.train.refill import Batch, sequences
 from aligntune.train.rollout import Rollout, given
 from aligntune.train.scoring import bare
 
@@ -205,8 +205,7 @@ class Ppo(Rollout):
             return out["old_per_token_logps"], given(self._sampled_values)
         logps, _, _ = self._get_per_token_logps_and_entropies(
             self.model,
-            torch.cat([out["prompt_ids"], out["completion_ids"]], dim=1),
-            torch.cat([out["prompt_mask"], out["completion_mask"]], dim=1),
+            *sequences(out),
             out["completion_ids"].size(1),
             batch_size=self.args.per_device_train_batch_size,
         )

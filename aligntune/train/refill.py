@@ -17,6 +17,12 @@ Batch = dict[str, Tensor]
 algorithm adds."""
 
 
+def sequences(out: Batch) -> tuple[Tensor, Tensor]:
+    """(B, S + T) prompts with their completions, and the mask of these."""
+    ids = torch.cat([out["prompt_ids"], out["completion_ids"]], dim=1)
+    return ids, torch.cat([out["prompt_mask"], out["completion_mask"]], dim=1)
+
+
 class Sampled(NamedTuple):
     """Answers of this process, those to one prompt next to each other."""
 

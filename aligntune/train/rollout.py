@@ -5,7 +5,7 @@ TRL samples, scores and clips; an algorithm of ours says what the advantages are
 are wrapped, and one place per process, the rollout in memory, is saved with each checkpoint.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -158,6 +158,11 @@ class Rollout(Finite, Quick):
         summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
         return summed
 
+    def record(self, prefix: str, values: Mapping[str, float]) -> None:
+        """Log numbers that all processes have alike, as the metrics `<prefix>/<name>`."""
+        for name, value in values.items():
+            self._metrics["train"][f"{prefix}/{name}"].append(value)
+
     def note(self, name: str, per_token: Tensor, mask: Tensor) -> None:
         """Log the mean over counted tokens of all processes as the metric `name`."""
         mask = mask.to(per_token.dtype)
@@ -241,8 +246,7 @@ class Rollout(Finite, Quick):
         out = self.shape_rollout(sampled.out, sampled.rewards, sampled.inputs)
         advantages = out["advantages"]
         counted = advantages[out["completion_mask"].bool()] if advantages.dim() > 1 else advantages
-        for name, value in spread(counted, self.accelerator).items():
-            self._metrics["train"][f"advantages/{name}"].append(value)
+        self.record("advantages", spread(counted, self.accelerator))
         return out
 
     def _compute_loss(self, model: Any, inputs: Batch) -> Tensor:
@@ -283,8 +287,7 @@ class Rollout(Finite, Quick):
         old, mask = inputs["old_per_token_logps"], inputs["completion_mask"]
         ratio = importance_ratio(logps, old, mask, self.importance_sampling_level)
         counted = ratio[mask.bool()] if ratio.size(1) > 1 else ratio[mask.any(1)]
-        for name, value in spread(counted, self.accelerator).items():
-            self._metrics["train"][f"ratio/{name}"].append(value)
+        self.record("ratio", spread(counted, self.accelerator))
         self.note("ratio/approx_kl", (logps - old) ** 2 / 2, mask)
 
     def _times(self) -> dict[str, float]:
@@ -329,9 +332,8 @@ class Rollout(Finite, Quick):
             most=lambda lacking: max(gather_object([lacking])),
         )
         good = informative(sampled.merits.view(-1, self.num_generations)).float()
-        self._metrics["train"]["resampling/rounds"].append(float(rounds))
         useful, groups = self.total(torch.stack([good.sum(), good.new_tensor(len(good))])).tolist()
-        self._metrics["train"]["resampling/useful_groups"].append(useful / groups)
+        self.record("resampling", {"rounds": float(rounds), "useful_groups": useful / groups})
         sampled.out["num_items_in_batch"] = self.total(sampled.out["completion_mask"].sum())
         return sampled
 
