@@ -8,8 +8,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from aligntune.config.algo import ONLINE
-from aligntune.config.data import Dataset
+from aligntune.config.algo import ONLINE, TASK
+from aligntune.config.data import Dataset, TaskType
 from aligntune.config.naming import KeyPath
 from aligntune.config.rewards import Reward
 from aligntune.config.rules import Problem
@@ -45,21 +45,20 @@ def _registry(config: RunConfig) -> Iterator[Problem]:
 
 
 def _datasets(config: RunConfig) -> Iterator[Problem]:
-    lists: dict[KeyPath, tuple[Dataset, ...]] = {
-        ("datasets",): config.datasets,
-        ("evaluation", "datasets"): config.evaluation.datasets,
+    lists: dict[KeyPath, tuple[tuple[Dataset, ...], TaskType | None]] = {
+        ("datasets",): (config.datasets, TASK[config.algo]),
+        ("evaluation", "datasets"): (config.evaluation.datasets, None),
     }
     if config.sft:
-        lists["sft", "datasets"] = config.sft.datasets
-    if config.reward_model:
-        lists["reward_model", "datasets"] = config.reward_model.datasets
-    for at, datasets in lists.items():
+        lists["sft", "datasets"] = config.sft.datasets, TASK["sft"]
+    if section := config.reward_model:
+        lists["reward_model", "datasets"] = section.datasets, section.rows
+    for at, (datasets, task) in lists.items():
         for index, dataset in enumerate(datasets):
             found = list(_tried((*at, index, "name"), partial(sources.check, dataset)))
-            yield from found
-            yield from _tried((*at, index, "format"), partial(sources.check_format, dataset))
-            if not found:
-                yield from _tried((*at, index, "columns"), partial(sources.check_columns, dataset))
+            found += _tried((*at, index, "format"), partial(sources.check_format, dataset))
+            read = partial(sources.check_columns, dataset, task)
+            yield from found or _tried((*at, index, "columns"), read)
 
 
 def _models(config: RunConfig) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ class Paths:
 
     @classmethod
     def of(cls, config: RunConfig) -> "Paths":
-        root = Path(config.logging.output_dir).expanduser().absolute()
+        root = Path(os.path.expanduser(config.logging.output_dir)).absolute()
         return cls(root, root / "runs" / (config.logging.run_name or config.algo))
 
     @property
@@ -39,7 +39,7 @@ def nearest(output_dir: str) -> Path:
             f"{public(output_dir)!r} is an address, and runs write to a directory of this machine; "
             "name one"
         )
-    wanted = Path(output_dir).expanduser().absolute()
+    wanted = Path(os.path.expanduser(output_dir)).absolute()
     there = next(path for path in (wanted, *wanted.parents) if os.path.exists(path))
     if not there.is_dir():
         raise ConfigError(f"{there} is a file; name a directory")

@@ -58,7 +58,7 @@ def reward_data_slice(
     kept = config.cleaning.duplicates or ("row" if scored else None)
     return data_slice(config, section.datasets, spec).model_copy(
         update={
-            "task": "conversation" if scored else "preference",
+            "task": section.rows,
             "heldout_fraction": config.evaluation.heldout_fraction,
             "max_heldout": config.evaluation.max_samples,
             # A prompt recurs with other answers.

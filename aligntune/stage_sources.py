@@ -1,5 +1,6 @@
 """What stages read that lies outside the artifacts, as digests and commits."""
 
+import os
 from pathlib import Path
 
 from aligntune.config.slices import DataSlice, EvaluateSlice, ModelSlice, TrainSlice
@@ -19,7 +20,7 @@ def model_sources(config: ModelSlice, _: Path, *, weights: bool = True) -> dict[
                 f"model.chat_template {config.chat_template[:LONGEST]!r} is neither a Jinja "
                 "template (it has no '{') nor an existing file"
             )
-        file = Path(config.chat_template).expanduser()
+        file = Path(os.path.expanduser(config.chat_template))
         sources["chat_template"] = f"sha256:{sha256(file)}"
     return sources
 
@@ -57,7 +58,7 @@ def train_sources(config: TrainSlice, root: Path) -> dict[str, str]:
     for name, given in files.items():
         if given is None:
             continue
-        file = Path(given).expanduser()
+        file = Path(os.path.expanduser(given))
         if not file.is_file():
             raise ConfigError(f"train.{name}: there is no file {given!r}")
         found[name] = f"sha256:{sha256(file)}"

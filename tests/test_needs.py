@@ -62,6 +62,36 @@ def test_a_file_is_read_no_further_than_its_beginning(tmp_path):
     assert "unknown column 'nope'" in found["datasets.0.columns"]
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_columns_that_the_algorithm_cannot_learn_from_are_named(tmp_path, name):
+    """Before a model is fetched, and for every list of data."""
+    written(tmp_path / name)
+    pairs = {"name": str(tmp_path / name)}
+    model = {"objective": "bradley_terry", "datasets": [pairs]}
+    assert problems(datasets=[pairs], sft={"datasets": [pairs]}, reward_model=model) == {}
+    other = pairs | {"columns": {"x": "chosen", "y": "question"}}
+    sections = {
+        "datasets": [other],
+        "sft": {"datasets": [other]},
+        "evaluation": {"datasets": [other]},
+        "reward_model": {"datasets": [other]},
+    }
+    for at, section in sections.items():
+        found = problems(**{at: section})
+        ((key, message),) = found.items()
+        assert key == dotted((at, *([] if at == "datasets" else ["datasets"]), 0, "columns"))
+        assert "has the columns rejected, x, y, which are no layout we know" in message
+    asked = problems(datasets=[pairs | {"format": "alpaca"}])["datasets.0.columns"]
+    assert "but `format: alpaca` needs instruction, output" in asked
+
+
+def test_columns_the_wrong_way_round_are_turned(tmp_path):
+    written(tmp_path / "a.jsonl")
+    dataset = {"name": str(tmp_path / "a.jsonl"), "columns": {"question": "prompt"}}
+    message = problems(datasets=[dataset])["datasets.0.columns"]
+    assert "it is new name: column, so write {prompt: question}" in message
+
+
 def test_a_layout_that_there_is_not_is_named():
     found = problems(datasets=[{"name": "owner/data", "format": "alpacca"}])
     assert found == {"datasets.0.format": "unknown format 'alpacca'; did you mean 'alpaca'?"}

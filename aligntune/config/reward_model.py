@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from aligntune.config.base import Strict
-from aligntune.config.data import Dataset
+from aligntune.config.data import Dataset, TaskType
 from aligntune.config.train import Peft, Train
 
 Objective = Literal["bradley_terry", "regression"]
@@ -34,3 +34,8 @@ class RewardModelSection(Strict):
     normalize: bool = True
     """Bring its scores to mean 0 and standard deviation 1 on held-out reference answers (the chosen
     ones of pairs), which makes `weight` and `kl_coef` comparable between reward models."""
+
+    @property
+    def rows(self) -> TaskType:
+        """What it learns from."""
+        return "preference" if self.objective == "bradley_terry" else "conversation"

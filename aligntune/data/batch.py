@@ -15,7 +15,7 @@ from aligntune.config.data import Sameness, TaskType
 from aligntune.data import clean, schema
 from aligntune.data.formats import Reader
 from aligntune.data.mix import keys
-from aligntune.data.rows import Row, Unreadable, columns_in, encode, question_of
+from aligntune.data.rows import Row, Unreadable, batched, columns_in, encode, question_of
 from aligntune.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
@@ -24,9 +24,22 @@ if TYPE_CHECKING:
     from aligntune.data.tokens import Tokens
 
 T = TypeVar("T")
+TOGETHER = 128
+"""Rows of which all tokens are in memory: of a conversation those before each of its answers."""
 Numbered = list[tuple[int, Row | Unreadable]]
 """(index in the source, row)."""
 Fit = Literal["fits", "cut", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The tokens of a row."""
+
+    packed: bytes
+    """Empty where there is no tokenizer."""
+    length: int
+    """Of the longest sequence."""
+    fit: Fit
 
 
 @dataclass(frozen=True)
@@ -82,13 +95,13 @@ class Work:
         wrong = schema.faults(rows, self.reader.task)
         invalid += [(indices[position], reason) for position, reason in wrong.items()]
         indices, rows = _without(wrong, indices), _without(wrong, rows)
-        tokens = self._tokens(rows)
-        mute = {at: reason for at, reason in enumerate(tokens) if isinstance(reason, str)}
+        fitted = self._fitted(rows)
+        mute = {at: reason for at, reason in enumerate(fitted) if isinstance(reason, str)}
         invalid += [(indices[position], reason) for position, reason in mute.items()]
         indices, rows = _without(mute, indices), _without(mute, rows)
         given = dict(batch) if invalid else {}
         return Made(
-            self._good(indices, rows, [found for found in tokens if not isinstance(found, str)]),
+            self._good(indices, rows, [found for found in fitted if not isinstance(found, str)]),
             [(index, reason, _shown(given[index])) for index, reason in sorted(invalid)],
             columns_in(rows),
             clean.signatures(rows) if self.similar else None,
@@ -108,44 +121,48 @@ class Work:
                 indices.append(index)
             except DataError as error:
                 invalid.append((index, str(error)))
+            except RecursionError:
+                invalid.append((index, "nested too deep"))
         return indices, made, invalid
 
-    def _tokens(self, rows: Sequence[Row]) -> Sequence["list[Tokens] | str"]:
-        """By row its sequences, or why there are none; nothing without a tokenizer."""
+    def _fitted(self, rows: Sequence[Row]) -> "list[Fitted | str]":
+        """By row its tokens, or why there are none."""
         if self.tokenizer is None:
-            return []
+            return [Fitted(b"", 0, "fits")] * len(rows)
         from aligntune.data.tokens import tokenized
 
         tokenizer = tokenizer_in(self.tokenizer, self.trust_remote_code)
-        return tokenized(rows, self.reader.task, tokenizer)
+        return [
+            found if isinstance(found, str) else self._fit(found)
+            for some in batched(rows, TOGETHER)
+            for found in tokenized(some, self.reader.task, tokenizer)
+        ]
 
-    def _good(self, indices: list[int], rows: list[Row], tokens: "list[list[Tokens]]") -> Good:
-        count, kept = len(rows), self.duplicates
+    def _good(self, indices: list[int], rows: list[Row], fitted: "list[Fitted]") -> Good:
+        kept = self.duplicates
         questions: list[str] = []
         same: list[bytes] = []
         for row in rows:  # each needs the question's normal form, which is kept for a moment
             questions.append(clean.normalised(question_of(row)))
             same.append(b"" if kept == "keep" else clean.duplicate_key(row, kept))
-        lengths, packed = [0] * count, [b""] * count
-        fits: list[Fit] = ["fits"] * count
-        if self.tokenizer is not None:
-            from aligntune.data.tokens import longest, pack
-
-            lengths = [longest(sequences) for sequences in tokens]
-            fitted = [self._fit(*found) for found in zip(tokens, lengths, strict=True)]
-            packed = [pack(sequences) for sequences, _ in fitted]
-            fits = [fit for _, fit in fitted]
         return Good(
             rows=indices,
             lines=[encode(row) for row in rows],
-            tokens=packed,
-            lengths=lengths,
-            fits=fits,
+            tokens=[found.packed for found in fitted],
+            lengths=[found.length for found in fitted],
+            fits=[found.fit for found in fitted],
             keys=keys(self.seed, questions),
             same=same,
         )
 
-    def _fit(self, tokens: "list[Tokens]", length: int) -> "tuple[list[Tokens], Fit]":
+    def _fit(self, tokens: "list[Tokens]") -> "Fitted":
+        from aligntune.data.tokens import longest, pack
+
+        length = longest(tokens)
+        left, fit = self._left(tokens, length)
+        return Fitted(pack(left), length, fit)
+
+    def _left(self, tokens: "list[Tokens]", length: int) -> "tuple[list[Tokens], Fit]":
         """What is learned of a row, and how it fits into `max_length`."""
         limit = self.max_length
         if limit is None or length <= limit:

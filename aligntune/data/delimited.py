@@ -5,7 +5,7 @@ import io
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 from aligntune.data.rows import Row, Rows, Unreadable
@@ -18,11 +18,9 @@ DELIMITERS = (",", ";", "\t")
 """What csv files are separated by, the usual one first."""
 _SAID = "sep="
 """What a spreadsheet's first line may start with, before the delimiter."""
-_END = "\0end of file"
-"""A line after the last one, which only a quote that is left open can swallow."""
 
-
-Reader = Callable[[Sequence[str]], Row | Unreadable]
+Record = list[str] | Unreadable
+Reader = Callable[[Record], Row | Unreadable]
 
 
 def read_csv(path: Path) -> Rows:
@@ -82,9 +80,12 @@ def _rows(path: Path, delimiter: str) -> Rows:
     return Rows(tuple(names), len(lines), at, lambda index: f"{path.name}:{lines[index]}")
 
 
-def _heading(path: Path, read: Iterator[tuple[int, list[str]]]) -> tuple[Reader, list[str]]:
+def _heading(path: Path, read: Iterator[tuple[int, Record]]) -> tuple[Reader, list[str]]:
     """What makes rows of the records after the first, and the columns that it names."""
-    line, header = next(read, (1, []))
+    nothing: tuple[int, Record] = (1, [])
+    line, header = next(read, nothing)
+    if isinstance(header, Unreadable):
+        raise DataError(f"{path}:{line}: {header.reason}")
     unnamed = [position for position, name in enumerate(header) if not name.strip()]
     names = [name if name.strip() else f"column {i}" for i, name in enumerate(header, start=1)]
     row = partial(_row, names, unnamed)
@@ -94,7 +95,7 @@ def _heading(path: Path, read: Iterator[tuple[int, list[str]]]) -> tuple[Reader,
     return row, names
 
 
-def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Path, delimiter: str) -> Iterator[tuple[int, Record]]:
     """(line on which it starts, cells) of every record with something in it.
 
     DataError for a quote that is left open, as it makes one cell of all that follows.
@@ -103,24 +104,31 @@ def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     start = 1
     with opened(path) as file:
         text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(chain(text, [_END]), delimiter=delimiter)
-        try:
-            for cells in reader:
-                if cells == [_END]:
-                    return
-                if cells and cells[-1].endswith(_END):
-                    raise DataError(f"{path}:{start}: a quote is opened and never closed; close it")
-                # Spreadsheets export empty rows below the last, and say the delimiter above all.
-                if any(cells) and not (start == 1 and cells == [_SAID, ""]):
-                    yield start, cells
-                start = reader.line_num + 1
-        except csv.Error as error:
-            raise DataError(
-                f"{path}:{start}: {error}; most likely a quote that is not closed"
-            ) from None
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        while (cells := _next(reader, f"{path}:{start}")) is not None:
+            # Spreadsheets export empty rows below the last, and say the delimiter above all.
+            if isinstance(cells, Unreadable) or (
+                any(cells) and not (start == 1 and cells == [_SAID, ""])
+            ):
+                yield start, cells
+            start = reader.line_num + 1
 
 
-def _row(names: Sequence[str], unnamed: Sequence[int], cells: Sequence[str]) -> Row | Unreadable:
+def _next(reader: Iterator[list[str]], place: str) -> Record | None:
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        # Anywhere else Python's reader leaves the quotes out, and says nothing.
+        if "expected after" in str(error):
+            return Unreadable('text follows the quote that ends a cell; write "" for a quote in it')
+        if "unexpected end" in str(error):
+            raise DataError(f"{place}: a quote is opened and never closed; close it") from None
+        raise DataError(f"{place}: {error}; most likely a quote that is not closed") from None
+
+
+def _row(names: Sequence[str], unnamed: Sequence[int], cells: Record) -> Row | Unreadable:
+    if isinstance(cells, Unreadable):
+        return cells
     if len(cells) != len(names):
         return Unreadable(f"{len(cells)} cells, but the header has {len(names)}", cells)
     for cell in cells:

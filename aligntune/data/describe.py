@@ -26,6 +26,8 @@ SAMPLE_LENGTH = 2000
 LOOKED_AT = 1000
 """Rows of a source whose languages and labels are counted."""
 REASONS = 10
+UNREAD = 50
+"""Columns that are named."""
 
 
 def describe(
@@ -89,6 +91,7 @@ def _source(
             (reason, count, account.examples[reason])
             for reason, count in account.reasons.most_common(REASONS)
         ),
+        unread=source.reader.unread(source.rows.columns)[:UNREAD],
     )
 
 

@@ -91,6 +91,7 @@ def header(path: Path) -> tuple[str, ...] | None:
     try:
         with readable(path):
             if reader is _jsonl:
+                _refuse_spread(path)
                 return _keys(path)
             if reader in (read_csv, read_tsv):
                 return columns_of(path, tabs=reader is read_tsv)
@@ -125,6 +126,7 @@ def _json(path: Path) -> Rows:
 
 def _jsonl(path: Path) -> Rows:
     """The keys of the first rows are the columns, so that a large file is decoded only once."""
+    _refuse_spread(path)
     columns = _keys(path)
     blank = array("Q")
     number = 0
@@ -140,6 +142,26 @@ def _jsonl(path: Path) -> Rows:
         return f"{path.name}:{index + 1 + above}"
 
     return Rows(columns, number - len(blank), partial(_jsonl_at, path), place)
+
+
+def _refuse_spread(path: Path) -> None:
+    """DataError for JSON that is spread over lines: an object of everything, or rows for people."""
+    start = next(_blocks(path), None)
+    if not start or not start[0].startswith(b"{") or isinstance(_decoded(start[0]), dict):
+        return
+    text = b"".join(start).decode(errors="replace")
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return
+    if "\n" not in text[:end]:
+        return
+    if text[end:].strip():
+        raise DataError(f"{path}: rows go over several lines; write each on one line")
+    raise DataError(
+        f"{path}: is one object with the keys {', '.join(list(value)[:10])}, and not rows; write "
+        "an array of them, or one on each line"
+    )
 
 
 def _keys(path: Path) -> tuple[str, ...]:

@@ -1,19 +1,17 @@
 """Which layout a source has, by its columns. To add one: a function in layouts.py, and a line in
 FORMATS."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from typing import Any
 
-import orjson
-
 from aligntune.config.data import TaskType
 from aligntune.config.naming import printable
 from aligntune.data import layouts
-from aligntune.data.rows import ANSWER, EXTRA, RATED, TOOLS, Row, prompt_of
+from aligntune.data.extra import extra, refuse_media
+from aligntune.data.rows import ANSWER, RATED, TOOLS, Row, prompt_of
 from aligntune.data.turns import said, text, tools
 from aligntune.errors import ConfigError, DataError, unknown
 
@@ -57,7 +55,10 @@ FORMATS: dict[str, Format] = {
         ("conversations", "chosen", "rejected"), "preference", layouts.preference_conversations
     ),
     "preference_question": Format(
-        ("question", "chosen", "rejected"), "preference", layouts.preference_question
+        ("question", "chosen", "rejected"),
+        "preference",
+        layouts.preference_question,
+        ("context",),
     ),
     "preference_instruction": Format(
         ("instruction", "chosen", "rejected"),
@@ -175,6 +176,11 @@ class Reader:
         """How many of the columns it reads."""
         return len(FORMATS[self.layout].used.intersection(columns)) + len(self.names)
 
+    def unread(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Those of a source's columns that no message is made of."""
+        read = FORMATS[self.layout].used.union(own for _, own in self.names)
+        return tuple(column for column in columns if column not in read)
+
     def __call__(self, row: Row) -> Row:
         """The canonical row, or a DataError with the reason why there is none."""
         found = FORMATS[self.layout]
@@ -195,7 +201,8 @@ class Reader:
         if not row.keys() <= found.used:
             unused = row.keys() - found.used
             others |= {name: row[name] for name in unused if row[name] is not None}
-        return made | _extra(others) if others else made
+            refuse_media(others)
+        return made | extra(others) if others else made
 
     def _complete(self, row: Row, found: Format) -> Row:
         """The row with the layout's names and without NaN, or a DataError for what is missing."""
@@ -217,33 +224,6 @@ def _renamed(row: Row, names: Iterable[tuple[str, str]]) -> Row:
         if own in row:
             row[name] = row.pop(own)
     return row
-
-
-def _extra(columns: Row) -> Row:
-    """The columns as JSON, without what JSON cannot hold, such as the bytes of an image.
-
-    What is in `extra` already are columns of the source that canonical rows were made of.
-    """
-    earlier = _object(columns.get(EXTRA))
-    columns = {name: columns[name] for name in columns if not earlier or name != EXTRA} | earlier
-    kept = {name: encoded for name, value in sorted(columns.items()) if (encoded := _json(value))}
-    listed = (f"{json.dumps(name, ensure_ascii=False)}:{encoded}" for name, encoded in kept.items())
-    return {EXTRA: "{" + ",".join(listed) + "}"} if kept else {}
-
-
-def _object(value: Any) -> Row:
-    try:
-        found = orjson.loads(value) if isinstance(value, str) else None
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _json(value: Any) -> str:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-    except TypeError:
-        return ""
 
 
 def reader(
@@ -374,10 +354,17 @@ def mismatch(
 
 def _shown(row: Row) -> str:
     """Every cell on one line, cut to 80 characters."""
-    cells = ((name, printable(" ".join(str(value).split()))) for name, value in row.items())
+    cells = ((name, printable(" ".join(_said(value).split()))) for name, value in row.items())
     return ", ".join(
         f"{name}={cell if len(cell) <= _CELL else cell[: _CELL - 1] + '…'}" for name, cell in cells
     )
+
+
+def _said(value: Any) -> str:
+    try:
+        return str(value)
+    except RecursionError:
+        return "..."
 
 
 _CELL = 80

@@ -61,7 +61,10 @@ def preference_messages(row: Row) -> Row:
 
 def preference_question(row: Row) -> Row:
     """{question, chosen, rejected}, often with `system`, as in Intel/orca_dpo_pairs."""
-    return preference({**row, "prompt": row["question"]})
+    question = row["question"]
+    return preference(
+        {**row, "prompt": _about(row, question) if isinstance(question, str) else question}
+    )
 
 
 def preference_conversations(row: Row) -> Row:
@@ -115,7 +118,7 @@ def alpaca(row: Row) -> Row:
 def _instruction(row: Row) -> str:
     instruction = text(row["instruction"], "instruction")
     given = text(row["input"], "input") if row.get("input") else ""
-    return f"{instruction}\n\n{given}" if given.strip() else instruction
+    return "\n\n".join(part for part in (instruction, given) if part.strip())
 
 
 def _earlier(history: Any) -> list[Message]:
@@ -151,8 +154,12 @@ def _question(row: Row) -> list[Message]:
     """The question, after the context that it is about."""
     question = text(row["question"], "question")
     _refuse_unsaid_choices(row, question)
+    return asked(row, _about(row, question), "question")
+
+
+def _about(row: Row, question: str) -> str:
     context = text(row["context"], "context") if row.get("context") else ""
-    return asked(row, f"{context}\n\n{question}" if context.strip() else question, "question")
+    return f"{context}\n\n{question}" if context.strip() else question
 
 
 def _refuse_unsaid_choices(row: Row, question: str) -> None:

@@ -85,7 +85,10 @@ class Ledger:
 
 
 def _printable(row: Any) -> Any:
-    text = json.dumps(row, default=str)
+    try:
+        text = json.dumps(row, default=str)
+    except RecursionError:
+        return "nested too deep to be shown"
     return row if len(text) <= MAX_ROW and _plain(row) else text[:MAX_ROW]
 
 

@@ -63,6 +63,8 @@ class SourceReport:
     reasons: tuple[tuple[str, int, str], ...]
     """(why rows are invalid, how many, where the first is), the commonest."""
     subset: str | None = None
+    unread: tuple[str, ...] = ()
+    """Columns that no message is made of."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def facts(source: SourceReport) -> dict[str, Any]:
     """What a manifest keeps of a source: no text of its rows."""
     plain = asdict(source)
     dropped = plain.pop("dropped")
-    for name in ("lengths", "looked_at", "labels", "languages", "samples", "reasons"):
+    for name in ("lengths", "looked_at", "labels", "languages", "samples", "reasons", "unread"):
         del plain[name]
     return {**plain, **dropped}
 
@@ -148,5 +150,6 @@ def _source(plain: dict[str, Any]) -> SourceReport:
             "lengths": Histogram(**lengths) if lengths else None,
             "samples": tuple(plain["samples"]),
             "reasons": reasons,
+            "unread": tuple(plain.get("unread", ())),
         }
     )

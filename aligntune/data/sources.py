@@ -6,8 +6,9 @@ function, and all else a hub id.
 """
 
 import hashlib
+import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aligntune.aside import promptly
-from aligntune.config.data import Dataset
+from aligntune.config.data import Dataset, TaskType
 from aligntune.data import files, imported
 from aligntune.data.rows import Row, Rows, Unreadable
 from aligntune.data.urls import fetch, labels, public
@@ -28,7 +29,10 @@ Kind = Literal["file", "url", "mlflow", "procedural", "function", "hub"]
 FILES: tuple[Kind, ...] = ("file", "url", "mlflow")
 PATHLIKE = ("./", "../", "/", "~")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SPLIT = re.compile(r"(?:^|[-_./])(train|test|valid(?:ation)?|dev)(?=$|[-_./])")
+_SPLIT = re.compile(
+    r"(?:^|[-_./])(train(?:ing)?|test|val(?:id(?:ation)?)?|dev|eval(?:uation)?|held[-_]?out|holdout)"
+    r"(?=$|[-_./])"
+)
 """What names of files and folders say of the split that is in them."""
 FEW = 20
 """Files of one dataset whose beginnings are read before a run."""
@@ -60,6 +64,8 @@ def check(dataset: Dataset) -> Kind:
     _refuse_settings(dataset, kind)
     if kind == "file":
         _files(dataset.name)
+    elif kind == "hub":
+        _refuse_directory(dataset)
     elif kind == "function":
         with _named(dataset):
             imported.identity(dataset.name, dataset.params)
@@ -80,16 +86,23 @@ def check_format(dataset: Dataset) -> None:
         raise ConfigError(unknown("format", dataset.format, FORMATS))
 
 
-def check_columns(dataset: Dataset) -> None:
-    """ConfigError for a column that `columns` names and local files do not have, as far as their
-    beginnings tell."""
-    if not dataset.columns or _kind(dataset.name) != "file":
+def check_columns(dataset: Dataset, task: TaskType | None) -> None:
+    """ConfigError for local files whose columns, as far as their beginnings tell, are not those
+    that `columns` names, or cannot be read as rows of that type."""
+    if _kind(dataset.name) != "file":
         return
     paths = list(_files(dataset.name).values())
     headers = [files.header(path) for path in paths[:FEW]]
     known = dict.fromkeys(name for header in headers for name in header or ())
-    if len(paths) <= FEW and None not in headers:
-        _refuse_columns(dataset, known)
+    if len(paths) > FEW or None in headers or not known:
+        return
+    from aligntune.data.formats import mismatch, reader
+
+    _refuse_columns(dataset, known)
+    columns, wanted = _new_names(dataset, known), task or dataset.task_type
+    if reader(columns, wanted, dataset.task_type, dataset.format) is None:
+        called = public(dataset.name)
+        raise ConfigError(mismatch(called, columns, wanted, (), dataset.format))
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -205,6 +218,16 @@ def _refuse_settings(dataset: Dataset, kind: Kind) -> None:
         )
 
 
+def _refuse_directory(dataset: Dataset) -> None:
+    """ConfigError for a hub id that is as likely meant for the directory of that name."""
+    of_hub = dataset.revision or dataset.subset or dataset.streaming or dataset.split != "train"
+    if not of_hub and os.path.isdir(dataset.name):
+        raise ConfigError(
+            f"{_called(dataset)}: a directory here and datasets on the hub are called like that; "
+            f"write ./{dataset.name}/ for the directory, or give `revision: main` for the hub"
+        )
+
+
 def _local(dataset: Dataset, kind: Kind) -> dict[str, Path]:
     """The files that hold the rows, fetched if need be, by what messages call them."""
     if kind == "url":
@@ -226,7 +249,7 @@ def _local(dataset: Dataset, kind: Kind) -> dict[str, Path]:
 
 def _files(name: str) -> dict[str, Path]:
     """The data files that a path, a directory or a glob names, in the order of their names."""
-    path = Path(name).expanduser().absolute()
+    path = Path(os.path.expanduser(name)).absolute()
     if path.is_file() and files.suffix(path.name) is None:
         raise ConfigError(
             f"dataset {name!r}: unknown kind of file; its name must end in one of "
@@ -258,9 +281,9 @@ def _refuse_splits(name: str, found: Sequence[str]) -> None:
     told: dict[str, str] = {}
     for file in found:
         for word in _SPLIT.findall(file.lower()):
-            told.setdefault("valid" if word.startswith(("val", "dev")) else word, file)
-    if len(told) > 1:
-        one, other = list(told.values())[:2]
+            told.setdefault({"tr": "train", "te": "test"}.get(word[:2], "valid"), file)
+    if len(told) > 1 and len(found) > 1:
+        one, other = list(dict.fromkeys([*told.values(), *found]))[:2]
         raise ConfigError(
             f"dataset {name!r} has different splits, {one} and {other}; name the files of one with "
             "a glob"
@@ -302,16 +325,21 @@ def _named(dataset: Dataset) -> Iterator[None]:
 
 
 def _refuse_columns(dataset: Dataset, known: Collection[str]) -> None:
-    for column in dataset.columns.values():
+    for new, column in dataset.columns.items():
         if column not in known:
-            raise ConfigError(f"{_called(dataset)}, `columns`: " + unknown("column", column, known))
+            other_way = f"; it is new name: column, so write {{{column}: {new}}}"
+            raise ConfigError(
+                f"{_called(dataset)}, `columns`: "
+                + unknown("column", column, known)
+                + (other_way if new in known else "")
+            )
 
 
 def _renamed(rows: Rows, dataset: Dataset) -> Rows:
     """`rows` with the columns that `dataset.columns` names under their new names."""
     _refuse_columns(dataset, rows.columns)
-    moved = set(dataset.columns.values())
-    kept = tuple(c for c in rows.columns if c not in moved and c not in dataset.columns)
+    columns = _new_names(dataset, rows.columns)
+    kept = columns[: -len(dataset.columns)]
 
     def at(indices: Sequence[int]) -> Iterator[Row | Unreadable]:
         for row in rows.at(indices):
@@ -321,4 +349,10 @@ def _renamed(rows: Rows, dataset: Dataset) -> Rows:
             same = {name: row[name] for name in kept if name in row}
             yield same | {new: row[old] for new, old in dataset.columns.items() if old in row}
 
-    return replace(rows, columns=(*kept, *dataset.columns), at=at)
+    return replace(rows, columns=columns, at=at)
+
+
+def _new_names(dataset: Dataset, known: Iterable[str]) -> tuple[str, ...]:
+    """The columns as `dataset.columns` has them, those that it names last."""
+    moved = {*dataset.columns, *dataset.columns.values()}
+    return (*(column for column in known if column not in moved), *dataset.columns)

@@ -17,6 +17,10 @@ ROLES = {
 """Names of roles in public sets, in lower case -> ours."""
 THOUGHTS = ("reasoning_content", "thinking")
 """What templates of reasoning models read beside an answer's content, under the name they know."""
+_LEARNED = ("train", "training", "loss")
+"""What other libraries call whether an answer is learned: axolotl's two, and ms-swift's."""
+_PLAIN = 2
+"""Keys of a message that says nothing but who said what."""
 _NAMED = {"role", "from"}
 _PRINTED = re.compile(r"\[\{'(?:role|content|from|value)':")
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -117,9 +121,8 @@ def _transcript(value: str, column: str) -> list[Message]:
 
 
 def _system(row: Row) -> list[Message]:
-    if not row.get("system"):
-        return []
-    return [{"role": "system", "content": text(row["system"], "system")}]
+    said_ = text(row["system"], "system") if row.get("system") else ""
+    return [{"role": "system", "content": said_}] if said_.strip() else []
 
 
 def listed(value: Any, column: str) -> Any:
@@ -145,9 +148,13 @@ def _messages(item: Any, column: str) -> list[Message]:
     made = _message(item, column)
     if made["role"] == "assistant":
         made |= {name: item[name] for name in THOUGHTS if item.get(name)}
-        if item.get(WEIGHT) in (0, UNLEARNED):
+        if len(item) > _PLAIN and _unlearned(item):
             made[WEIGHT] = UNLEARNED
     return [made]
+
+
+def _unlearned(item: Row) -> bool:
+    return item.get(WEIGHT) in (0, UNLEARNED) or any(item.get(name) is False for name in _LEARNED)
 
 
 def _message(item: Row, column: str) -> Message:
@@ -203,6 +210,8 @@ def decoded(value: Any, column: str, what: str) -> Any:
 def tools(value: Any, column: str) -> str:
     """Tools as JSON, in the shape that chat templates read; empty where there are none."""
     found = decoded(value, column, "the tools")
+    if found is None:
+        return ""
     if not isinstance(found, list):
         raise DataError(f"`{column}` is not a list")
     made = [

@@ -4,6 +4,7 @@ lm_eval.json   metric -> the score of each of its documents, which a later evalu
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ def check(section: LmEval) -> None:
             "needs the lm-evaluation-harness; `pip install 'aligntune-pipeline[lm-eval]'`, or "
             "remove it"
         )
-    if section.include_path and not Path(section.include_path).expanduser().is_dir():
+    if section.include_path and not Path(os.path.expanduser(section.include_path)).is_dir():
         raise ConfigError(f"include_path {section.include_path!r} is no directory of task files")
 
 
@@ -42,7 +43,7 @@ def fingerprint(section: LmEval) -> str:
     from aligntune.digest import sha256
 
     check(section)
-    files = sorted(Path(section.include_path or "").expanduser().rglob("*"))
+    files = sorted(Path(os.path.expanduser(section.include_path or "")).rglob("*"))
     own = [f"{file.name}:{sha256(file)}" for file in files if file.suffix in (".yaml", ".py")]
     return " ".join([f"lm-eval {version('lm-eval')}", *(own if section.include_path else ())])
 
@@ -89,7 +90,7 @@ def _scores(
 
     from aligntune.evaluate.forward import HALF, inference
 
-    include = str(Path(section.include_path).expanduser()) if section.include_path else None
+    include = str(Path(os.path.expanduser(section.include_path))) if section.include_path else None
     tasks = TaskManager(include_path=include)
     for name in section.tasks:
         if name not in tasks.all_tasks:

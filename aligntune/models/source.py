@@ -1,6 +1,7 @@
 """Where a model comes from, and what identifies its content."""
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -30,7 +31,7 @@ def locate(name: str, revision: str | None = None) -> ModelSource:
     """What `name` means: `package://...`, a directory, a `*.gguf` file, or else a hub id."""
     if name.startswith(PACKAGE):
         return _local(_packaged(name), name, revision)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.exists():
         return _local(path, name, revision)
     if _looks_like_path(name):

@@ -83,6 +83,8 @@ def facts(source: SourceReport) -> list[str]:
         found.append("languages: not measured; pip install 'aligntune-pipeline[languages]'")
     elif source.languages:
         found.append(f"languages: {_shares(source.languages)} (of {source.looked_at:,})")
+    if source.unread:
+        found.append(f"in no message, but in `sample.columns`: {', '.join(source.unread)}")
     for reason, count, place in source.reasons:
         where = "it is" if count == 1 else "the first is"
         rows = "row" if count == 1 else "rows"

@@ -606,10 +606,10 @@ def test_a_corrupted_corpus_is_reported_row_by_row(run_stage, tmp_path):
 
 
 def test_of_a_file_of_nothing_but_broken_lines_the_first_is_told(run_stage, tmp_path):
-    path = tmp_path / "pretty.json"
-    path.write_text('{\n  "prompt": "p",\n  "completion": "c"\n}\n')
+    path = tmp_path / "printed.json"
+    path.write_text("{'prompt': 'p', 'completion': 'c'}\n")
     with pytest.raises(
-        DataError, match=r"no row can be read, the first \(pretty\.json:1\) because"
+        DataError, match=r"no row can be read, the first \(printed\.json:1\) because"
     ):
         run_stage({"name": str(path)})
 

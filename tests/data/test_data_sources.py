@@ -104,6 +104,9 @@ def test_csv_cells_stay_text(tmp_path):
         ("a.csv", "a,b\n1,2\n".encode("utf-16"), r"a\.csv: is UTF-16; save the file as UTF-8"),
         ("a.json", '[{"a": 1}]'.encode("utf-16-le"), r"a\.json: is UTF-16"),
         ("a.csv", b'a,b\n1,2\n3,"4\n5,6\n', r"a\.csv:3: a quote is opened and never closed"),
+        ("a.csv", b'a,"b"c\n1,2\n', r"a\.csv:1: text follows the quote that ends a cell"),
+        ("a.json", b'{\n "data": [\n  {"a": 1}\n ]\n}\n', r"is one object with the keys data"),
+        ("a.jsonl", b'{\n "a": 1\n}\n{\n "a": 2\n}\n', r"rows go over several lines; write"),
         ("a.csv", b"a,\xff\n1,2\n", r"a\.csv:1: .*not UTF-8; save the file as UTF-8"),
         ("a.jsonl", b"\n \n", r"a\.jsonl' \(train\) has no rows"),
         ("a.json", b"[]", r"a\.json' \(train\) has no rows"),
@@ -220,6 +223,8 @@ def test_generated_rows_are_read():
         ({"name": "no_module:rows"}, "there is no module 'no_module' here, and unknown generator"),
         ({"name": "mlflow:123"}, "no MLflow to ask; set MLFLOW_TRACKING_URI"),
         ({"name": "nope://bucket/a.jsonl"}, "nope:// cannot be read; use a protocol that fsspec"),
+        ({"name": "~no-such-user/a.jsonl"}, r"does not exist; /.*/~no-such-user/a\.jsonl was"),
+        ({"name": "empty"}, r"a directory here and .* hub .*; write \./empty/ for the directory"),
         ({"name": "a.txt"}, r"unknown kind of file; its name must end in one of \.jsonl, "),
         ({"name": "./a.txt"}, r"unknown kind of file; its name must end in one of \.jsonl, "),
         ({"name": "a.jsonl", "split": "test"}, "a file is one split, so `split` must be 'train'"),
@@ -387,6 +392,9 @@ def test_the_dataset_of_an_mlflow_run_is_a_source(tmp_path, monkeypatch):
     ("one", "other"),
     [
         ("train.jsonl", "test.jsonl"),
+        ("train.jsonl", "val.jsonl"),
+        ("train.jsonl", "eval.jsonl"),
+        ("training.jsonl", "held-out.jsonl"),
         ("a-train-00.jsonl", "a-validation-00.jsonl"),
         ("train/0.jsonl", "test/0.jsonl"),
     ],
@@ -399,6 +407,11 @@ def test_a_directory_of_several_splits_is_refused(tmp_path, one, other):
         with pytest.raises(ConfigError, match=r"has different splits, .*name the files of one"):
             rows_of(place)
     assert rows_of(tmp_path / f"{one[:7]}*") == [{"prompt": "p", "completion": "c"}]
+
+
+def test_a_file_alone_is_of_one_split_whatever_it_is_called(tmp_path):
+    write(tmp_path / "train_eval.jsonl", [{"prompt": "p", "completion": "c"}])
+    assert rows_of(f"{tmp_path}/") == [{"prompt": "p", "completion": "c"}]
 
 
 def test_what_datasets_saves_beside_rows_is_no_data(tmp_path):

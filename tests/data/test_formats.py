@@ -139,7 +139,7 @@ CASES = {
     ),
     "prompt": ({"prompt": "p"}, {"prompt": turns("p")}),
     "other columns are kept": (
-        {"prompt": "p", "level": 3, "a": {"c": None, "b": [1]}, "image": b"x", "none": None},
+        {"prompt": "p", "level": 3, "a": {"c": None, "b": [1]}, "raw": b"x", "none": None},
         {"prompt": turns("p"), "extra": '{"a":{"b":[1],"c":null},"level":3}'},
     ),
     "alpaca with history": (
@@ -497,6 +497,25 @@ NAN = float("nan")
             {"messages": [*turns("q"), answer("a")[0] | {"thinking": "hm"}]},
         ),
         (
+            {"messages": [*turns("q"), {"role": "assistant", "content": "a", "train": False},
+                          *turns("r"), {"role": "assistant", "content": "b", "loss": True}]},
+            {"messages": [*turns("q"), answer("a")[0] | {"weight": "0"}, *turns("r", "b")]},
+        ),
+        ({"instruction": "", "input": "x", "output": "a"}, {"messages": turns("x", "a")}),
+        ({"prompt": "q", "completion": "a", "system": " "}, {"messages": turns("q", "a")}),
+        ({"messages": turns("q", "a"), "tools": "null"}, {"messages": turns("q", "a")}),
+        (
+            {"question": "p", "context": "c", "chosen": "good", "rejected": "bad"},
+            {**PAIR, "prompt": turns("c\n\np")},
+        ),
+        (
+            {"prompt": "p", "wide": 2**70, "deep": {"x": [2**70, "é"]}},
+            {"prompt": turns("p"),
+             "extra": f'{{"deep":{{"x":[{2**70},"\\u00e9"]}},"wide":{2**70}}}'},
+        ),
+        ({"prompt": "p", "images": [], "audio": ""},
+         {"prompt": turns("p"), "extra": '{"audio":"","images":[]}'}),
+        (
             {"messages": turns("q", "a"), "functions": [{"name": "f"}]},
             {"messages": turns("q", "a"), "tools": TOOLS},
         ),
@@ -525,6 +544,11 @@ def test_quirks_of_public_sets(row, expected):
         (
             {"messages": [{"role": "user", "content": [{"type": "image"}]}, *answer("a")]},
             "parts that are not text",
+        ),
+        ({"messages": turns("<image>\nq", "a"), "images": ["a.png"]}, "`images` is not empty, and"),
+        (
+            {"prompt": "q", "answer": "1", "image": {"bytes": b"x"}},
+            "`image` is not empty, and only",
         ),
     ],
 )
