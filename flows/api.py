@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from uuid import UUID
 
 import httpx
@@ -13,6 +14,7 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -101,12 +103,15 @@ async def runs_of(
     types: Sequence[StateType],
     sort: FlowRunSort | None = None,
     limit: int | None = None,
+    before: datetime | None = None,
 ) -> list[FlowRun]:
-    """The runs of a deployment whose state is of one of these types."""
+    """The runs of a deployment whose state is of one of these types, and which were to start before
+    that time; Prefect gives at most 200."""
     state = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))
+    due = FlowRunFilterExpectedStartTime(before_=before) if before else None
     return await client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
-        flow_run_filter=FlowRunFilter(state=state),
+        flow_run_filter=FlowRunFilter(state=state, expected_start_time=due),
         sort=sort,
         limit=limit,
     )

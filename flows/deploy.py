@@ -89,7 +89,12 @@ async def deploy(
         done = [await _apply(client, each) for each in everything]
         kept = {each.name for each in done}
         removed = await _leave(client, chosen_name(loaded), kept)
-    return done, [*warnings, *removed]
+    ended = [
+        f"schedule {schedule.slug}: its last time is over; it starts nothing any more"
+        for schedule in everything[0].schedules
+        if times.over(schedule)
+    ]
+    return done, [*warnings, *ended, *removed]
 
 
 def chosen_name(loaded: Loaded) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from prefect import get_client
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
@@ -44,19 +44,28 @@ async def _serve(deployments: Sequence[Deployed]) -> None:
 
 
 async def _skip_missed(deployment: Deployed) -> None:
-    """Of the scheduled times that passed while nobody served, only the latest is made up for."""
+    """Of the times that passed while nobody served, only the latest of each schedule is made up
+    for: another schedule's runs may have other settings."""
+    latest: dict[UUID | None, UUID] = {}
+    skipped: set[UUID] = set()
+    message = "nobody served the deployment at its time; the schedule's latest time is made up for"
     async with get_client() as client:
-        runs = await runs_of(
-            client, deployment.id, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_DESC
-        )
-        now = datetime.now(UTC)
-        missed = [
-            run for run in runs if run.auto_scheduled and (run.expected_start_time or now) < now
-        ]
-        for run in missed[1:]:
-            message = "nobody served the deployment at its time; the latest time is made up for"
-            await client.set_flow_run_state(run.id, Cancelled(name="Missed", message=message))
-    if missed:
+        while True:
+            order, now = FlowRunSort.EXPECTED_START_TIME_DESC, datetime.now(UTC)
+            runs = await runs_of(client, deployment.id, [StateType.SCHEDULED], order, before=now)
+            late = [run for run in runs if run.auto_scheduled and run.id not in skipped]
+            missed = [run for run in late if latest.setdefault(_schedule(run), run.id) != run.id]
+            for run in missed:
+                skipped.add(run.id)
+                await client.set_flow_run_state(run.id, Cancelled(name="Missed", message=message))
+            if not missed:
+                break
+    if latest:
         LOG.info(
-            "%s: %d scheduled times were missed, one is made up for", deployment.name, len(missed)
-        )
+            "%s: %d scheduled times were missed, %d are made up for: the latest of each schedule",
+            deployment.name, len(skipped) + len(latest), len(latest),
+        )  # fmt: skip
+
+
+def _schedule(run: FlowRun) -> UUID | None:
+    return run.created_by.id if run.created_by else None

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
+from dateutil.rrule import rrulestr
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import (
@@ -16,7 +19,12 @@ from prefect.client.schemas.schedules import (
 )
 
 from aligntune.config.schedule import Schedule
+from aligntune.config.schedule_rules import days_must_both_fit
 
+FIRST = datetime(2020, 1, 1)
+"""The start that Prefect gives a rule without one."""
+LOOKED_AT = 100_000
+"""Times of a rule that are looked at."""
 UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -31,7 +39,11 @@ def wanted(
 
 def _time(schedule: Schedule) -> SCHEDULE_TYPES:
     if schedule.cron is not None:
-        return CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+        return CronSchedule(
+            cron=schedule.cron,
+            timezone=schedule.timezone,
+            day_or=not days_must_both_fit(schedule.cron),
+        )
     if schedule.interval is not None:
         return IntervalSchedule(
             interval=timedelta(seconds=schedule.interval), timezone=schedule.timezone
@@ -43,11 +55,11 @@ def _time(schedule: Schedule) -> SCHEDULE_TYPES:
 def differences(there: DeploymentSchedule, want: DeploymentScheduleCreate) -> Sequence[str]:
     """What has to change, by name.
 
-    An interval goes on from where it was counted from, and a rule from the start that Prefect
-    gave it when it was made.
+    An interval goes on from where it was counted from, and a rule without a start from that which
+    Prefect gave it when it was made.
     """
     found = []
-    if _same_time(there.schedule) != _same_time(want.schedule):
+    if _time_of(there.schedule) != _time_of(want.schedule) or _moved(there.schedule, want.schedule):
         found.append("time")
     if there.active != want.active:
         found.append("active")
@@ -56,9 +68,35 @@ def differences(there: DeploymentSchedule, want: DeploymentScheduleCreate) -> Se
     return found
 
 
-def _same_time(time: SCHEDULE_TYPES) -> tuple[object, ...]:
+def over(want: DeploymentScheduleCreate) -> bool:
+    """Whether none of its times is still to come, as far as a short look says."""
+    time = want.schedule
+    if not isinstance(time, RRuleSchedule):
+        return False
+    now = datetime.now(ZoneInfo(time.timezone or "UTC")).replace(tzinfo=None)
+    every = rrulestr(time.rrule, dtstart=FIRST, ignoretz=True)
+    first = list(islice(every, LOOKED_AT))
+    return not first or (len(first) < LOOKED_AT and max(first) < now)
+
+
+def _moved(there: SCHEDULE_TYPES, want: SCHEDULE_TYPES) -> bool:
+    """Whether a rule has another start than before: one of its own, or none any more."""
+    if not isinstance(there, RRuleSchedule) or not isinstance(want, RRuleSchedule):
+        return False
+    before, now = _start(there.rrule), _start(want.rrule)
+    if now or before == f"DTSTART:{FIRST:%Y%m%dT%H%M%S}":
+        return now not in (before, None)
+    # To what recurs that often Prefect gives a start near the day on which it was made.
+    return before is not None and not re.search("FREQ=(SECOND|MINUTE)LY", want.rrule.upper())
+
+
+def _start(rule: str) -> str | None:
+    return next((part for part in rule.upper().split() if part.startswith("DTSTART")), None)
+
+
+def _time_of(time: SCHEDULE_TYPES) -> tuple[object, ...]:
     if isinstance(time, CronSchedule):
-        return "cron", time.cron, time.timezone
+        return "cron", time.cron, time.timezone, time.day_or
     if isinstance(time, IntervalSchedule):
         return "interval", time.interval, time.timezone
     assert isinstance(time, RRuleSchedule)
@@ -66,9 +104,9 @@ def _same_time(time: SCHEDULE_TYPES) -> tuple[object, ...]:
 
 
 def _rule(text: str) -> str:
-    """The rule without the start that Prefect adds to it."""
-    lines = [line for line in text.splitlines() if not line.startswith("DTSTART")]
-    return "\n".join(line.removeprefix("RRULE:") for line in lines)
+    """The rule without its start."""
+    parts = [part for part in text.split() if not part.upper().startswith("DTSTART")]
+    return "\n".join(part.removeprefix("RRULE:") for part in parts)
 
 
 def in_words(entry: DeploymentSchedule) -> str:

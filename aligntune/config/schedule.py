@@ -27,10 +27,11 @@ class Schedule(Strict):
 
     cron: str | None = Field(None, min_length=1)
     """Minute, hour, day, month, day of the week: `0 3 * * *` is every night at three."""
-    interval: float | None = Field(None, ge=1)
+    interval: float | None = Field(None, ge=1, le=1e9)
     """Seconds between runs, counted from when it was first deployed."""
     rrule: str | None = Field(None, min_length=1)
-    """A recurrence rule of RFC 5545: `FREQ=WEEKLY;BYDAY=MO`."""
+    """A recurrence rule of RFC 5545: `FREQ=WEEKLY;BYDAY=MO`, which is at midnight where neither
+    `BYHOUR` nor a `DTSTART` says otherwise."""
     timezone: str = Field("UTC", min_length=1)
     """As in the IANA database: `Europe/Berlin`."""
     slug: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")

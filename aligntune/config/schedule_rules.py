@@ -3,6 +3,7 @@
 What reads cron expressions and recurrence rules is imported only where there is one.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -70,7 +71,7 @@ def _schedule(schedule: Schedule) -> Iterator[tuple[str, str]]:
         yield given[1], f"`{given[0]}` says when already; remove one of them"
     if schedule.cron is not None and (wrong := _cron(schedule.cron)):
         yield "cron", wrong
-    if schedule.rrule is not None and (wrong := _rrule(schedule.rrule)):
+    if schedule.rrule is not None and (wrong := _rrule(schedule.rrule, schedule.timezone)):
         yield "rrule", wrong
     if not _is_timezone(schedule.timezone):
         yield (
@@ -92,15 +93,30 @@ def _cron(text: str) -> str | None:
         return f"is no cron expression: {str(error).lower()}; {example}"
     if next(times, None) is None:
         return "no date fits it; change its day or month"
+    _, _, day, _, weekday = text.upper().split()
+    if "W" in day or any(each.endswith("L") for each in weekday.split(",")):
+        return (
+            "Prefect knows no last weekday of a month; use `rrule`: `FREQ=MONTHLY;BYDAY=-1FR` is "
+            "its last Friday"
+        )
     return None
 
 
-def _rrule(text: str) -> str | None:
+def days_must_both_fit(text: str) -> bool:
+    """Whether a cron expression means the days that its third and its fifth field both allow, as
+    for cron where one of them begins with `*`; Prefect takes those that one of them allows."""
+    _, _, day, _, weekday = text.split()
+    return "*" not in (day, weekday) and "*" in (day[0], weekday[0])
+
+
+def _rrule(text: str, timezone: str) -> str | None:
     from dateutil.rrule import rrulestr
 
     example = "`FREQ=WEEKLY;BYDAY=MO` is every Monday"
     if len(text) > LONGEST_RRULE:
         return f"has {len(text)} characters, and Prefect takes {LONGEST_RRULE}; shorten it"
+    if wrong := _unlike_prefect(text.upper(), timezone):
+        return wrong
     try:
         rrulestr(text)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -108,9 +124,32 @@ def _rrule(text: str) -> str | None:
     return None
 
 
+def _unlike_prefect(text: str, timezone: str) -> str | None:
+    """What Prefect takes, and then does not do."""
+    given = set(re.findall(r"TZID=([^:;\s]+)", text))
+    given |= {"UTC"} if re.search(r"T\d{6}Z", text) else set()
+    if given - {timezone.upper()}:
+        return (
+            f"its times are those of `timezone`, {short(timezone)}, whatever else it says "
+            f"({', '.join(sorted(given))}); set that, and write them without `TZID` and `Z`"
+        )
+    if re.search(r"UNTIL=\w+Z", text) and not re.search(r"DTSTART\S*Z", text):
+        return "its UNTIL is in `timezone` as its other times are; write it without `Z`"
+    if re.search(r"INTERVAL=(0+|-\d+)\b", text):
+        return "its INTERVAL has to be 1 or more"
+    if "COUNT=" in text and "DTSTART" not in text:
+        return (
+            "its COUNT has no start to count from; put one in front, such as "
+            "`DTSTART:20270101T030000\\nRRULE:`"
+        )
+    return None
+
+
 def _is_timezone(name: str) -> bool:
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+    if name.startswith(("posix", "right/")):  # copies of the database that Prefect does not read
+        return False
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a directory of the database

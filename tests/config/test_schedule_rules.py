@@ -59,6 +59,22 @@ def test_a_schedule_that_can_be_is_taken(written, schedule):
         ("schedules: [{rrule: every monday}]", "schedules.0.rrule: is no recurrence rule"),
         ("schedules: [{rrule: 'FREQ=OFTEN'}]", "schedules.0.rrule: is no recurrence rule"),
         (f"schedules: [{{rrule: 'EXDATE:{'1' * 7000}'}}]", "Prefect takes 6500"),
+        ("schedules: [{cron: 0 3 * * 5L}]", "use `rrule`: `FREQ=MONTHLY;BYDAY=-1FR`"),
+        ("schedules: [{cron: 0 3 LW * *}]", "Prefect knows no last weekday"),
+        (
+            "schedules: [{rrule: 'DTSTART;TZID=Asia/Tokyo:20260101T030000 RRULE:FREQ=DAILY'}]",
+            "schedules.0.rrule: its times are those of `timezone`, 'UTC', whatever else it says",
+        ),
+        (
+            "schedules: [{rrule: 'DTSTART:20260101T030000Z RRULE:FREQ=DAILY', "
+            "timezone: Europe/Berlin}]",
+            "its times are those of `timezone`, 'Europe/Berlin', whatever else it says (UTC)",
+        ),
+        ("schedules: [{rrule: 'FREQ=DAILY;UNTIL=20990101T000000Z'}]", "write it without `Z`"),
+        ("schedules: [{rrule: 'FREQ=DAILY;INTERVAL=0'}]", "INTERVAL has to be 1 or more"),
+        ("schedules: [{rrule: 'FREQ=DAILY;COUNT=5'}]", "its COUNT has no start to count from"),
+        ("schedules: [{interval: 1e14}]", "schedules.0.interval: "),
+        (f"schedules: [{{{CRON}, timezone: posix/Europe/Berlin}}]", "there is no time zone"),
         (f"schedules: [{{{CRON}, timezone: Europe/Berlim}}]", "schedules.0.timezone: there is no"),
         (f"schedules: [{{{CRON}, timezone: Europe}}]", "schedules.0.timezone: there is no"),
         (f"schedules: [{{{CRON}, slug: a}}, {{interval: 9, slug: a}}]", "schedules.1.slug: 'a'"),

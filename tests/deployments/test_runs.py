@@ -1,6 +1,7 @@
 """Schedules, events and people start runs of a deployment on a real Prefect server, one at a time,
 whatever happens to their processes."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -149,11 +150,23 @@ def test_a_worker_runs_it_in_the_directory_that_it_was_deployed_from(nap, tmp_pa
     assert (tmp_path / "below" / ".locks" / f"{done.id}.json").exists()
 
 
-def test_of_missed_times_only_the_latest_is_made_up_for(nap, served):
-    start = datetime.now(UTC) + timedelta(seconds=20)
-    rule = f"DTSTART:{start:%Y%m%dT%H%M%S}\\nRRULE:FREQ=SECONDLY;INTERVAL=2;COUNT=3"
-    done = nap("missed", 1, f'schedules: [{{rrule: "{rule}"}}]\n')
-    until(lambda: len(runs_of(done.id)) == 3, "the scheduler")
-    until(lambda: datetime.now(UTC) > start + timedelta(seconds=10), "the last of the times")
-    served(done)
-    until(lambda: states_of(done.id) == ["Missed", "Missed", "Completed"], "it", PATIENCE)
+def test_of_missed_times_only_the_latest_of_each_schedule_is_made_up_for(nap, monkeypatch):
+    import flows.serve
+
+    later = datetime.now(UTC) + timedelta(days=30)
+    rule = f"DTSTART:{later:%Y%m%dT%H%M%S}\\nRRULE:FREQ=HOURLY;COUNT="
+    schedules = f'[{{rrule: "{rule}3"}}, {{rrule: "{rule}1", set: {{seed: 7}}}}]'
+    done = nap("missed", 1, f"schedules: {schedules}\n")
+    until(lambda: len(runs_of(done.id)) == 4, "the scheduler", PATIENCE)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return later + timedelta(days=1)
+
+    monkeypatch.setattr(flows.serve, "datetime", Clock)
+    asyncio.run(flows.serve._skip_missed(done))
+    often, once = [], []
+    for run in runs_of(done.id):
+        (once if "seed=7" in run.parameters["overrides"] else often).append(run.state.name)
+    assert (often, once) == (["Missed", "Missed", "Scheduled"], ["Scheduled"])

@@ -1,13 +1,19 @@
 """Schedules as Prefect keeps them, in words, and what tells two of them apart."""
 
-from datetime import timedelta
+import asyncio
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 import pytest
+from cronsim import CronSim
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import IntervalSchedule, RRuleSchedule
 
 from aligntune.config.schedule import Schedule
 from flows import times
+
+AT_3 = "DTSTART:20260101T030000\nRRULE:FREQ=DAILY"
+START = datetime(2026, 12, 1, tzinfo=UTC)
 
 
 def kept(schedule, **changed):
@@ -48,6 +54,11 @@ def test_a_schedule_in_words(schedule, words):
         ({"interval": 60}, {"interval": 61}, ["time"]),
         ({"interval": 60}, {"rrule": "FREQ=DAILY"}, ["time"]),
         ({"rrule": "FREQ=DAILY"}, {"rrule": "FREQ=WEEKLY"}, ["time"]),
+        ({"rrule": AT_3}, {"rrule": AT_3}, []),
+        ({"rrule": AT_3}, {"rrule": AT_3.replace("T03", "T05")}, ["time"]),
+        ({"rrule": AT_3}, {"rrule": "FREQ=DAILY"}, ["time"]),
+        ({"rrule": "FREQ=DAILY"}, {"rrule": AT_3}, ["time"]),
+        ({"cron": "0 3 */2 * *"}, {"cron": "0 3 */2 * 1"}, ["time"]),
         ({"interval": 60}, {"interval": 60, "active": False}, ["active"]),
     ],
 )
@@ -68,9 +79,50 @@ def test_where_an_interval_is_counted_from_is_no_difference():
     assert times.differences(kept(Schedule(interval=60), time=time), want) == []
 
 
-def test_the_start_that_prefect_gives_a_rule_is_no_difference():
-    text = "DTSTART:20260101T000000\nRRULE:FREQ=DAILY;INTERVAL=2"
-    schedule = Schedule(rrule="FREQ=DAILY;INTERVAL=2")
-    there = kept(schedule, time=RRuleSchedule(rrule=text, timezone="UTC"))
-    assert times.differences(there, times.wanted("x", schedule, {})) == []
-    assert times.in_words(there) == "FREQ=DAILY;INTERVAL=2"
+@pytest.mark.parametrize("rule", ["FREQ=DAILY;INTERVAL=2", "FREQ=MINUTELY;INTERVAL=20"])
+def test_the_start_that_prefect_gives_a_rule_is_no_difference(rule):
+    from prefect.server.schemas.actions import DeploymentScheduleCreate
+
+    schedule = Schedule(rrule=rule)
+    want = times.wanted("x", schedule, {})
+    sent = DeploymentScheduleCreate.model_validate(want.model_dump()).schedule
+    assert sent.rrule != rule
+    there = kept(schedule, time=RRuleSchedule(rrule=sent.rrule, timezone="UTC"))
+    assert times.differences(there, want) == []
+    assert times.in_words(there) == rule
+
+
+@pytest.mark.parametrize(
+    ("cron", "days"),
+    [
+        ("0 3 */2 * 1", "07 21"),  # Mondays whose day is odd, as for cron
+        ("0 3 1-7 * */2", "01 03 05 06"),
+        ("0 3 1 * 1", "01 07 14 21 28"),
+        ("0 3 1 * *", "01"),
+        ("0 3 * * 1", "07 14 21 28"),
+    ],
+)
+def test_prefect_takes_the_days_that_cron_and_our_words_mean(cron, days):
+    from prefect.server.schemas.schedules import CronSchedule
+
+    time = times.wanted("x", Schedule(cron=cron), {}).schedule
+    found = asyncio.run(CronSchedule(**time.model_dump()).get_dates(31, start=START))
+    december = [day for day in found if day < START + timedelta(days=31)]
+    assert " ".join(f"{day:%d}" for day in december) == days
+    meant = list(takewhile(lambda day: day.month == 12, CronSim(cron, START)))
+    assert [f"{day:%d}" for day in meant] == days.split()
+
+
+@pytest.mark.parametrize(
+    ("rule", "over"),
+    [
+        ("FREQ=DAILY;UNTIL=20260101T000000", True),
+        (f"{AT_3};COUNT=3", True),
+        ("FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", True),
+        ("FREQ=DAILY", False),
+        ("FREQ=SECONDLY", False),
+        (f"{AT_3};UNTIL=20990101T000000", False),
+    ],
+)
+def test_a_rule_may_be_over(rule, over):
+    assert times.over(times.wanted("x", Schedule(rrule=rule), {})) is over
