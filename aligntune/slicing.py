@@ -12,6 +12,7 @@ from aligntune.config.reward_model import RewardModelSection
 from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.slices import (
+    HELD_OUT_SEED,
     DataSlice,
     EvaluateSlice,
     ModelSlice,
@@ -81,7 +82,7 @@ def evaluation_data_slice(config: RunConfig) -> DataSlice:
         max_length=None,
         trust_remote_code=False,
         workers=config.launch.data_workers,
-        seed=config.seed,
+        seed=HELD_OUT_SEED,
     )
 
 

@@ -153,6 +153,13 @@ def test_without_evaluation_data_rows_are_held_out_of_training():
     assert graph(with_data)["data"].config.heldout_fraction == 0
 
 
+def test_runs_of_other_seeds_are_measured_on_the_same_rows():
+    held_out = {"datasets": [{"name": "owner/test", "max_samples": 5}]}
+    one, two = (graph(config(evaluation=held_out, seed=seed)) for seed in (1, 2))
+    assert one["eval-data"].config == two["eval-data"].config
+    assert one["data"].config != two["data"].config
+
+
 @pytest.mark.parametrize(("peft", "expected"), [(None, 1e-6), ({"r": 8}, 1e-5)])
 def test_the_default_learning_rate_depends_on_algorithm_and_adapter(peft, expected):
     made = graph(config(peft=peft))["dpo"].config.train.learning_rate

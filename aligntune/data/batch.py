@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from aligntune.config.data import Sameness, TaskType
+from aligntune.config.slices import HELD_OUT_SEED
 from aligntune.data import clean, schema
 from aligntune.data.formats import Reader
 from aligntune.data.mix import keys
@@ -88,7 +89,6 @@ class Work:
     trust_remote_code: bool
     max_length: int | None
     cut: Literal["start", "end"]
-    seed: int
 
     def __call__(self, batch: Numbered) -> Made:
         indices, rows, invalid = self._canonical(batch)
@@ -151,7 +151,7 @@ class Work:
             tokens=[found.packed for found in fitted],
             lengths=[found.length for found in fitted],
             fits=[found.fit for found in fitted],
-            keys=keys(self.seed, questions),
+            keys=keys(HELD_OUT_SEED, questions),
             same=same,
         )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aligntune.config.data import Dataset, TaskType
+from aligntune.config.slices import HELD_OUT_SEED
 from aligntune.data import sources
 from aligntune.data.formats import Reader, mismatch, reader
 from aligntune.data.mix import Indices, generator, sample
@@ -62,7 +63,7 @@ def _open(
     *,
     heldout: bool,
 ) -> Source:
-    rows = sources.read(dataset, fingerprint, seed)
+    rows = sources.read(dataset, fingerprint, HELD_OUT_SEED if heldout else seed)
     wanted = task or dataset.task_type
     found = reader(rows.columns, wanted, dataset.task_type, dataset.format)
     if not rows.columns:

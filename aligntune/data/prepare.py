@@ -124,7 +124,6 @@ def _work(spec: DataSlice, place: Place, source: Source) -> Work:
         trust_remote_code=spec.trust_remote_code,
         max_length=spec.max_length,
         cut=spec.cut,
-        seed=spec.seed,
     )
 
 

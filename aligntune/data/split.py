@@ -31,8 +31,8 @@ def split(spec: DataSlice, keys: Keys, accounts: Sequence[Account]) -> Split:
     """No question is on both sides.
 
     A question is held out if a source's `eval_split` has it, or if its key is below the
-    `eval_fraction` of a source that asks it. Keys depend on the question and the seed alone, so
-    other stages and other runs hold out the same ones.
+    `eval_fraction` of a source that asks it. Keys depend on the question alone, so other stages
+    and other runs hold out the same ones.
     """
     apart = np.zeros(len(keys), dtype=np.bool_)
     limits = np.zeros(len(keys), dtype=np.uint64)

@@ -181,9 +181,11 @@ def test_held_out_rows_are_capped_and_the_rest_is_not_trained_on(run_stage):
     assert capped.train == everything.train
 
 
-def test_a_seed_changes_split_and_order(run_stage):
+def test_a_seed_changes_the_order_and_not_what_is_held_out(run_stage):
+    """A champion that was trained with another seed has learned nothing that it is measured on."""
     first, second = (run_stage(ARITHMETIC, heldout_fraction=0.2, seed=seed) for seed in (1, 2))
-    assert set(questions(first.heldout)) != set(questions(second.heldout))
+    assert questions(first.heldout) == questions(second.heldout)
+    assert set(questions(first.train)) == set(questions(second.train))
     assert questions(first.train)[:20] != questions(second.train)[:20]
 
 

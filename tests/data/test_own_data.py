@@ -64,7 +64,7 @@ def test_a_block_of_long_conversations_is_tokenised_in_parts(tiny_model, monkeyp
     ]  # fmt: skip
     layout = reader(["messages"], "conversation")
     assert layout
-    work = Work(layout, "prompt", False, tiny_model, False, 64, "end", 1)
+    work = Work(layout, "prompt", False, tiny_model, False, 64, "end")
     tokenizer_in(tiny_model, False)
     assert batch.TOGETHER <= 256
 
