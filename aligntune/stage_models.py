@@ -9,7 +9,7 @@ from aligntune.config.slices import EvaluateSlice, ReferenceSlice, TrainSlice
 from aligntune.errors import Interrupted
 from aligntune.work import Outcome, Work, emptied
 
-MEASURES = 11
+MEASURES = 12
 """The version of evaluations, and of the scores that are kept for others."""
 
 

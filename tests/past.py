@@ -29,11 +29,14 @@ class Past:
         answers: list[str] | None = None,
         conditions: dict[str, Any] | None = None,
         asked: list[int] | None = None,
+        judged: dict[str, Any] | None = None,
+        tokens: str = "t1",
         curve: list[float] = (0.7, 0.6, 0.5),
         done: bool = True,
         **settings: Any,
     ) -> Path:
-        """A run of dpo after data; `scores` by metric and row, `settings` of `train`."""
+        """A run of dpo after data; `scores` by metric and row, `judged` is the evaluation's own
+        config, `settings` of `train`."""
         config = {"algo": "dpo", "train": settings}
         stages = [self.stage("data", {"seed": 1}, {"rows_train": 4.0}, DATA)]
         trained = {"train": settings, "curve": list(curve)}
@@ -44,7 +47,8 @@ class Past:
             made = evaluated(
                 scores or {"exact_match": [0.0, 1.0]}, answers, conditions or {}, asked
             )
-            stages.append(self.evaluation({"model": stages[1]}, *made))
+            made[0]["tokens"] = tokens
+            stages.append(self.evaluation({"model": stages[1]}, *made, judged or {}))
         else:
             stages.append("evaluate-000000000000")
         labels = ("data", "dpo", "evaluate-dpo")
@@ -81,13 +85,16 @@ class Past:
         )  # fmt: skip
         return f"{kind}-{key}"
 
-    def evaluation(self, inputs: dict[str, str], document: Any, table: pa.Table) -> str:
+    def evaluation(
+        self, inputs: dict[str, str], document: Any, table: pa.Table, config: dict[str, Any]
+    ) -> str:
         def fill(out: Path) -> None:
             (out / "evaluation.json").write_text(json.dumps(document))
             pq.write_table(table, out / "predictions.parquet")
 
         metrics = {name: entry["mean"] for name, entry in document["metrics"].items()}
-        return self.stage("evaluate", document["conditions"], metrics, {}, inputs, fill=fill)
+        own = document["conditions"] | config
+        return self.stage("evaluate", own, metrics, {}, inputs, fill=fill)
 
     def folder(self, name: str, config: dict[str, Any], stages: dict[str, str]) -> Path:
         folder = self.output / "runs" / name

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligntune.compare.history import PastRun
+from aligntune.compare.instruments import instrument
 from aligntune.evaluate.margin import holm
 from aligntune.evaluate.stats import mean_by_prompt, paired_difference
 from aligntune.findings import unit_of, verdict
+from aligntune.identity import differences
 from aligntune.report.compared import Paired, Score
 
 PREDICTIONS = "predictions.parquet"
@@ -31,6 +33,14 @@ class Evaluation:
     conditions: Mapping[str, Any]
     intervals: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, Any]]
+    identity: Mapping[str, Any]
+    """Of the stage that made it."""
+    tokens: str
+    """Digest of the model's."""
+
+    def instrument(self, metric: str) -> dict[str, Any]:
+        """By what a metric was measured."""
+        return instrument(metric, self.identity, self.tokens)
 
     def scored_by_row(self, metric: str) -> bool:
         """Not where it is of the mean of another one, as perplexity is."""
@@ -72,8 +82,9 @@ def evaluation(run: PastRun) -> Evaluation | None:
         text = (stage.made.path / "evaluation.json").read_text(encoding="utf-8")
         found = json.loads(text)
         return Evaluation(
-            stage.made.path, found["conditions"], found["intervals"], found["metrics"]
-        )
+            stage.made.path, found["conditions"], found["intervals"], found["metrics"],
+            stage.made.manifest.identity, found.get("tokens", ""),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError):
         return None
 
@@ -150,6 +161,7 @@ def _can_pair(score: Score, found: Sequence[Evaluation | None]) -> bool:
         and this is not None
         and this.conditions == first.conditions
         and score.metric in first.metrics
+        and this.instrument(score.metric) == first.instrument(score.metric)
         and all(one.scored_by_row(score.metric) for one in (first, this))
     )
 
@@ -226,7 +238,24 @@ def _notes(
                 f"{name} is not compared by prompt with {letters[0]}: it was evaluated under "
                 f"other conditions ({differs})."
             )
+        elif number and found[0]:
+            for fields, metrics in _otherwise(found[0], one).items():
+                notes.append(
+                    f"{name} is not compared with {letters[0]} by {', '.join(metrics)}: it is "
+                    f"measured otherwise there ({fields})."
+                )
     return tuple(notes)
+
+
+def _otherwise(first: Evaluation, other: Evaluation) -> dict[str, list[str]]:
+    """What differs -> the metrics of both that are not measured alike because of it."""
+    found: dict[str, list[str]] = {}
+    for metric in first.metrics:
+        if metric in other.metrics:
+            fields = differences(first.instrument(metric), other.instrument(metric))
+            if fields:
+                found.setdefault(", ".join(fields), []).append(metric)
+    return found
 
 
 def _apart(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:

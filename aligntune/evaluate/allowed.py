@@ -16,6 +16,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "preference_margin": PAIR,
 }
 """Metric -> what a row needs to have to be measured; the others need nothing."""
+PER_TOKEN = frozenset(("nll", "perplexity", "answer_tokens", "kl_to_base"))
+"""Metrics that count tokens or are means over them: another tokenizer's are in another unit."""
 
 
 def has(row: Mapping[str, Any], columns: Sequence[str]) -> bool:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from aligntune.artifacts import write_atomic
 from aligntune.errors import DataError
+from aligntune.evaluate.allowed import PER_TOKEN
 from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.stats import (
     Difference,
@@ -120,15 +121,17 @@ def _exponential(interval: Interval) -> Interval:
 
 
 def read_baseline(
-    label: str, folder: Path, conditions: Mapping[str, Any], names: Iterable[str]
+    label: str, folder: Path, conditions: Mapping[str, Any], names: Iterable[str], tokens: str
 ) -> dict[str, Column]:
-    """Those of the metrics `names` that an earlier evaluation has -> its scores.
+    """Those of the metrics `names` that an earlier evaluation has -> its scores; where its model
+    has other `tokens`, without those that are per token.
 
     Raises:
         DataError: it is not one, or was made on other rows or under other conditions than these.
     """
     try:
-        there = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["conditions"]
+        document = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+        there, other_tokens = document["conditions"], document["tokens"] != tokens
         table = pq.read_table(folder / PREDICTIONS)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
@@ -145,7 +148,11 @@ def read_baseline(
             f"baseline {label!r} in {folder} cannot be compared: {'; '.join(differs)}; evaluate "
             "that model again on these rows"
         )
-    return {name: table[name].to_pylist() for name in names if name in table.column_names}
+    return {
+        name: table[name].to_pylist()
+        for name in names
+        if name in table.column_names and not (other_tokens and name in PER_TOKEN)
+    }
 
 
 def write(

@@ -31,7 +31,10 @@ def decide(spec: DecideSlice, inputs: Mapping[str, Artifact], out: Path) -> dict
     own = inputs[spec.candidate]
     document = own.read(EVALUATION)
     metrics, conditions = document["metrics"], document["conditions"]
-    sides = {name: _side(name, made.path, conditions, metrics) for name, made in inputs.items()}
+    tokens = document["tokens"]
+    sides = {
+        name: _side(name, made.path, conditions, metrics, tokens) for name, made in inputs.items()
+    }
     judge = Judge(
         candidate=sides.pop(spec.candidate),
         others=sides,
@@ -59,9 +62,13 @@ def decide(spec: DecideSlice, inputs: Mapping[str, Artifact], out: Path) -> dict
 
 
 def _side(
-    name: str, folder: Path, conditions: Mapping[str, Any], metrics: Mapping[str, Any]
+    name: str,
+    folder: Path,
+    conditions: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    tokens: str,
 ) -> Side:
-    columns = read_baseline(name, folder, conditions, metrics)
+    columns = read_baseline(name, folder, conditions, metrics, tokens)
     prompts = pq.read_table(folder / PREDICTIONS, columns=["prompt"])["prompt"].to_pylist()
     known: dict[str, int] = {}
     return Side(columns, [known.setdefault(json.dumps(prompt), len(known)) for prompt in prompts])

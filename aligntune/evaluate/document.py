@@ -44,14 +44,17 @@ def facts(
 
 def document(
     conditions: Mapping[str, Any],
+    tokens: str,
     how: Resampling,
     metrics: Mapping[str, Metric],
     measured: Mapping[str, Measured],
 ) -> dict[str, Any]:
-    """`evaluation.json`. Nothing in it depends on the machine's speed."""
+    """`evaluation.json`. Nothing in it depends on the machine's speed; `tokens` is the digest of
+    the model's own, which metrics per token count in."""
     return {
-        "format": 2,
+        "format": 3,
         "conditions": dict(conditions),
+        "tokens": tokens,
         "intervals": asdict(how),
         "metrics": {
             name: {

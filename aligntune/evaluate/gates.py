@@ -12,6 +12,7 @@ from typing import Literal
 
 from aligntune.config.evaluation import Gate
 from aligntune.errors import ConfigError, unknown
+from aligntune.evaluate.allowed import PER_TOKEN
 from aligntune.evaluate.compare import Column, Resampling, by_prompt
 from aligntune.evaluate.margin import Shift, holm, shift
 from aligntune.evaluate.stats import binary, mean_interval
@@ -119,9 +120,10 @@ class Judge:
         if gate.min_delta is not None or limits == (None, None):
             against, margin = self._other(gate.against), gate.min_delta or 0.0
             if gate.metric not in self.others[against].columns:
+                same = " in the same tokens" if gate.metric in PER_TOKEN else ""
                 raise ConfigError(
-                    f"registry.gates: {against} has no {gate.metric!r} to compare with; limit its "
-                    "value with max_value, or gate another metric"
+                    f"registry.gates: {against} has no {gate.metric!r}{same} to compare with; "
+                    "limit its value with max_value, or gate another metric"
                 )
             found = self._shift(gate.metric, against, margin, confidence)
             unit = self.units[gate.metric]

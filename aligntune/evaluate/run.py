@@ -76,9 +76,9 @@ def evaluate(
     scored = reward_metrics(spec.rewards, rows, models.cache)
     chosen = _choose(spec.metrics, rows, optional=bool(scored), reference=bool(subject.reference))
     metrics = chosen | scored
-    conditions = _conditions(spec, rows)
+    conditions, tokens = _conditions(spec, rows), _tokens(subject)
     earlier = {
-        label: read_baseline(label, path, conditions, metrics)
+        label: read_baseline(label, path, conditions, metrics, tokens)
         for label, path in (models.baselines or {}).items()
     }
     try:
@@ -113,7 +113,7 @@ def evaluate(
         with at_each_pass(subject.model, lambda: progress(total, total, speed)):
             tasks, scores = harness.measured(spec.lm_eval, subject, out, baselines, how)
         metrics, measured = metrics | tasks, measured | scores
-    write(out, rows, found, told, document(conditions, how, metrics, measured))
+    write(out, rows, found, told, document(conditions, tokens, how, metrics, measured))
     return Evaluated(flat(measured) | speed, facts(rows, metrics, measured))
 
 
@@ -165,6 +165,12 @@ def _conditions(spec: EvaluateSlice, rows: Sequence[Row]) -> dict[str, Any]:
         "max_new_tokens": spec.max_new_tokens,
         "max_length": spec.max_length,
     }
+
+
+def _tokens(subject: Subject) -> str:
+    """Digest of what the model's tokens are."""
+    vocabulary = json.dumps(sorted(subject.tokenizer.get_vocab().items()))
+    return hashlib.sha256(vocabulary.encode()).hexdigest()
 
 
 def _load(spec: EvaluateSlice, models: Models) -> Subject:

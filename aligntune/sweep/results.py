@@ -1,8 +1,9 @@
 """What the runs of a sweep came to: the best of them, and how sure that is."""
 
 import json
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 from aligntune.artifacts import write_atomic
 from aligntune.compare.comparison import compared
 from aligntune.compare.history import PastRun, run_at
-from aligntune.compare.measures import evaluation, measures
+from aligntune.compare.measures import Evaluation, evaluation, measures
 from aligntune.errors import AlignTuneError, DataError, unknown
 from aligntune.plan import Plan
 from aligntune.report.compared import Comparison, Score
 from aligntune.sweep.runs import Run
 
+LOG = logging.getLogger("aligntune.sweep")
 PAGE = "compare.html"
 
 
@@ -75,17 +77,23 @@ def measured(run: Run, root: Path, metric: str) -> float | None:
 
 
 def results(outcomes: Sequence[Outcome], root: Path, metric: str | None) -> Results | None:
-    """The runs in order of `metric`; None where none was measured by it."""
+    """The runs in order of `metric`; None where none was measured by it, or not all alike."""
     finished = [outcome for outcome in outcomes if not outcome.error]
-    found = {o.run.name: evaluation(_past(o.run, root)) for o in finished}
-    entries = {name: one.metrics for name, one in found.items() if one}
-    if not entries:
+    past = {outcome.run.name: evaluation(_past(outcome.run, root)) for outcome in finished}
+    found = {name: one for name, one in past.items() if one}
+    if not found:
         return None
-    chosen = metric or _first_quality(entries.values())
+    chosen = metric or _first_quality(list(found.values()))
+    if not _alike(chosen, list(found.values())):
+        LOG.error(
+            "%s means something else in each run, so none is the best by it; give another --metric",
+            chosen,
+        )
+        return None
     values = {
-        name: one[chosen]
-        for name, one in entries.items()
-        if chosen in one and math.isfinite(one[chosen]["mean"])
+        name: one.metrics[chosen]
+        for name, one in found.items()
+        if chosen in one.metrics and math.isfinite(one.metrics[chosen]["mean"])
     }
     if not values:
         return None
@@ -111,9 +119,16 @@ def _results(
     return Results(tuple(outcomes), metric, tuple(ranked), scores, lead, comparison)
 
 
-def _first_quality(entries: Iterable[Mapping[str, Mapping[str, Any]]]) -> str:
-    names = [(name, entry) for one in entries for name, entry in one.items()]
-    return next((name for name, entry in names if not entry.get("diagnostic")), names[0][0])
+def _first_quality(found: Sequence[Evaluation]) -> str:
+    """The first quality metric that means the same everywhere; where none does, the first."""
+    every = [(name, entry) for one in found for name, entry in one.metrics.items()]
+    names = [name for name, entry in every if not entry.get("diagnostic")] or [every[0][0]]
+    return next((name for name in names if _alike(name, found)), names[0])
+
+
+def _alike(metric: str, found: Sequence[Evaluation]) -> bool:
+    by = [one.instrument(metric) for one in found if metric in one.metrics]
+    return all(one == by[0] for one in by)
 
 
 def _past(run: Run, root: Path) -> PastRun:

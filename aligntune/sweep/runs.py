@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from aligntune.check import check
+from aligntune import needs
+from aligntune.check import warned
 from aligntune.cli_config import command_line
+from aligntune.compare.history import EVALUATE
+from aligntune.compare.instruments import instrument
 from aligntune.config.evaluation import Metric, Registry
 from aligntune.config.load import read
 from aligntune.config.run import RunConfig
 from aligntune.errors import ConfigError, unknown
+from aligntune.identity import differences
 from aligntune.paths import Paths
 from aligntune.plan import Known, Plan, plan
 from aligntune.sweep import points
@@ -134,17 +138,34 @@ def plans(sweep: Sweep) -> list[Plan]:
                 wrong.setdefault(problem, []).append(run.point)
     if wrong:
         raise ConfigError("\n".join(_problem(*each, sweep.size) for each in wrong.items()))
+    if sweep.metric:
+        _check_alike(sweep.metric, made)
     return made
+
+
+def _check_alike(metric: str, made: Sequence[Plan]) -> None:
+    """Raises ConfigError where `metric` would mean something else in each run."""
+    first, *others = (
+        instrument(metric, one[f"{EVALUATE}{one.config.algo}"].stage.identity) for one in made
+    )
+    for other in others:
+        if fields := differences(first, other):
+            raise ConfigError(
+                f"--metric {metric}: it would be measured by another {', '.join(fields)} in each "
+                "run, which says nothing about the models; name a metric that all share"
+            )
 
 
 def _run(paths: Sequence[Path], space: Space, point: Point) -> tuple[Run, list[str]]:
     own = (*space.fixed, *(f"{key}={value}" for key, value in point.items()))
-    base = read(paths, own).config
+    asked = warned(read(paths, own))
+    base = asked.config
     name = points.name(str(base.logging.run_name), point)
     named = (f"logging.run_name={name}", f"logging.sweep={base.logging.run_name}")
     overrides = (*own, *named, *EXPLORES)
-    found = check(paths, overrides)
-    return Run(name, point, overrides, found.config, base.registry), found.notes
+    config = read(paths, overrides, needs.problems).config
+    # Of what was asked for: that the sweep turns off registration is nobody's mistake.
+    return Run(name, point, overrides, config, base.registry), asked.notes
 
 
 def _problems(error: ConfigError) -> list[str]:

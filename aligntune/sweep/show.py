@@ -86,16 +86,19 @@ def show_results(
 def told(sweep: Sweep, found: Results | None, candidate: Sequence[str]) -> Iterator[str]:
     """What there is to say of the best run, a line each."""
     if found is None:
-        yield "\nno run has a result"
+        yield "\nno run is the best: none has a result, or they share no metric"
         return
     best, count = found.best, len(found.ranked)
     score = found.scores[best.name]
     yield f"\nbest     {best.name}: {found.metric} {_value(score)}"
     if found.lead:
         yield f"lead     {_lead(found, found.lead)}"
+        rows = f"the same {score.count} rows that measured it"
+        if any(other.paired is None for other in found.scores.values() if other is not score):
+            rows = "the rows that measured it, which were not the same for all"
         yield (
-            f"note     it is the best of {count} by the same {score.count} rows that measured it, "
-            "so its score is optimistic: measure it on others before you rely on it"
+            f"note     it is the best of {count} by {rows}, so its score is optimistic: measure "
+            "it on others before you rely on it"
         )
     yield from candidate
     if found.comparison:

@@ -115,6 +115,45 @@ def test_other_conditions_are_not_paired_and_the_reason_is_said(past, compare):
     assert "max_new_tokens 16 instead of 8" in note
 
 
+JUDGES = [
+    {"reward_type": "length", "weight": 1.0, "params": {"max_length": 4}, "timeout": None},
+    {"reward_type": "repetition", "weight": 0.5, "params": {}, "timeout": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("at", "change", "apart", "field"),
+    [
+        (1, {"weight": 5.0}, {"reward"}, "rewards.1.weight"),
+        (0, {"params": {"max_length": 40}}, {"reward", "rewards/length"}, "params.max_length"),
+        (1, {"timeout": 9}, set(), None),
+    ],
+)
+def test_rewards_of_other_settings_are_not_held_against_each_other(
+    past, compare, at, change, apart, field
+):
+    """More weight alone would be better beyond doubt."""
+    scores = {"exact_match": [0.0, 1.0] * 9, "rewards/length": [0.5] * 18}
+    past.run("a", scores={**scores, "reward": [0.5] * 18}, judged={"rewards": JUDGES})
+    other = [judge | change if number == at else judge for number, judge in enumerate(JUDGES)]
+    past.run("b", scores={**scores, "reward": [5.0] * 18}, judged={"rewards": other})
+    made = compare("a", "b")
+    unpaired = {score.metric for score in made.scores if score.run and not score.paired}
+    assert unpaired == apart
+    assert made.tests == 3 - len(apart)
+    assert [field in note and "reward" in note for note in made.notes] == ([True] if field else [])
+
+
+def test_what_counts_in_other_tokens_is_not_held_against_each_other(past, compare):
+    scores = {"exact_match": [0.0, 1.0] * 9, "nll": [0.5] * 18}
+    past.run("a", scores=scores, beta=1)
+    past.run("b", scores=scores | {"nll": [0.1] * 18}, beta=2, tokens="t2")
+    made = compare("a", "b")
+    assert [score.metric for score in made.scores if score.paired] == ["exact_match"]
+    (note,) = made.notes
+    assert note == "B (b) is not compared with A by nll: it is measured otherwise there (tokens)."
+
+
 def test_a_run_that_was_not_evaluated_says_so(past, compare):
     past.run("a", beta=1)
     past.run("b", beta=2, done=False)

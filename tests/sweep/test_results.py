@@ -13,6 +13,7 @@ from aligntune.sweep.results import Outcome, keep, measured, record, results
 from aligntune.sweep.runs import Run, Sweep
 from aligntune.sweep.show import show_results
 
+SHARED = {"rewards/length": [0.0, 1.0, 0.5, 0.5]}
 SCORES = {"a": [0, 0, 1, 0], "b": [1, 1, 1, 1], "c": [0, 1, 1, 0]}
 
 
@@ -33,8 +34,9 @@ def outcome(tmp_path, config):
     """Makes a finished run with these scores by row."""
     past = Past(tmp_path / "out")
 
-    def make(name, metric="exact_match", scores=None):
-        past.run(name, scores={metric: [float(x) for x in scores or SCORES[name]]}, beta=name)
+    def make(name, metric="exact_match", scores=None, **more):
+        by_row = {metric: [float(x) for x in scores or SCORES[name]]}
+        past.run(name, scores=by_row | more.pop("besides", {}), beta=name, **more)
         return Outcome(Run(name, {"train.beta": name}, (), config, config.registry))
 
     return make
@@ -77,6 +79,19 @@ def test_lower_is_better_where_the_metric_says_so(outcome, tmp_path):
     assert found.lead.paired.difference == pytest.approx(-1.0)
 
 
+def test_no_run_is_the_best_by_what_means_something_else_in_each(outcome, tmp_path, sweep):
+    def judged(weight):
+        return {"rewards": [{"reward_type": "length", "weight": weight, "params": {}}]}
+
+    outcomes = [
+        outcome(name, "reward", [weight] * 4, judged=judged(weight), besides=besides)
+        for name, weight, besides in (("a", 1, SHARED), ("b", 5, SHARED), ("c", 9, {}))
+    ]
+    assert results(outcomes[:2], tmp_path / "out", None).metric == "rewards/length"
+    assert results(outcomes, tmp_path / "out", "reward") is None
+    assert "no run is the best" in printed(sweep, outcomes, None)
+
+
 def test_a_failed_run_is_listed_with_its_reason_and_has_no_rank(outcome, tmp_path, config, sweep):
     bad = Outcome(
         Run("bad", {"train.beta": "9"}, (), config, config.registry), DataError("rows \x1b[31m")
@@ -97,7 +112,7 @@ def test_a_failed_run_is_listed_with_its_reason_and_has_no_rank(outcome, tmp_pat
 def test_nothing_finished_has_no_best(config, tmp_path, sweep):
     bad = Outcome(Run("bad", {"train.beta": "9"}, (), config, config.registry), DataError("no"))
     assert results([bad], tmp_path / "out", None) is None
-    assert "no run has a result" in printed(sweep, [bad], None)
+    assert "no run is the best: none has a result" in printed(sweep, [bad], None)
 
 
 def test_a_metric_that_nobody_measures_is_said_after_the_first_run(outcome, tmp_path):

@@ -33,7 +33,16 @@ def test_runs_end_with_their_evaluation_and_are_named_for_their_sweep(config):
     for run, plan in zip(made.runs, plans(made), strict=True):
         assert plan.stages[-1].stage.label == "evaluate-dpo"
         assert run.config.logging.sweep == "first"
+        assert not run.config.registry.enabled
         assert plan.paths.run.name == run.name
+
+
+def test_what_a_sweep_turns_off_is_no_mistake_of_the_config(config):
+    """Its best run is registered, under this name."""
+    named = ["train.beta=0.1,0.2", "registry.name=mine"]
+    assert chosen([config], named, Choice()).notes == ()
+    off = ["train.beta=0.1,0.2", "registry.name=mine", "registry.enabled=false"]
+    assert "registers nothing" in chosen([config], off, Choice()).notes[0]
 
 
 def test_the_best_is_registered_and_promotes_nothing_by_itself(config):
@@ -71,6 +80,17 @@ def test_the_metric_is_one_that_can_be_measured(config):
                Choice(metric="exact_match"))  # fmt: skip
     gated = ["train.beta=0.1,0.2", "registry.gates=[{metric: nll}]"]
     assert chosen([config], gated, Choice()).metric == "nll"
+
+
+def test_the_metric_means_the_same_in_every_run(config):
+    own = ["rewards=[{reward_type: length}, {reward_type: repetition}]"]
+    varied = [*own, "rewards.0.weight=1,2,5"]
+    with pytest.raises(
+        ConfigError, match=r"--metric reward: .* another rewards\.0\.weight in each"
+    ):
+        plans(chosen([config], varied, Choice(metric="reward")))
+    assert len(plans(chosen([config], varied, Choice(metric="rewards/length")))) == 3
+    assert len(plans(chosen([config], varied, Choice(metric="exact_match")))) == 3
 
 
 def test_optuna_needs_a_metric_with_a_known_direction_and_to_be_installed(config, monkeypatch):
