@@ -55,5 +55,9 @@ def check(paths: Sequence[Path], overrides: Sequence[str]) -> Checked:
     Raises:
         ConfigError: everything that is wrong, or that this machine lacks.
     """
-    loaded = read(paths, overrides, needs.problems)
+    return warned(read(paths, overrides, needs.problems))
+
+
+def warned(loaded: Loaded) -> Checked:
+    """A config with what is to be said about it by itself."""
     return Checked(loaded, tuple(rules.warnings(loaded.config, loaded.places.keys())))

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class Plan:
     config: RunConfig
     paths: Paths
     stages: tuple[Planned, ...]
+    is_champion: bool | None = None
+    """Whether the candidate is the champion as things are; None where the registry did not say."""
 
     def __getitem__(self, label: str) -> Planned:
         return next(planned for planned in self.stages if planned.stage.label == label)
@@ -95,13 +97,20 @@ def plan(
     if only:
         return planned(config, paths, needed(every, {s.label for s in every if s.kind == only}))
     resolved: Known = {} if known is None else known
+    is_champion = None
     if config.registry.promotes:
         candidate = _resolved(every, resolved, paths.root)[
             [s.label for s in every].index(final(config))
         ]
-        champion = _champion(config, paths.root, candidate.key)
-        every = lay_out(champion=champion)
-    return planned(config, paths, every, resolved)
+        try:
+            champion = _champion(config, paths.root)
+        except ServiceError as error:  # no reason not to train: the stages that need it say so
+            LOG.warning("nothing is known of a champion: %s", error)
+        else:
+            is_champion = champion is not None and champion.key == candidate.key
+            against = champion.opponent(candidate.key) if champion else None
+            every = lay_out(champion=Champion(*against) if against else None)
+    return replace(planned(config, paths, every, resolved), is_champion=is_champion)
 
 
 def planned(
@@ -137,34 +146,25 @@ def _resolved(every: Sequence[Step], known: Known, root: Path) -> list[Stage]:
     return list(done.values())
 
 
-def _champion(config: RunConfig, root: Path, candidate: str) -> Champion | None:
-    """What the candidate with that key is to be compared with, by the registry.
-
-    One that does not answer is no reason not to train: the stages that need it say so.
-    """
-    uri, name = tracking_uri(root), policy_name(config)
-    try:
-        found = promptly(partial(_known_here, uri, name, candidate), "MLflow is asked")
-    except ServiceError as error:
-        LOG.warning("nothing is known of a champion: %s", error)
-        return None
-    return Champion(*found) if found else None
-
-
-def _known_here(uri: str, name: str, candidate: str) -> tuple[str, str] | None:
-    """Version and key of the champion, from its file if that can be read without MLflow.
+def _champion(config: RunConfig, root: Path) -> aliased.Version | None:
+    """The champion by the registry.
 
     Raises:
-        ServiceError: the registry failed.
+        ServiceError: it does not answer.
     """
+    uri, name = tracking_uri(root), policy_name(config)
+    return promptly(partial(_known_here, uri, name), "MLflow is asked")
+
+
+def _known_here(uri: str, name: str) -> aliased.Version | None:
+    """The champion, from the registry's file if that can be read without MLflow."""
     try:
-        champion = aliased.holder(uri, name, "champion")
-        return champion.opponent(candidate) if champion else None
+        return aliased.holder(uri, name, "champion")
     except aliased.Unreadable:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from aligntune.registry import champion_for
+        from aligntune.registry import champion_of
 
-        return champion_for(uri, name, candidate)
+        return champion_of(uri, name)
 
 
 def needed(every: Sequence[Step], wanted: set[str]) -> list[Step]:

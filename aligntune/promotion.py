@@ -229,10 +229,11 @@ def rollback(name: str, uri: str, root: Path) -> str:
             return (
                 f"{name} v{champion} is the champion again: the rollback that stopped is complete"
             )
-        if champion is None or previous is None or champion == previous:
+        if previous is None or champion == previous:
             raise DataError(f"{name} has no previous champion to go back to")
         _install(book, previous, ROLLBACK, Place(uri, root))
-    return f"{name} v{previous} is the champion again, v{champion} is the previous one"
+    before = f", v{champion} is the previous one" if champion else "; there was none any more"
+    return f"{name} v{previous} is the champion again{before}"
 
 
 def check(book: Book, version: str, decision: Mapping[str, Any]) -> None:

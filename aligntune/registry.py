@@ -109,17 +109,15 @@ def _there(ask: Callable[[], T]) -> T | None:
         raise
 
 
-def champion_for(uri: str, name: str, candidate: str) -> tuple[str, str] | None:
-    """Version and key of what the stage with the key `candidate` has to be compared with.
+def champion_of(uri: str, name: str) -> Version | None:
+    """The champion, as far as it decides what a run does.
 
     Raises:
         ServiceError: the registry failed.
     """
     with asking("look at MLFLOW_TRACKING_URI"):
         found = holder(client_of(uri), name, CHAMPION)
-    if found is None:
-        return None
-    return Version(str(found.version), str(found.source), found.tags).opponent(candidate)
+    return Version(str(found.version), str(found.source), found.tags) if found else None
 
 
 def all_versions(uri: str) -> dict[str, list[dict[str, Any]]]:

@@ -19,7 +19,7 @@ from aligntune.report.words import measure, signed, signed_span, span
 from aligntune.run import Done
 from aligntune.session import Session
 from aligntune.show_forecast import forecast_record, show_forecasts
-from aligntune.summary import decision, settled
+from aligntune.summary import aliases, decision, settled
 
 SHOWN: dict[str, tuple[str, ...]] = {
     "model": (),
@@ -189,10 +189,9 @@ def _version(facts: Mapping[str, object], label: str, session: Session) -> str:
     version = register["versions"].get(label)
     if version is None:
         return "-"
-    settled = session.artifact("promote").manifest.facts if "promote" in session.done else {}
-    held_by = register["aliases"] | settled.get("aliases", {})
-    aliases = [name for name, held in held_by.items() if held == version]
-    return f"v{version}" + (f" ({', '.join(aliases)})" if aliases else "")
+    held_by = register["aliases"] | aliases(session)
+    holds = [name for name, held in held_by.items() if held == version]
+    return f"v{version}" + (f" ({', '.join(holds)})" if holds else "")
 
 
 def key_metrics(artifact: Artifact) -> str:

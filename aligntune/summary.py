@@ -37,20 +37,43 @@ def headline_metrics(session: Session) -> dict[str, float]:
 
 
 def settled(session: Session) -> dict[str, Any] | None:
-    """What the run decided about its candidate; None where it does not promote."""
+    """What the run decided about its candidate, and whether that is the champion now; None where
+    it does not promote."""
     if "promote" not in session.done:
         return None
     facts = session.artifact("promote").manifest.facts
-    return {name: facts[name] for name in ("verdict", "why", "version", "promoted")}
+    found = {name: facts[name] for name in ("verdict", "why", "version", "promoted")}
+    return found if (now := _since(session)) is None else found | {"promoted": now}
+
+
+def _since(session: Session) -> bool | None:
+    """Whether the candidate is the champion now, of a decision that was carried out earlier: others
+    were promoted or rolled back since. None where this run carried it out, or nobody knows."""
+    return session.plan.is_champion if session.done["promote"].reused else None
+
+
+def aliases(session: Session) -> dict[str, str]:
+    """Which version holds which alias by what the run did."""
+    if "promote" not in session.done:
+        return {}
+    facts = session.artifact("promote").manifest.facts
+    held: dict[str, str] = dict(facts["aliases"])
+    if (now := _since(session)) is not None:
+        held.pop("champion", None)
+        held |= {"champion": facts["version"]} if now else {}
+    return held
 
 
 def decision(session: Session) -> str | None:
     """The decision about the candidate and why, in one sentence."""
     if not (found := settled(session)):
         return None
+    lost = session.artifact("promote").manifest.facts["promoted"] and not found["promoted"]
     became = {
         (True, "promote"): "became the champion",
-        (False, "promote"): "passed and waits for `aligntune promote`",
+        (False, "promote"): "passed, and was the champion: another is now"
+        if lost
+        else "passed and waits for `aligntune promote`",
         (False, "reject"): "was rejected",
         (False, "inconclusive"): "was not promoted",
     }.get((found["promoted"], found["verdict"]), "is the champion already")
@@ -178,8 +201,7 @@ def _lineage(session: Session) -> Iterator[Fact]:
         model = session.artifact("model").manifest
         yield Fact("base model", str(model.facts["source"]))
         yield Fact("base model digest", str(model.facts["fingerprint"]))
-    facts = session.artifact("promote").manifest.facts if "promote" in session.done else {}
-    promoted = facts.get("aliases", {})
+    promoted = aliases(session)
     for stage in ("register-reward", "register"):
         if stage in session.done:
             moved = promoted if stage == "register" else {}

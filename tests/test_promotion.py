@@ -66,14 +66,14 @@ class World:
         (folder / "config.json").write_text("{}")
         return self.commit("sft", name, {"data_digests": {"train": "d1"}})
 
-    def evaluation(self, name, nll, rows=ROWS, model="model-x"):
+    def evaluation(self, name, nll, rows=ROWS, model="model-x", tokens="t1"):
         out = partial(self.stages, "evaluate", name)
         column = [float(value) for value in nll]
         measured = {
             "nll": measure("nll", METRICS["nll"], column, N, range(N), {}, HOW),
         }
         conditions = {"rows": len(rows), "rows_sha256": str(hash(str(rows)))}
-        found = document(conditions, HOW, {"nll": METRICS["nll"]}, measured)
+        found = document(conditions, tokens, HOW, {"nll": METRICS["nll"]}, measured)
         write(out, rows, [None] * N, {"nll": column}, found)
         return self.commit("evaluate", name, inputs={"model": model})
 
@@ -200,6 +200,17 @@ def test_a_version_that_no_run_registered_is_vouched_for_by_nobody(world, tmp_pa
     monkeypatch.delenv("ALIGNTUNE_TRUSTED_KEY")
     promotion.rollback(NAME, world.uri, world.root)
     assert world.aliases["champion"] == "1"
+
+
+def test_rolling_back_works_where_somebody_has_deleted_the_champion(world):
+    first = world.champion()
+    world.against_champion("better", 0.7, first)
+    world.client.delete_model_version(NAME, "2")
+    said = promotion.rollback(NAME, world.uri, world.root)
+    assert said == f"{NAME} v1 is the champion again; there was none any more"
+    assert world.aliases["champion"] == "1"
+    with pytest.raises(DataError, match="no previous champion"):
+        promotion.rollback(NAME, world.uri, world.root)
 
 
 def test_there_is_nothing_to_roll_back_to_at_first(world):
@@ -400,8 +411,9 @@ def test_a_promotion_that_is_killed_anywhere_is_completed_by_the_next_run(
     monkeypatch.undo()
     assert {held.get("champion") for held in seen} <= {"1", "2"}, "a champion at every instant"
     assert all("1" in held.values() for held in seen), "and a way back to the one before"
-    found = registry.champion_for(world.uri, NAME, "better")
-    assert found == ("1", "one"), "whatever moved already, the next run asks the same question"
+    found = registry.champion_of(world.uri, NAME)
+    same = "whatever moved already, the next run asks the same question"
+    assert found.opponent("better") == ("1", "one"), same
     facts = world.settle(made, decision)
     assert facts["promoted"]
     assert world.aliases == {"candidate": "2", "champion": "2", "previous": "1"}
@@ -575,8 +587,9 @@ def test_the_registry_s_file_says_the_same_of_its_champion_as_mlflow(world):
     def agree(expected):
         for key in ("one", "better", "another"):
             held = aliased.holder(world.uri + "?timeout=3", NAME, "champion")
-            found = held.opponent(key) if held else None
-            assert found == registry.champion_for(world.uri, NAME, key) == expected[key]
+            asked = registry.champion_of(world.uri, NAME)
+            here, there = (one.opponent(key) if one else None for one in (held, asked))
+            assert here == there == expected[key]
 
     agree(dict.fromkeys(("one", "better", "another")))
     first = world.champion()

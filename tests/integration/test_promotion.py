@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from aligntune.config.load import load
 from aligntune.direct import post_train
 from aligntune.plan import plan
+from aligntune.promotion import rollback
 
 CONFIG = """
 algo: sft
@@ -81,6 +82,19 @@ def test_the_story_of_a_champion(train, config_path, output, capsys):
     assert facts["promoted"]
     assert aliases == {"candidate": "3", "champion": "3", "previous": "1"}
     assert to_run(config_path, "train.max_steps=30") == []
+
+    # Rolled back it stays so, and the same run again does not say that it is the champion.
+    place = f"sqlite:///{output / 'out' / 'mlflow.db'}", output / "out"
+    rollback(NAME, *place)
+    capsys.readouterr()
+    _, aliases = train("train.max_steps=30")
+    assert aliases == {"candidate": "3", "champion": "1", "previous": "3"}
+    said = capsys.readouterr().out
+    assert "candidate v3 passed, and was the champion: another is now: better:" in said
+    assert "v3 (candidate)" in said
+    rollback(NAME, *place)
+    train("train.max_steps=30")
+    assert "candidate v3 became the champion: better:" in capsys.readouterr().out
 
     # The rejected one has another champion to beat now; only that is done.
     again = to_run(config_path, "train.max_steps=2")
