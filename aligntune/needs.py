@@ -57,8 +57,9 @@ def _datasets(config: RunConfig) -> Iterator[Problem]:
         for index, dataset in enumerate(datasets):
             found = list(_tried((*at, index, "name"), partial(sources.check, dataset)))
             found += _tried((*at, index, "format"), partial(sources.check_format, dataset))
+            key = "columns" if dataset.columns else "format" if dataset.format else "name"
             read = partial(sources.check_columns, dataset, task)
-            yield from found or _tried((*at, index, "columns"), read)
+            yield from found or _tried((*at, index, key), read)
 
 
 def _models(config: RunConfig) -> Iterator[Problem]:

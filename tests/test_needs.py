@@ -81,7 +81,7 @@ def test_columns_that_the_algorithm_cannot_learn_from_are_named(tmp_path, name):
         ((key, message),) = found.items()
         assert key == dotted((at, *([] if at == "datasets" else ["datasets"]), 0, "columns"))
         assert "has the columns rejected, x, y, which are no layout we know" in message
-    asked = problems(datasets=[pairs | {"format": "alpaca"}])["datasets.0.columns"]
+    asked = problems(datasets=[pairs | {"format": "alpaca"}])["datasets.0.format"]
     assert "but `format: alpaca` needs instruction, output" in asked
 
 

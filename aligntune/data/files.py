@@ -86,10 +86,12 @@ def header(path: Path) -> tuple[str, ...] | None:
     """The columns of a file by its beginning; None where that does not tell them, as of one JSON
     array, or is broken."""
     reader = READERS[suffix(path.name) or ""]
-    if reader is _json:
-        return None
     try:
         with readable(path):
+            if reader is _json:
+                if _is_array(path):
+                    return None
+                reader = _jsonl
             if reader is _jsonl:
                 _refuse_spread(path)
                 return _keys(path)
@@ -102,10 +104,9 @@ def header(path: Path) -> tuple[str, ...] | None:
 
 def _json(path: Path) -> Rows:
     """One array of objects, or one object per line."""
+    if not _is_array(path):
+        return _jsonl(path)
     with opened(path) as file:
-        start = file.peek(1 << 16)  # type: ignore[attr-defined]
-        if start.removeprefix(BOM).lstrip()[:1] != b"[":
-            return _jsonl(path)
         text = file.read().removeprefix(BOM)
     try:
         items = json.loads(text.decode())
@@ -122,6 +123,12 @@ def _json(path: Path) -> Rows:
     return Rows(
         tuple(columns), len(rows), lambda indices: (rows[i] for i in indices), _rows_of(path)
     )
+
+
+def _is_array(path: Path) -> bool:
+    with opened(path) as file:
+        start: bytes = file.peek(1 << 16)  # type: ignore[attr-defined]
+        return start.removeprefix(BOM).lstrip()[:1] == b"["
 
 
 def _jsonl(path: Path) -> Rows:

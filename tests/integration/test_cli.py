@@ -54,17 +54,23 @@ def test_a_missing_file_is_named(aligntune, tmp_path):
 def test_data_that_is_not_what_it_should_be_ends_with_the_data_code(
     aligntune, write_config, tmp_path
 ):
-    rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"colour": "red"}\n{"colour": "blue"}\n')
+    rows = tmp_path / "rows.json"
     config = write_config(tmp_path / "out")
-    code, output = run(
-        aligntune("train", "--config", config, "--set", f"datasets.0.name={rows}",
-                  "--set", "datasets.0.params={}")
-    )  # fmt: skip
-    assert code == DATA
-    (line,) = error_lines(output)
-    assert line.startswith("ERROR 65 data: ")
-    assert "colour" in output
+    command = ("train", "--config", config, "--set", f"datasets.0.name={rows}",
+               "--set", "datasets.0.params={}")  # fmt: skip
+    for text, expected, words in (
+        ('[{"colour": "red"}]', DATA, "ERROR 65 data: "),
+        (
+            '{"colour": "red"}\n',
+            CONFIG,
+            "ERROR 78 --set datasets.0.name=",
+        ),  # known before any stage
+    ):
+        rows.write_text(text)
+        code, output = run(aligntune(*command))
+        assert code == expected
+        assert "has the columns colour" in output
+        assert words in output
 
 
 def test_finished_stages_survive_a_failing_one(aligntune, write_config, tmp_path):
