@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from local import free_ports
-from servers import until
+from waits import until
 
 START = 300.0
 """Seconds that a new database may take on a busy machine."""

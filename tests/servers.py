@@ -2,23 +2,12 @@
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from local import LocalError, Stack, free_ports, postgres_tools
-
-START = 120.0
-"""Seconds that a server may take to answer on a busy machine."""
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = START) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"{what} took more than {seconds:g} s"
-        time.sleep(0.1)
 
 
 @contextmanager

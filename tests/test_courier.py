@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from servers import until
+from waits import until
 
 from aligntune import courier
 from aligntune.artifacts import WORK, Manifest, commit, partial

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
-from servers import until
+from waits import until
 
 from aligntune.artifacts import WORK, Manifest, commit, partial
 from aligntune.courier import Courier, sync

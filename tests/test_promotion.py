@@ -117,14 +117,6 @@ class World:
         return made, decision, self.settle(made, decision, policy)
 
 
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory):
-    """A database with tables and nothing else: making them takes seconds."""
-    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}", f"sqlite:///{file}").search_registered_models()
-    return file
-
-
 @pytest.fixture
 def world(tmp_path, empty_registry):
     shutil.copy(empty_registry, tmp_path / "mlflow.db")

@@ -29,15 +29,6 @@ PAIR = {"prompt": "1 + 1?", "chosen": "2", "rejected": "3"}
 TURN = {"prompt": "2 + 2?", "completion": "4"}
 
 
-@pytest.fixture(scope="module")
-def empty_registry(tmp_path_factory):
-    """A database with tables and nothing else: making them takes seconds."""
-    file = tmp_path_factory.mktemp("registry") / "mlflow.db"
-    client = MlflowClient(f"sqlite:///{file}", f"sqlite:///{file}")
-    client.create_registered_model("tiny.policy")
-    return file
-
-
 @pytest.fixture
 def world(tmp_path, tiny_model, empty_registry, monkeypatch):
     return World(tmp_path, tiny_model, empty_registry, monkeypatch)
@@ -56,6 +47,7 @@ class World:
         uri = f"sqlite:///{folder / 'mlflow.db'}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         self.client = MlflowClient(uri, uri)
+        self.client.create_registered_model("tiny.policy")
 
     def write(self, name, rows):
         (self.folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))

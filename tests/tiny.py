@@ -105,6 +105,27 @@ def build_tiny_gpt2(path: Path, *, context: int = 64, seed: int = 0) -> Path:
     return path
 
 
+def build_tiny_judge(path: Path, *, labels: int = 1, context: int = 64) -> Path:
+    """`path`, now a reward model, or a classifier of so many labels: random, always the same one,
+    and with scores that are far apart."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    tokenizer = build_tokenizer(vocab_size=400, context=context)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, num_labels=labels, pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=context,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForSequenceClassification(config)
+        torch.nn.init.normal_(model.score.weight, std=1.0)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
 def build_tokenizer(*, vocab_size: int, context: int) -> "PreTrainedTokenizerFast":
     """The tokenizer alone, as an object."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -15,68 +15,39 @@ from aligntune.errors import ConfigError
 GUIDE = Path(__file__).parents[1] / "guide"
 WHOLE = ["basic", "sft", "dpo", "ppo"]
 
-BROKEN = """\
+MOVED = """\
 # first
 datasets: # data
  - name: "a" # the first
- # how many
- max_samples: 1000
+@ # how many
+@ max_samples: 1000
 
- params:
-  low: 1
-  operators:
-  - "+"
+@ params:
+@  low: 1
+@  operators:
+@  - "+"
  - name: b
 
- # no number: all
- columns: |
-   - x: y
-   z: 1
+@ # no number: all
+@ columns: |
+@   - x: y
+@   z: 1
 
-    \x20
- weight: 2
+@    \x20
+@ weight: 2
 # Training
 train:
  max_steps: 10
 sft:
   datasets:
    -   name: c
-   split: "x
+@@   split: "x
  y"
-   columns:
-     a: b
+@@   columns:
+@@     a: b
 """
-FIXED = """\
-# first
-datasets: # data
- - name: "a" # the first
-   # how many
-   max_samples: 1000
-
-   params:
-    low: 1
-    operators:
-    - "+"
- - name: b
-
-   # no number: all
-   columns: |
-     - x: y
-     z: 1
-
-      \x20
-   weight: 2
-# Training
-train:
- max_steps: 10
-sft:
-  datasets:
-   -   name: c
-       split: "x
- y"
-       columns:
-         a: b
-"""
+"""Each @ is where a repair puts two spaces."""
+BROKEN, FIXED = MOVED.replace("@", ""), MOVED.replace("@", "  ")
 
 
 def test_the_keys_move_below_their_item_and_nothing_else_changes():

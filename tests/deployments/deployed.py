@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from servers import until
+from waits import until
 
 from aligntune.check import check
 

@@ -13,7 +13,7 @@ from deployments.deployed import (
     runs_of,
     trigger,
 )
-from servers import until
+from waits import until
 
 from aligntune.errors import ConfigError
 

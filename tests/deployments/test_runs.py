@@ -21,7 +21,7 @@ from deployments.deployed import (
     trigger,
     wait_for,
 )
-from servers import until
+from waits import until
 
 pytestmark = pytest.mark.slow
 

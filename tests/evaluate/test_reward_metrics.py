@@ -3,8 +3,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny import build_tokenizer
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from tiny import build_tiny_judge
 
 from aligntune.config.rewards import Reward
 from aligntune.config.slices import EvaluateSlice
@@ -60,15 +59,8 @@ def test_each_reward_is_a_metric_of_what_the_model_answers(measure):
 
 @pytest.fixture
 def judge(tmp_path):
-    """A small reward model."""
-    tokenizer = build_tokenizer(vocab_size=400, context=128)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=2, num_labels=1, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    LlamaForSequenceClassification(config).save_pretrained(tmp_path / "judge")
-    tokenizer.save_pretrained(tmp_path / "judge")
-    return Reward(reward_type="model", model_name=str(tmp_path / "judge"), weight=2.0)
+    path = build_tiny_judge(tmp_path / "judge", context=128)
+    return Reward(reward_type="model", model_name=str(path), weight=2.0)
 
 
 def test_a_reward_model_scores_the_same_answers_once(measure, judge, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ import pytest
 from local import free_ports
 from mlflow import MlflowClient
 from proxy import Proxy
-from servers import until
+from waits import until
 
 from aligntune import courier, promotion, registry, track
 from aligntune.artifacts import WORK, Manifest, commit, digest_of, find, partial, records

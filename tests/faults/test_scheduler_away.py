@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from prefect_server import prefect_server
 from proxy import Proxy
-from servers import until
+from waits import until
 
 from aligntune.artifacts import digest_of, records
 from aligntune.journal import complete_lines

@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from loopback_hub import LoopbackHub
+from waits import wait_for_checkpoint
 
 CONFIG = """
 algo: sft
@@ -203,17 +202,6 @@ def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_checkpoint(output: Path, process: subprocess.Popen[str], timeout: float = 400) -> None:
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        if list((output / "stages").glob("sft-*.partial/work/checkpoints/step-*")):
-            return
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    process.kill()
-    pytest.fail(f"no checkpoint was written: {process.communicate()[0]}")
-
-
 def trainers(parent: int) -> list[int]:
     return processes("aligntune.worker", parent)
 
@@ -229,10 +217,3 @@ def processes(module: str, parent: int) -> list[int]:
         if module in words and str(parent) in words:
             found.append(int(folder.name))
     return found
-
-
-def eventually(condition: Callable[[], object], timeout: float = 30) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)

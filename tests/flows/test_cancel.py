@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from waits import until
 
 from aligntune.digest import sha256
 from aligntune.journal import read
 from aligntune.processes import members
 
-from .conftest import CONFIG, eventually
+from .conftest import CONFIG
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -54,7 +55,7 @@ def server(environment, tmp_path_factory):
     environment.setenv("PREFECT_RUNNER_POLL_FREQUENCY", "1")
     environment.setenv("PREFECT_WORKER_PREFETCH_SECONDS", "1")
     try:
-        eventually(lambda: _healthy(port), timeout=300)
+        until(lambda: _healthy(port), "the server", 300)
         yield Client(url)
     finally:
         end(process)
@@ -143,12 +144,7 @@ def result(output):
 def training(output, process):
     """The trainer's process, once it has taken steps."""
     before = len(steps_of(output))
-
-    def steps():
-        assert process.poll() is None, process.communicate()[0]
-        return len(steps_of(output)) >= before + 2
-
-    eventually(steps, timeout=600)
+    until(lambda: len(steps_of(output)) >= before + 2, "two steps", 600, process)
     (log,) = output.glob("runs/*/logs/sft.txt")
     first = [line for line in log.read_text().splitlines() if line.startswith("--- ")][-1]
     return int(first.rpartition(" ")[2])
@@ -162,7 +158,7 @@ def steps_of(output):
 
 def gone(trainer, output):
     """The training has ended, with all that it started, and has saved its last step."""
-    eventually(lambda: not members(trainer), timeout=90)
+    until(lambda: not members(trainer), "the end of the trainer", 90)
     saved = (output / "stages").glob("sft-*.partial/work/checkpoints/step-*")
     steps = steps_of(output)
     assert max(int(path.name.partition("-")[2]) for path in saved) == steps[-1] < STEPS
@@ -179,7 +175,7 @@ def test_a_deployments_run_is_cancelled(server, disturbed, tmp_path, by):
         starter = begin("-c", SERVE, config, cwd=tmp_path)
     name = "worked" if by == "worker" else "served"
     try:
-        eventually(lambda: server.deployments(name), timeout=300)
+        until(lambda: server.deployments(name), "the deployment", 300)
         (deployment,) = server.deployments(name)
         run = server.post(f"/deployments/{deployment}/create_flow_run")["id"]
         trainer = training(output, starter)
@@ -189,7 +185,7 @@ def test_a_deployments_run_is_cancelled(server, disturbed, tmp_path, by):
             server.cancel(run)
         gone(trainer, output)
         final = "CRASHED" if by == "serve-killed" else "CANCELLED"
-        eventually(lambda: server.state(run)["type"] == final, timeout=120)
+        until(lambda: server.state(run)["type"] == final, final)
     finally:
         end(starter)
 

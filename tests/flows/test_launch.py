@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from waits import until, wait_for_checkpoint
 
-from .conftest import CONFIG, eventually, trainers, wait_for_checkpoint
+from .conftest import CONFIG, trainers
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_a_signal_to_the_parent_alone_stops_the_child_with_a_checkpoint(
     process.send_signal(number)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == code, said
-    eventually(lambda: child not in trainers(process.pid), timeout=120)
+    until(lambda: child not in trainers(process.pid), "the end of the trainer")
     steps = list((output / "stages").glob("sft-*.partial/work/checkpoints/step-*"))
     assert steps
     assert not [path for path in (output / "stages").glob("sft-*") if path.suffix != ".partial"]

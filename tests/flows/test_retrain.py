@@ -8,11 +8,10 @@ import sys
 
 import pytest
 from mlflow import MlflowClient
+from waits import until
 
 from aligntune import promotion
 from aligntune.errors import ConfigError
-
-from .conftest import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 CONFIG = """
@@ -278,7 +277,7 @@ def deployed(world, deployment, settings, **parameters):
             return False
         return True
 
-    eventually(there, 120)
+    until(there, "the run")
     return found[0].id
 
 
@@ -290,7 +289,7 @@ def ended(world, flow_run_id, names, timeout=600):
         found.append(world.prefect._ask(lambda client: client.read_flow_run(flow_run_id)))
         return found[-1].state.name in names or found[-1].state.type.value in ("FAILED", "CRASHED")
 
-    eventually(there, timeout)
+    until(there, "its end", timeout)
     assert found[-1].state.name in names, found[-1].state.message
     return found[-1]
 
@@ -316,7 +315,7 @@ def waiting(served, world):
     training = ended(
         world, deployed(world, "retrain/nightly", [APPROVAL, *PUSH]), ["AwaitingApproval"]
     )
-    eventually(lambda: len(asked(world)) == 1, 120)
+    until(lambda: len(asked(world)) == 1, "the question")
     return training, asked(world)[0], world.receiver.messages()
 
 

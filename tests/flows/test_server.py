@@ -8,10 +8,11 @@ import sys
 import threading
 
 import pytest
+from waits import until
 
 from aligntune.errors import ConfigError, ServiceError
 
-from .conftest import eventually, processes
+from .conftest import processes
 
 
 @pytest.fixture
@@ -88,10 +89,10 @@ def test_no_server_outlives_the_process_that_started_it(environment, tmp_path, n
         env=os.environ | {"PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": ""},
         stderr=subprocess.DEVNULL,
     )
-    eventually(lambda: servers(process.pid))
+    until(lambda: servers(process.pid), "the server")
     process.send_signal(number)
     process.wait(30)
-    eventually(lambda: not servers(process.pid))
+    until(lambda: not servers(process.pid), "the end of the server")
 
 
 def servers(parent):

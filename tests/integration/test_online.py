@@ -3,10 +3,9 @@
 import json
 
 import pytest
-import torch
 import yaml
 from mlflow import MlflowClient
-from tiny import build_tokenizer
+from tiny import build_tiny_judge
 
 from aligntune import shipped
 from aligntune.config.algo import ONLINE
@@ -29,20 +28,7 @@ logging: {{output_dir: {output}, run_name: tiny, save_steps: 2, eval_steps: 2}}
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
-    """A reward model: one label, random but fixed."""
-    from transformers import LlamaConfig, LlamaForSequenceClassification
-
-    path = tmp_path_factory.mktemp("judge")
-    tokenizer = build_tokenizer(vocab_size=400, context=128)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), num_attention_heads=2, num_labels=1,
-        pad_token_id=tokenizer.pad_token_id, **shape,
-    )  # fmt: skip
-    LlamaForSequenceClassification(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return build_tiny_judge(tmp_path_factory.mktemp("judge"), context=128)
 
 
 def test_a_run_optimises_and_reports_its_rewards(

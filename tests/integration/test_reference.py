@@ -2,9 +2,9 @@
 
 import json
 import signal
-import time
 
 import pytest
+from waits import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 CONFIG = """
@@ -27,11 +27,8 @@ def test_it_is_stopped_gone_on_with_and_shared(aligntune, tiny_model, tmp_path):
     config.write_text(CONFIG.format(model=tiny_model, output=output))
     command = ("train", "--config", config)
     process = aligntune(*command)
-    end = time.monotonic() + 400
-    while not (found := written(output)):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: written(output), "a batch of the reference", 400, process)
+    found = written(output)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=400)
     assert process.returncode == 75, said

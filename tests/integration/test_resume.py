@@ -1,11 +1,11 @@
 """Killed, terminated, started twice: the same command ends with the same weights."""
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from waits import wait_for_checkpoint
 
 from aligntune.digest import sha256
 
@@ -21,16 +21,6 @@ def finish(process, code=OK):
 def weights(output: Path, stage: str) -> str:
     (path,) = [p for p in (output / "stages").glob(f"{stage}-*") if p.suffix != ".partial"]
     return sha256(path / "model" / "model.safetensors")
-
-
-def wait_for_checkpoint(output: Path, process, timeout=180):
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        if list((output / "stages").glob("sft-*.partial/work/checkpoints/step-*")):
-            return
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    pytest.fail("no checkpoint was written")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pytest
 import servers
 from browser import CHROMIUM, page
 from mlflow import MlflowClient
+from waits import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
 
@@ -83,7 +84,7 @@ class Team:
 
     def ended(self, run, seconds=300):
         """The flow run when it is over."""
-        servers.until(lambda: self.state(run)["type"] in OVER, f"flow run {run}", seconds)
+        until(lambda: self.state(run)["type"] in OVER, f"flow run {run}", seconds)
         return self.ask(f"/flow_runs/{run}")
 
     def state(self, run):
@@ -109,9 +110,7 @@ class Team:
         partial = lambda: list(  # noqa: E731
             (self.folder / "output/stages").glob("dpo-*.partial/work/checkpoints/step-*")
         )
-        servers.until(
-            lambda: bool(partial()) or self.state(run)["type"] in OVER, "a checkpoint", 300
-        )
+        until(lambda: bool(partial()) or self.state(run)["type"] in OVER, "a checkpoint", 300)
         assert self.state(run)["type"] == "RUNNING", self.state(run)
 
     def trainers(self):
@@ -140,7 +139,7 @@ def team(tiny_model, tmp_path_factory):
 def first(team):
     """The run that the schedule started, when it is over; then the schedule is paused."""
     team.shell("deploy", "--config", "run.yaml")
-    servers.until(lambda: any(run["start_time"] for run in team.runs()), "the schedule", 240)
+    until(lambda: any(run["start_time"] for run in team.runs()), "the schedule", 240)
     team.shell("pause", "nightly")
     ended = [team.ended(run["id"]) for run in team.runs() if run["start_time"]]
     return ended[0]
@@ -172,7 +171,7 @@ def cancelled(team, third):
     state = {"state": {"type": "CANCELLING"}, "force": False}
     team.ask(f"/flow_runs/{run}/set_state", state)
     ended = team.ended(run)
-    servers.until(lambda: not trainer.is_running(), "the trainer's end", 60)
+    until(lambda: not trainer.is_running(), "the trainer's end", 60)
     return ended
 
 
@@ -180,7 +179,7 @@ def cancelled(team, third):
 def successor(team, cancelled):
     """The same again, whose worker is killed in mid-training."""
     run = team.trigger("train.max_steps=241")
-    servers.until(lambda: "continuing from checkpoint" in team.log(run), "the training", 300)
+    until(lambda: "continuing from checkpoint" in team.log(run), "the training", 300)
     team.stack.kill("worker")
     team.stack.up("worker")
     return team.ended(run)

@@ -12,6 +12,7 @@ import servers
 from local import PORTS
 from mlflow import MlflowClient
 from proxy import Proxy
+from waits import until
 
 from aligntune.artifacts import find
 from aligntune.identity import flat
@@ -75,9 +76,9 @@ def survived(train, output, server, line):
         return output
     process = train("--set", "sft.train.max_steps=60")
     sft = lambda: list((output / "stages").glob("sft-*.partial/metrics.jsonl"))  # noqa: E731
-    servers.until(lambda: bool(sft()) or process.poll() is not None, "sft")
+    until(lambda: bool(sft()) or process.poll() is not None, "sft")
     line.set("deaf")
-    servers.until(lambda: line.swallowed > 0 or process.poll() is not None, "a lost answer")
+    until(lambda: line.swallowed > 0 or process.poll() is not None, "a lost answer")
     line.set("refuse")
     server.kill("mlflow")
     assert process.poll() is None, process.communicate()[0]

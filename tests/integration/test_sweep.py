@@ -4,10 +4,10 @@ its best run registered."""
 import json
 import os
 import signal
-import time
 
 import pytest
 from mlflow import MlflowClient
+from waits import until
 
 from aligntune.errors import DataError
 from aligntune.sweep.choose import Choice, chosen
@@ -39,11 +39,7 @@ def test_a_sweep_that_is_killed_is_finished_by_the_same_command(aligntune, write
     arguments = ("sweep", "--config", write_config(output), *SETTINGS, "--set", PRECOMPUTED)
     process = aligntune(*arguments)
     second = output / "runs" / RUNS[1] / "stages" / "sft"
-    end = time.monotonic() + 400
-    while not second.exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(second.exists, "the second run's sft", 400, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     (sft,) = (output / "stages").glob("sft-*")

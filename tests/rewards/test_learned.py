@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import build_tokenizer
+from safetensors.torch import load_file
+from tiny import build_tiny_judge, build_tokenizer
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError
@@ -22,25 +23,14 @@ def classifier(tmp_path_factory):
     """(number of labels, safe or not) -> the directory of a model."""
 
     def build(labels, safe=True):
-        from transformers import LlamaConfig, LlamaForSequenceClassification
-
-        path = tmp_path_factory.mktemp("classifier")
-        tokenizer = build_tokenizer(vocab_size=400, context=64)
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-            num_attention_heads=2, num_labels=labels, pad_token_id=tokenizer.pad_token_id,
-            max_position_embeddings=64,
-        )  # fmt: skip
+        path = build_tiny_judge(tmp_path_factory.mktemp("classifier"), labels=labels)
         if labels == 2:
-            config.id2label = {0: "NEGATIVE", 1: "POSITIVE"}
-        model = LlamaForSequenceClassification(config)
-        torch.nn.init.normal_(model.score.weight, std=1.0)
-        model.save_pretrained(path)
+            file = path / "config.json"
+            named = {"id2label": {0: "NEGATIVE", 1: "POSITIVE"}}
+            file.write_text(json.dumps(json.loads(file.read_text()) | named))
         if not safe:
+            torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
             (path / "model.safetensors").unlink()
-            torch.save(model.state_dict(), path / "pytorch_model.bin")
-        tokenizer.save_pretrained(path)
         return str(path)
 
     return build

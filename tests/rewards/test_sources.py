@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from mlflow import MlflowClient
-from tiny import build_tokenizer
+from tiny import build_tiny_judge
 
 from aligntune.artifacts import Artifact, Manifest, records
 from aligntune.config.rewards import Reward
@@ -19,21 +19,7 @@ from aligntune.track import connect, experiment
 
 @pytest.fixture
 def judge(tmp_path):
-    """The directory of a reward model, and a way to change its config."""
-    import torch
-    from transformers import LlamaConfig, LlamaForSequenceClassification
-
-    path = tmp_path / "judge" / "model"
-    tokenizer = build_tokenizer(vocab_size=400, context=64)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), num_attention_heads=2, num_labels=1,
-        pad_token_id=tokenizer.pad_token_id, **shape,
-    )  # fmt: skip
-    LlamaForSequenceClassification(config).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return build_tiny_judge(tmp_path / "judge" / "model")
 
 
 def named(path, **params):

@@ -7,12 +7,12 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from loopback_hub import TOKEN, LoopbackHub
 from pages import HOSTILE, Page
+from waits import wait_for_checkpoint
 
 import aligntune
 
@@ -116,11 +116,7 @@ def scene(tmp_path_factory, tiny_model):
     with LoopbackHub() as hub:
         made = Scene(tmp_path_factory.mktemp("scene"), tiny_model, hub)
         first = made.start()
-        end = time.monotonic() + 600
-        while not list(made.folder.glob("out/stages/dpo-*.partial/work/checkpoints/step-*")):
-            assert first.poll() is None, first.communicate()[0]
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_for_checkpoint(made.folder / "out", first, "dpo")
         first.send_signal(signal.SIGTERM)
         assert made.end(first, "interrupted") == 75, (made.folder / "interrupted.log").read_text()
         assert made.end(made.start(), "finished") == 0, (made.folder / "finished.log").read_text()

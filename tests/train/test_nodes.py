@@ -11,8 +11,8 @@ import pytest
 import torch
 from rollouts import spec
 from safetensors.torch import load_file
-from servers import until
 from tokens import write_split
+from waits import until
 
 from aligntune.errors import ConfigError, ResourceError
 from aligntune.train.nodes import Nodes, announced, follow, lead
