@@ -71,7 +71,7 @@ def write(folder: Path, files: Mapping[str, FileRecord]) -> str | None:
     """
     for name in files:
         if _LINE.fullmatch(f"{'0' * 64}  {name}") is None:
-            raise DataError(f"{name!r} is no name that {SUMS} can hold; rename the file")
+            raise DataError(f"{name!r} cannot be a name in {SUMS}; rename the file")
     key = signing_key()
     text = listing(files)
     write_atomic(folder / SUMS, text)

@@ -20,7 +20,7 @@ def sync(output_dir: str | None, as_json: bool) -> None:
 
     root = Path(output_dir or Logging.model_fields["output_dir"].default).expanduser().absolute()
     if not root.is_dir():
-        raise ConfigError(f"{root} is no directory; name one that a run wrote to: --output-dir")
+        raise ConfigError(f"{root} is not a directory; name one that a run wrote to: --output-dir")
     from aligntune.courier import sync
 
     found = sync(tracking_uri(root), root, tracking_identity())
@@ -32,6 +32,6 @@ def sync(output_dir: str | None, as_json: bool) -> None:
     click.echo(json.dumps(asdict(found), indent=2) if as_json else "\n".join(lines))
     if found.refused:
         raise ServiceError(
-            f"MLflow is there and has not got {'; '.join(found.refused)}; mend what it says and "
+            f"MLflow answers but does not have {'; '.join(found.refused)}; fix what it says and "
             "sync again, or remove such a directory to leave it out"
         )

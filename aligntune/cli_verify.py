@@ -21,7 +21,7 @@ def verify(path: str, key: str | None, as_json: bool) -> None:
 
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise ConfigError(f"{path} is no directory; name one that holds a model")
+        raise ConfigError(f"{path} is not a directory; name one that holds a model")
     found = check(folder, trusted_key(key))
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))

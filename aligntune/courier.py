@@ -193,7 +193,7 @@ def delivering(uri: str, root: Path, store: str, record: str) -> Iterator[None]:
             courier.outbox.tidy()
         if left := courier.unfinished + len(courier.outbox.refused(store)):
             LOG.warning(
-                "MLflow has not got everything of %d runs; `aligntune sync --output-dir %s` "
+                "MLflow does not have everything of %d runs; `aligntune sync --output-dir %s` "
                 "sends the rest, or says why it cannot", left, root,
             )  # fmt: skip
 

@@ -128,7 +128,7 @@ class Delivery:
             if not lasting(error):
                 raise
             said = one_line(error)
-            LOG.warning("MLflow has not got the %s of %s: %s", what, record.name, said)
+            LOG.warning("MLflow did not take the %s of %s: %s", what, record.name, said)
             if not isinstance(error, MlflowException):
                 refused = self._outbox.sent(record.id).refused
                 self._note(record, refused=refused | {what: said})

@@ -231,8 +231,8 @@ def fetch(
     expected, got_digest = found.tags.get(FILES), digest_of(records(out))
     if expected and got_digest != expected:
         raise ServiceError(
-            f"version {version} of {name} has not the files that were registered; its artifacts "
-            "were changed or are incomplete"
+            f"version {version} of {name} does not have the files that were registered; its "
+            "artifacts were changed or are incomplete"
         )
     for file in sorted((tokenizer.path / "tokenizer").iterdir()) if tokenizer else ():
         (out / file.name).unlink(missing_ok=True)  # the link, and not what it is a link to

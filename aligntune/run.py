@@ -210,8 +210,8 @@ def _named(stage: Stage, root: Path) -> Iterator[None]:
         raise type(error)(f"{stage.label}: {error}") from error
     except SystemExit as error:  # of a library, or a model's own code
         raise AlignTuneError(
-            f"{stage.label}: something that it ran called exit({error.code!r}), which is no end of "
-            "a stage; look for it in the code that the config names"
+            f"{stage.label}: something that it ran called exit({error.code!r}), which a stage "
+            "must not; look for it in the code that the config names"
         ) from error
     except MemoryError as error:
         raise ResourceError(

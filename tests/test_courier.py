@@ -203,7 +203,7 @@ def test_what_is_damaged_here_is_not_mlflow_being_away(outbox, uri, tmp_path, ru
     assert inputs.startswith(f"the inputs of data ({rows} cannot be read")
     with delivering(uri, tmp_path, STORE, "none"):
         pass
-    assert "has not got everything of 1 runs" in caplog.text
+    assert "does not have everything of 1 runs" in caplog.text
 
 
 def test_a_failed_run_that_was_deleted_comes_again_with_its_next_attempt(
@@ -265,5 +265,5 @@ def test_who_gave_up_at_the_end_does_not_go_on(tmp_path, monkeypatch, caplog):
     beside = delivering("http://127.0.0.1:9", tmp_path, STORE, record.id)
     with beside, Outbox(tmp_path).owned(record):
         pass
-    assert "has not got everything of 1 runs" in caplog.text
+    assert "does not have everything of 1 runs" in caplog.text
     until(lambda: threads() == 0, "the end of the thread", 60)

@@ -311,7 +311,7 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(outbox, courier, client, 
         outbox.write(outbox.record(record.id).model_copy(update=ended))
     assert courier.round() == 0
     assert found(other)[0].info.status == "FINISHED"
-    assert "MLflow has not got the" in caplog.text
+    assert "MLflow did not take the" in caplog.text
 
 
 @pytest.mark.parametrize(("code", "away"), [("3o7r", True), ("rvf5", True), ("9h9h", False)])

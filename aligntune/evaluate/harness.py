@@ -31,7 +31,9 @@ def check(section: LmEval) -> None:
             "remove it"
         )
     if section.include_path and not Path(os.path.expanduser(section.include_path)).is_dir():
-        raise ConfigError(f"include_path {section.include_path!r} is no directory of task files")
+        raise ConfigError(
+            f"include_path {section.include_path!r} is not a directory; name one with task files"
+        )
 
 
 def fingerprint(section: LmEval) -> str:

@@ -121,7 +121,7 @@ def _quick(sample: Sample) -> float | symbolic.Pair | None:
     expected = last_number(reference)
     if expected is None:
         raise DataError(
-            f"the reference {sample.answer[:60]!r} has no number and is no formula for reward "
+            f"the reference {sample.answer[:60]!r} is neither a number nor a formula for reward "
             "'math'; use 'exact_match', or other data"
         )
     return float(last_number(sample.completion) == expected)

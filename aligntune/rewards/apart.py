@@ -52,7 +52,7 @@ def check_apart(reward: Reward) -> None:
     if found is None:
         raise ConfigError(
             f"reward {reward.reward_type!r} ended the process that it was tried in "
-            f"({_end(code)}); a run would end like that, so mend it"
+            f"({_end(code)}); a run would end like that, so fix it"
         )
     if problem := json.loads(found):
         raise ConfigError(problem)

@@ -60,7 +60,9 @@ def _options(given: Any) -> dict[str, str]:
     if isinstance(given, Mapping):
         labels, given = given.get("label", _LETTERS), given.get("text")
     if not isinstance(given, list) or len(given) > len(labels):
-        raise DataError(f"the options {str(given)[:60]!r} are no list of up to {len(labels)} texts")
+        raise DataError(
+            f"the options {str(given)[:60]!r} are not a list of up to {len(labels)} texts"
+        )
     return {
         str(label).upper(): _same(str(text)) for label, text in zip(labels, given, strict=False)
     }

@@ -54,8 +54,7 @@ class _Encoder:
         model, missing = weights_of(AutoModel, name, "embedding model")
         if needed := [key for key in missing if "pooler" not in key]:
             raise ConfigError(
-                f"embedding model {name!r} is not one: its weights have no {needed[0]}; name "
-                "another one"
+                f"embedding model {name!r} has no weights for {needed[0]}; name another one"
             )
         self._model = model.to(device).eval()
         self._longest = min(self._tokenizer.model_max_length, positions(self._model))

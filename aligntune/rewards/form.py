@@ -54,7 +54,7 @@ def form(
         raise ConfigError("reward 'format': `only` is for `tags`; name some")
     for tag in tags:
         if not _NAME.fullmatch(tag):
-            raise ConfigError(f"reward 'format': the tag {tag!r} is no name, such as answer")
+            raise ConfigError(f"reward 'format': the tag {tag!r} is not a name, such as answer")
     compiled = _compiled("format", pattern) if pattern else None
     return [_formed(sample.completion, tags, sections, compiled, only) for sample in samples]
 

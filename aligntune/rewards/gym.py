@@ -61,7 +61,7 @@ def _requests(sample: Sample) -> list[Request]:
     try:
         held = json.loads(held) if isinstance(held, str) else held
     except ValueError:
-        raise DataError(f"column 'metadata' is {held[:60]!r}, and no JSON") from None
+        raise DataError(f"column 'metadata' is {held[:60]!r}, which is not JSON") from None
     entry = {"question": sample.prompt, "answer": sample.answer, "metadata": held}
     made = json.dumps(entry, sort_keys=True)
     return [(str(task), made, given) for given in (sample.answer, *_given(sample.completion))]

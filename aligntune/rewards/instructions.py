@@ -72,7 +72,7 @@ def _listed(columns: Mapping[str, Any], column: str) -> list[Any]:
         except ValueError:
             value = None
     if not isinstance(value, list):
-        raise DataError(f"column {column!r} is {str(columns[column])[:60]!r}, and no list")
+        raise DataError(f"column {column!r} is {str(columns[column])[:60]!r}, which is not a list")
     return value
 
 

@@ -63,7 +63,9 @@ def _validator(text: str, kind: type[ConfigError | DataError]) -> Any:
         draft.check_schema(schema)
     except (ValueError, SchemaError) as error:
         message = getattr(error, "message", str(error))
-        raise kind(f"reward 'json_schema': the schema {text[:60]!r} is none: {message}") from None
+        raise kind(
+            f"reward 'json_schema': the schema {text[:60]!r} is not valid: {message}"
+        ) from None
     # An empty registry: the default one fetches what `$ref` names.
     return validators.extend(draft, {"pattern": _pattern})(schema, registry=Registry())
 
@@ -100,4 +102,4 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")

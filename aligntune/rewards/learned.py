@@ -46,7 +46,7 @@ class _Judge:
         model, missing = weights_of(AutoModelForSequenceClassification, name, "reward model")
         if missing:
             raise ConfigError(
-                f"reward model {name!r} is not one: its weights have no {missing[0]}, and a random "
+                f"reward model {name!r} has no weights for {missing[0]}, and a random "
                 "head scores nothing; train a reward model first"
             )
         self._model = model.to(device).eval()

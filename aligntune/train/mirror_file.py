@@ -35,6 +35,6 @@ def read_mirror(name: str) -> Mirror:
     if parameters.shape != (SIZE,) or not bool(torch.isfinite(parameters).all()):
         raise DataError(
             f"train.gbmpo.mirror_path: {file} holds a tensor of shape {tuple(parameters.shape)} "
-            f"that is no mirror map; one has {SIZE} finite parameters"
+            f"that is not a mirror map; one has {SIZE} finite parameters"
         )
     return unflat(parameters)

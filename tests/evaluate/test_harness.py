@@ -54,7 +54,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
 
 def test_a_directory_that_is_not_there_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(harness, "find_spec", lambda name: object())
-    with pytest.raises(ConfigError, match="is no directory of task files"):
+    with pytest.raises(ConfigError, match="is not a directory; name one with task files"):
         harness.check(LmEval(tasks=("mine",), include_path=str(tmp_path / "nowhere")))
 
 

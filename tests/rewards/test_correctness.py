@@ -119,7 +119,7 @@ def test_a_formula_without_its_package_is_refused(monkeypatch):
 
 @formulas
 def test_a_reference_that_cannot_be_read_is_a_fault_of_the_data():
-    with pytest.raises(DataError, match="is no formula that math-verify can read"):
+    with pytest.raises(DataError, match="is not a formula that math-verify can read; use"):
         score("math", "1", "???")
 
 

@@ -114,7 +114,7 @@ class TestStandIn:
         ],
     )
     def test_metadata_that_are_not_the_tasks_are_a_fault_of_the_data(self, columns, answer):
-        with pytest.raises(DataError, match=r"cannot judge its own answer|and no JSON"):
+        with pytest.raises(DataError, match=r"cannot judge its own answer|which is not JSON"):
             score("4", columns, answer)
 
     def test_rows_of_other_sources_are_not_judged(self):

@@ -125,7 +125,7 @@ def test_columns_that_do_not_fit_together():
     judge = scorer(Reward(reward_type="instruction_following"))
     for columns, words in (
         ({"instruction_id_list": ["startend:quotation"], "kwargs": [{}, {}]}, "2 settings for 1"),
-        ({"instruction_id_list": "startend:quotation"}, "and no list"),
+        ({"instruction_id_list": "startend:quotation"}, "which is not a list"),
     ):
         with pytest.raises(DataError, match=words):
             judge([Sample("", "a", columns=columns)])

@@ -111,7 +111,7 @@ def test_pickled_weights_are_refused(classifier):
 
 def test_a_language_model_is_no_reward_model(tiny_model):
     found = scorer(Reward(reward_type="model", model_name=str(tiny_model)))
-    with pytest.raises(ConfigError, match="is not one"):
+    with pytest.raises(ConfigError, match="has no weights for score"):
         found(SAMPLES)
 
 

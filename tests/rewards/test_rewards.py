@@ -86,7 +86,7 @@ def test_math_compares_the_last_numbers(answer, completion, expected):
 
 
 def test_a_reference_without_a_number_is_a_fault_of_the_data():
-    with pytest.raises(DataError, match="'many' has no number and is no formula"):
+    with pytest.raises(DataError, match="'many' is neither a number nor a formula"):
         score("math", Sample("", "3", "many"))
 
 

@@ -36,7 +36,7 @@ def test_a_reward_model_is_accepted(judge):
 
 
 def test_a_language_model_is_refused_before_anything_is_loaded(tiny_model):
-    with pytest.raises(ConfigError, match="is not one: it is a LlamaForCausalLM"):
+    with pytest.raises(ConfigError, match="is a LlamaForCausalLM, which has no score head"):
         check_model(named(tiny_model))
 
 
