@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aligntune.artifacts import Artifact, FileRecord, find_named, records, write_atomic
-from aligntune.bill import bill
 from aligntune.checksums import (
     SBOM,
     SIGNATURE,
@@ -25,6 +24,7 @@ from aligntune.checksums import (
 from aligntune.digest import sha256
 from aligntune.errors import DataError
 from aligntune.registered import paper
+from aligntune.sbom import bill
 
 LOG = logging.getLogger(__name__)
 

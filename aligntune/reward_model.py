@@ -16,13 +16,13 @@ from pathlib import Path
 from aligntune.artifacts import Artifact, ancestors, write_atomic
 from aligntune.card import CardFacts, model_card
 from aligntune.config.slices import TrainSlice
-from aligntune.evaluate.scorer import Measured, measure
+from aligntune.evaluate.reward_model import Measured, measure
 from aligntune.heartbeat import Progress
 from aligntune.models.save import write_json
 from aligntune.publish import datasets_of
 from aligntune.report.reliability import diagram
 from aligntune.rewards.learned import NORMALIZATION
-from aligntune.train.scores import extras, scores
+from aligntune.train.reward_rows import extras, scores
 
 ABOUT = (
     "A reward model trained with `aligntune`: a classification model whose one output is the score "

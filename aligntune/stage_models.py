@@ -64,7 +64,7 @@ def precompute(work: Work) -> Outcome:
 
 
 def train_reward(work: Work) -> Outcome:
-    from aligntune.evaluate.scorer import check_heldout
+    from aligntune.evaluate.reward_model import check_heldout
     from aligntune.reward_model import finish
 
     assert isinstance(work.config, TrainSlice)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from aligntune.bill import document, library
 from aligntune.digest import sha256
+from aligntune.sbom import document, library
 
 LOCKS = Path(__file__).resolve().parent / "lock"
 IMAGES = {

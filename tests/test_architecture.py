@@ -50,7 +50,7 @@ LAYERS = [
         "card",
         "publish",
         "report",
-        "bill",
+        "sbom",
         "papers",
     },
     {"reward_model", "promotion"},

@@ -29,10 +29,10 @@ from aligntune.artifacts import (
     partial,
     records,
 )
-from aligntune.bill import bill
 from aligntune.cli_verify import verify
 from aligntune.errors import ConfigError, DataError
 from aligntune.papers import check_version, enclose, papers
+from aligntune.sbom import bill
 
 WEIGHTS = b"weights" * 1000
 ENVIRONMENT = {

@@ -14,7 +14,7 @@ from aligntune.evaluate.generate import Answer
 from aligntune.evaluate.types import Metric, Row, Score, Subject, prompt_of
 from aligntune.rewards import scorer
 from aligntune.rewards.combine import combined
-from aligntune.rewards.opened import chosen
+from aligntune.rewards.pretrained import chosen
 from aligntune.rewards.probe import ANSWERS, probe
 from aligntune.rewards.types import Sample, last_user
 

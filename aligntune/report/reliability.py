@@ -3,7 +3,7 @@ right. All that is drawn are numbers."""
 
 from collections.abc import Sequence
 
-from aligntune.evaluate.scores import Bin
+from aligntune.evaluate.reward_model_scores import Bin
 
 SIZE = 320
 LEFT, TOP, SIDE = 48, 28, 248

@@ -111,7 +111,7 @@ REWARDS: dict[str, Known] = {
         needs="answer; column choices for texts",
     ),
     "reasoning_gym": Known(
-        f"{_HERE}.gym:reasoning_gym",
+        f"{_HERE}.reasoning_gym:reasoning_gym",
         "1 where the task's own scorer takes it for right",
         "correctness",
         needs="reasoning-gym, columns task and metadata",

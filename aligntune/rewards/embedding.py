@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from aligntune.errors import ConfigError
-from aligntune.rewards.opened import positions, present, tokenizer_of, weights_of
+from aligntune.rewards.pretrained import positions, present, tokenizer_of, weights_of
 from aligntune.rewards.types import Sample, Scorer
 
 

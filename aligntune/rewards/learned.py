@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from aligntune.errors import ConfigError
 from aligntune.models.chat import render
 from aligntune.models.intake import read_json
-from aligntune.rewards.opened import positions, present, tokenizer_of, weights_of
+from aligntune.rewards.pretrained import positions, present, tokenizer_of, weights_of
 from aligntune.rewards.types import Sample, Scorer
 
 NORMALIZATION = "reward_normalization.json"

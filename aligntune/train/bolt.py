@@ -17,11 +17,11 @@ from torch.utils.data import Sampler
 from aligntune.config.train import Bolt, Train
 from aligntune.errors import ConfigError
 from aligntune.losses.baseline import kept, leave_one_out, whitened
-from aligntune.train.memory import Curriculum, Memory, Visit, prompt_key
-from aligntune.train.refill import Batch
+from aligntune.train.bolt_memory import Curriculum, Memory, Visit, prompt_key
+from aligntune.train.bolt_warm_start import warm_start
+from aligntune.train.dynamic_sampling import Batch
+from aligntune.train.logprobs import completion_logps
 from aligntune.train.rollout import Rollout
-from aligntune.train.scoring import completion_logps
-from aligntune.train.warm import warm_start
 
 LOG = logging.getLogger(__name__)
 

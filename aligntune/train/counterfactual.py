@@ -14,9 +14,9 @@ from torch import Tensor
 from aligntune.config.train import Counterfactual, Train
 from aligntune.evaluate.forward import padded
 from aligntune.losses.importance import Mode, chosen, importance, normalised, weights
-from aligntune.train.refill import Batch, sequences
+from aligntune.train.dynamic_sampling import Batch, sequences
+from aligntune.train.logprobs import token_logps
 from aligntune.train.rollout import Rollout
-from aligntune.train.scoring import token_logps
 from aligntune.train.spans import Layout, layout
 
 DIGITS = 4

@@ -13,8 +13,8 @@ from aligntune.config.train import Gbmpo as Section
 from aligntune.config.train import Train
 from aligntune.losses.divergence import Divergence, divergence, estimate, exact, neural
 from aligntune.losses.mirror import mirror
+from aligntune.train.dynamic_sampling import Batch, sequences
 from aligntune.train.mirror_file import read_mirror
-from aligntune.train.refill import Batch, sequences
 from aligntune.train.rollout import Rollout, given
 
 

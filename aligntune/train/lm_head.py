@@ -23,8 +23,8 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from aligntune.config.train import Train
 from aligntune.evaluate.forward import padded
-from aligntune.train.by_row import attend_by_row, flattened, no_mask
-from aligntune.train.scoring import frozen
+from aligntune.train.logprobs import frozen
+from aligntune.train.padding_free import attend_by_row, flattened, no_mask
 from aligntune.train.token_scores import FIELDS, token_scores
 
 LOG = logging.getLogger(__name__)

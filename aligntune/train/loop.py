@@ -30,7 +30,7 @@ from aligntune.train.callbacks import (
     WriteJournal,
 )
 from aligntune.train.guard import Still
-from aligntune.train.judge import Judge, judges
+from aligntune.train.reward_functions import Judge, judges
 from aligntune.train.samples import Asked, log_samples
 from aligntune.train.sampling import NOT_FINITE
 

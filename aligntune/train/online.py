@@ -11,12 +11,12 @@ from trl.rewards import get_soft_overlong_punishment
 from aligntune.config.slices import TrainSlice
 from aligntune.config.train import Train, Vllm
 from aligntune.errors import ConfigError, DataError
-from aligntune.train.at_once import at_once
+from aligntune.train.concurrent_rewards import at_once
 from aligntune.train.extremes import FILE, Extremes
 from aligntune.train.guard import Watch
-from aligntune.train.judge import judges
 from aligntune.train.loop import Setting, arguments, configured
 from aligntune.train.lora import lora
+from aligntune.train.reward_functions import judges
 from aligntune.train.rollout import OnlineConfig, Rollout, given
 from aligntune.train.rows import fitting
 

@@ -18,11 +18,11 @@ from aligntune.train.bolt import BoltTrainer
 from aligntune.train.counterfactual import CounterfactualTrainer
 from aligntune.train.dpo import dpo_trainer
 from aligntune.train.gbmpo import Gbmpo
-from aligntune.train.judge import tried
 from aligntune.train.loop import Setting, fit, within
 from aligntune.train.online import online_trainer
 from aligntune.train.ppo import Ppo
-from aligntune.train.reward import reward_trainer
+from aligntune.train.reward_functions import tried
+from aligntune.train.reward_model import reward_trainer
 from aligntune.train.rollout import Rollout
 from aligntune.train.rows import training_rows
 from aligntune.train.samples import first_prompts

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 from aligntune.config.train import Train
 from aligntune.losses.advantages import adapted, gae, kl_estimate, token_rewards, whiten
 from aligntune.losses.values import explained_variance, value_loss
-from aligntune.train.refill import Batch, sequences
+from aligntune.train.dynamic_sampling import Batch, sequences
+from aligntune.train.logprobs import bare
 from aligntune.train.rollout import Rollout, given
-from aligntune.train.scoring import bare
 
 HEAD = "value_head"
 FILE = f"{HEAD}.safetensors"

@@ -17,13 +17,13 @@ from trl.models.utils import unwrap_model_for_generation
 
 from aligntune.config.train import Train
 from aligntune.errors import ConfigError
-from aligntune.train.by_row import sees_all
+from aligntune.train.dynamic_sampling import Batch
 from aligntune.train.group_attention import attend_by_group
 from aligntune.train.lm_head import Lighter, lighten
+from aligntune.train.logprobs import bare, frozen
 from aligntune.train.packed import can_pack, packed
-from aligntune.train.refill import Batch
+from aligntune.train.padding_free import sees_all
 from aligntune.train.sampling import Sampling, can_sample, sample
-from aligntune.train.scoring import bare, frozen
 from aligntune.train.shared_prompt import Shared, agrees, by_prompt, pays, score, shared
 
 LOG = logging.getLogger(__name__)

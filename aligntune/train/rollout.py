@@ -23,14 +23,14 @@ from aligntune.config.train import Train
 from aligntune.losses.aggregate import Share, aggregate
 from aligntune.losses.policy import group_advantages, importance_ratio, informative
 from aligntune.train.combiner import Combiner
+from aligntune.train.dynamic_sampling import Batch, Sampled, refilled
 from aligntune.train.extremes import TOTAL, Extremes
 from aligntune.train.guard import Watch
+from aligntune.train.logprobs import bare
 from aligntune.train.loop import Finite
 from aligntune.train.measures import spread
 from aligntune.train.positions import count_from_mask
 from aligntune.train.quick import Quick
-from aligntune.train.refill import Batch, Sampled, refilled
-from aligntune.train.scoring import bare
 from aligntune.train.timing import Stopwatch
 
 T = TypeVar("T")

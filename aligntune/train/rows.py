@@ -15,7 +15,7 @@ from aligntune.config.slices import TrainSlice
 from aligntune.data import tokens
 from aligntune.data.rows import ANSWER, EXTRA
 from aligntune.errors import DataError
-from aligntune.train.scores import extras, to_score
+from aligntune.train.reward_rows import extras, to_score
 
 ASKED = ("prompt", ANSWER, EXTRA)
 """What sampling and rewards need of a row."""

@@ -37,7 +37,7 @@ from aligntune.evaluate.forward import HALF, longest_sequence, padded, tokens_of
 from aligntune.evaluate.generate import end_tokens
 from aligntune.journal import SAMPLES, complete_lines
 from aligntune.models.chat import Messages, render
-from aligntune.train.judge import Judge
+from aligntune.train.reward_functions import Judge
 
 LOG = logging.getLogger(__name__)
 

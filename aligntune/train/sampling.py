@@ -13,8 +13,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from aligntune.errors import Diverged
 from aligntune.evaluate.forward import padded
-from aligntune.train.growing import growing_cache
-from aligntune.train.scoring import bare
+from aligntune.train.kv_cache import growing_cache
+from aligntune.train.logprobs import bare
 
 KINDS = (DynamicLayer, DynamicSlidingWindowLayer)
 """Layers of a cache that rows can be taken out of."""

@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 
 from aligntune.estimate.memory import PAYS
 from aligntune.evaluate.forward import padded
+from aligntune.train.dynamic_sampling import Batch
 from aligntune.train.group_attention import Groups, sharing
 from aligntune.train.lm_head import CLOSE, IGNORED
-from aligntune.train.refill import Batch
-from aligntune.train.scoring import frozen
+from aligntune.train.logprobs import frozen
 from aligntune.train.token_scores import token_scores
 
 LOG = logging.getLogger(__name__)

@@ -252,12 +252,12 @@ def main() -> None:
     import torch
     from tiny import build_tiny_model
 
-    import aligntune.train.judge
+    import aligntune.train.reward_functions
     from aligntune.models.prepare import prepare
     from aligntune.models.source import locate
 
     torch.set_num_threads(1)
-    aligntune.train.judge.scorer = lambda reward: answers
+    aligntune.train.reward_functions.scorer = lambda reward: answers
     with TemporaryDirectory() as name:
         if small:
             model = build_tiny_model(Path(name) / "tiny", hidden_size=128, layers=4)

@@ -213,7 +213,7 @@ def main() -> None:
     import aligntune.train.bolt
     import aligntune.train.dpo
     import aligntune.train.ppo
-    import aligntune.train.reward
+    import aligntune.train.reward_model
     import aligntune.train.sft  # noqa: F401
 
     for line in sys.stdin:

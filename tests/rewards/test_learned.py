@@ -11,7 +11,7 @@ from tiny import build_tiny_judge, build_tokenizer
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError
 from aligntune.rewards import scorer
-from aligntune.rewards.opened import chosen
+from aligntune.rewards.pretrained import chosen
 from aligntune.rewards.sources import fingerprint, local
 from aligntune.rewards.types import Sample
 

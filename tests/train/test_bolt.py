@@ -14,7 +14,7 @@ from aligntune.config.train import Bolt
 from aligntune.errors import ConfigError, DataError, Interrupted, ResourceError
 from aligntune.losses.baseline import curriculum
 from aligntune.stages import KINDS
-from aligntune.train.memory import Curriculum, Memory, Visit, prompt_key
+from aligntune.train.bolt_memory import Curriculum, Memory, Visit, prompt_key
 from aligntune.train.online import online_trainer
 from aligntune.train.policy import TRAINERS
 
@@ -24,7 +24,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 @pytest.fixture(autouse=True)
 def reward(monkeypatch):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda _: letters)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda _: letters)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_stopped_anywhere_it_goes_on_exactly(tiny_model, tmp_path, monkeypatch):
         """Solves half of the prompts, so that the curriculum soon has a preference."""
         return [float(s.prompt.startswith("say")) or 0.5 * letters([s])[0] for s in samples]
 
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda _: easy)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda _: easy)
     section = Bolt(curriculum=True, curriculum_interval=12, curriculum_floor=1e-3)
     settings = spec(
         "bolt",
@@ -249,7 +249,7 @@ def test_a_group_is_not_the_unit_of_scale(tiny_model, tmp_path):
 
 def test_a_key_is_the_same_in_every_process():
     code = (
-        "from aligntune.train.memory import prompt_key\n"
+        "from aligntune.train.bolt_memory import prompt_key\n"
         f"print(prompt_key({HELLO!r}), prompt_key('hello'))"
     )
     printed = subprocess.run(

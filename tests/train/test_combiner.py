@@ -23,7 +23,9 @@ KNOWN = {"varied": varied, "odd": odd, "half": half}
 
 @pytest.fixture(autouse=True)
 def scorers(monkeypatch):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: KNOWN[reward.reward_type])
+    monkeypatch.setattr(
+        "aligntune.train.reward_functions.scorer", lambda reward: KNOWN[reward.reward_type]
+    )
 
 
 def reward(name, **settings):

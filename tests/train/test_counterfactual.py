@@ -22,7 +22,7 @@ TEXTS = [
 
 @pytest.fixture(autouse=True)
 def reward(monkeypatch):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda _: digits)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda _: digits)
 
 
 def trainer_with(tiny_model, folder, **section):

@@ -52,7 +52,7 @@ def made(name, path, setting):
 
 @pytest.mark.parametrize("name", ["sft", "dpo", "reward", "grpo", "reference"])
 def test_every_trainer_takes_one_of_two(tiny_model, tmp_path, monkeypatch, two_gpus, name):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: rollouts.letters)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: rollouts.letters)
     assert TrainingArguments(output_dir=str(tmp_path), use_cpu=True).n_gpu == 2
     trainer = made(name, tiny_model, place(tmp_path))
     assert trainer.args.n_gpu == 1

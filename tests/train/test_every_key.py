@@ -91,8 +91,8 @@ ELSEWHERE = {
     "lm_head": {"sft", "dpo", *ONLINE},  # test_lm_head, test_reference, test_quick
     "padding_free": {"sft", "dpo", *ONLINE},
     "guard": ONLINE,  # test_guard
-    "overlong_buffer": GROUP,  # a reward more: test_refill
-    "max_resampling": GROUP - {"bolt"},  # test_refill
+    "overlong_buffer": GROUP,  # a reward more: test_dynamic_sampling
+    "max_resampling": GROUP - {"bolt"},  # test_dynamic_sampling
     "counterfactual": {"counterfactual-grpo"},
     "bolt": {"bolt"},
 }

@@ -25,7 +25,9 @@ BOTH = (Reward(reward_type="long", weight=-1.0), Reward(reward_type="varied"))
 
 @pytest.fixture(autouse=True)
 def scorers(monkeypatch):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: KNOWN[reward.reward_type])
+    monkeypatch.setattr(
+        "aligntune.train.reward_functions.scorer", lambda reward: KNOWN[reward.reward_type]
+    )
 
 
 def trained(path, made, **changes):

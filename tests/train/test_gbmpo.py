@@ -19,7 +19,7 @@ SHORT = {"max_steps": 4, "learning_rate": 1e-3, "num_iterations": 2}
 
 @pytest.fixture(autouse=True)
 def rewards(monkeypatch):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: letters)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: letters)
 
 
 @pytest.fixture

@@ -114,7 +114,9 @@ def test_the_end_is_learned_in_fact(gpt2, tmp_path):
 def test_a_padded_prompt_is_scored_as_it_was_answered(gpt2, tmp_path, monkeypatch, algo, peft):
     """Learned positions start behind the padding, as they do while sampling; also the reference's
     and the critic's."""
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: lambda s: [1.0] * len(s))
+    monkeypatch.setattr(
+        "aligntune.train.reward_functions.scorer", lambda reward: lambda s: [1.0] * len(s)
+    )
     weight = {"kl_coef": 0.1} if algo == "ppo" else {"beta": 0.1}
     wanted = rollouts.spec(algo, peft, max_length=60, max_completion_length=6, **weight)
     trainer = rollouts.make(TRAINERS[algo], gpt2, wanted, place(tmp_path))

@@ -82,7 +82,9 @@ def test_no_answer_ends_and_those_are_left_out():
 def test_a_run_shorter_than_patience_does_not_end_as_if_it_had_learned(
     tiny_model, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: lambda s: [1.0] * len(s))
+    monkeypatch.setattr(
+        "aligntune.train.reward_functions.scorer", lambda reward: lambda s: [1.0] * len(s)
+    )
     short = {"max_steps": 2, "max_completion_length": 1}
     run(TRAINERS["grpo"], tiny_model, spec("grpo", **short), place(tmp_path / "alike"))
     assert "in all 2 steps all answers to a prompt are rewarded alike" in caplog.text
@@ -102,7 +104,7 @@ def test_the_last_checkpoint_from_before_a_collapse_is_kept(
         good = len(calls) <= 3
         return [float(good and i % 2) for i, _ in enumerate(samples)]
 
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: judge)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: judge)
     made = place(tmp_path / "out")
     passes = {"num_ppo_epochs": 1} if algo == "ppo" else {}
     guard = Guard(patience=4, action="stop")
@@ -113,7 +115,9 @@ def test_the_last_checkpoint_from_before_a_collapse_is_kept(
 
 
 def test_a_run_stops_before_it_trains_on_nothing(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: lambda s: [1.0] * len(s))
+    monkeypatch.setattr(
+        "aligntune.train.reward_functions.scorer", lambda reward: lambda s: [1.0] * len(s)
+    )
     wanted = spec("grpo", guard=Guard(patience=2), max_steps=5)
     with pytest.raises(Diverged, match="in all 2 steps all answers to a prompt"):
         run(TRAINERS["grpo"], tiny_model, wanted, place(tmp_path / "out"))

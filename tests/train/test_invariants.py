@@ -15,7 +15,7 @@ from aligntune.train.policy import TRAINERS
 
 @pytest.fixture(autouse=True)
 def judge(monkeypatch):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: varied)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: varied)
 
 
 @pytest.fixture
@@ -141,7 +141,9 @@ def test_padding_never_reaches_the_loss(rollout, algo):
 @pytest.mark.parametrize(("reward", "answers"), [(1.0, 8), (0.3, 7)])
 def test_equal_rewards_have_no_gradient(tiny_model, tmp_path, monkeypatch, algo, reward, answers):
     """Seven times 0.3 has a mean of 0.3 + 3e-8."""
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda _: lambda s: [reward] * len(s))
+    monkeypatch.setattr(
+        "aligntune.train.reward_functions.scorer", lambda _: lambda s: [reward] * len(s)
+    )
     made = place(tmp_path / "out")
     changes = {"overlong_buffer": 0, "max_resampling": 0, "beta": 0.0, "num_generations": answers}
     wanted = spec(algo, max_steps=2, per_device_batch_size=2 * answers, **changes)
@@ -193,7 +195,7 @@ def test_advantages_are_trls_own(rollout, monkeypatch, scale):
     rows = [row for row in list(trainer.train_dataset)[:4] for _ in range(4)]
     theirs = trainer._generate_and_score_completions(rows)["advantages"]
     monkeypatch.undo()
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: varied)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: varied)
     torch.manual_seed(3)
     ours = trainer._generate_and_score_completions(rows)["advantages"]
     assert torch.allclose(ours, theirs, atol=1e-6)

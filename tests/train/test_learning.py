@@ -52,7 +52,7 @@ def ends(tiny_model, worker, tmp_path, monkeypatch):
     def ends(algo, seed, change=lambda judge: judge, **given):
         start, judge = (worker, digits) if algo in WITH_ANSWERS else (tiny_model, letters)
         judge = change(judge)
-        monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: judge)
+        monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: judge)
         settings = {"max_steps": 120, "learning_rate": 1e-2} | CHANGES[algo] | given
         made = place(tmp_path / "out")
         wanted = spec(algo, **settings).model_copy(update={"seed": seed})

@@ -13,9 +13,9 @@ from aligntune.config.train import Gbmpo, Peft
 from aligntune.errors import DataError, Interrupted
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.models.save import save_policy
-from aligntune.train.judge import judges
 from aligntune.train.loop import fit
 from aligntune.train.policy import TRAINERS
+from aligntune.train.reward_functions import judges
 
 EAGER = {"num_ppo_epochs": 2, "kl_coef": 0.01}
 """PPO in a hurry."""
@@ -24,7 +24,9 @@ EAGER = {"num_ppo_epochs": 2, "kl_coef": 0.01}
 @pytest.fixture(autouse=True)
 def rewards(monkeypatch):
     known = {"toy": letters}
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: known[reward.reward_type])
+    monkeypatch.setattr(
+        "aligntune.train.reward_functions.scorer", lambda reward: known[reward.reward_type]
+    )
     return known
 
 

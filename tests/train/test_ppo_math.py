@@ -42,7 +42,7 @@ def shaken(trainer, seed, by=0.05):
 @pytest.fixture
 def ppo(tiny_model, tmp_path, monkeypatch):
     """(trainer, what it is shaped from, what it made of one round of answers, rewards)."""
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: varied)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: varied)
 
     def ppo(changes):
         settings = {"num_ppo_epochs": 1, "max_completion_length": 12} | DEFAULTS | changes
@@ -168,7 +168,7 @@ def test_each_setting_makes_a_difference(ppo):
 
 
 def test_with_the_reference_as_policy_there_is_no_penalty(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: varied)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: varied)
     wanted = spec("ppo", kl_coef=5.0, gamma=1.0, lam=1.0)
     trainer = make(TRAINERS["ppo"], tiny_model, wanted, place(tmp_path))
     trainer.model.train()

@@ -12,10 +12,10 @@ from aligntune.config.algo import ONLINE
 from aligntune.config.train import Peft
 from aligntune.errors import ConfigError, Interrupted
 from aligntune.models.load import load_policy, load_tokenizer
+from aligntune.train.logprobs import bare
 from aligntune.train.loop import fit
 from aligntune.train.packed import can_pack
 from aligntune.train.policy import TRAINERS
-from aligntune.train.scoring import bare
 from aligntune.train.shared_prompt import Shared
 
 needs_bf16 = pytest.mark.skipif(not can_pack(), reason="this CPU or torch has no bf16 products")
@@ -28,7 +28,7 @@ OFF = {
 
 @pytest.fixture(autouse=True)
 def judge(monkeypatch):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: varied)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: varied)
 
 
 def settings(algo, **changes):
@@ -209,7 +209,7 @@ def test_off_is_off(tiny_model, tmp_path):
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("algo", ["grpo", "ppo"])
 def test_both_ways_learn(tiny_model, tmp_path, monkeypatch, algo, quick):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: letters)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: letters)
     ways = {} if quick else OFF
     weight = {"kl_coef": 0.0} if algo == "ppo" else {"beta": 0.0}
     wanted = spec(algo, num_generations=8, **weight, **ways)

@@ -20,7 +20,7 @@ from aligntune.errors import DataError, Diverged, Interrupted, ResourceError
 from aligntune.journal import complete_lines, read
 from aligntune.models.load import load_tokenizer
 from aligntune.models.trainable import load_trainable
-from aligntune.train import by_row, reference
+from aligntune.train import padding_free, reference
 from aligntune.train.dpo import dpo_trainer
 from aligntune.train.policy import train_policy
 from aligntune.train.ranks import Job, read_job, write_job
@@ -153,7 +153,7 @@ def test_trls_own_head_and_padding_give_the_same(tiny_model, tmp_path, data, com
         known = computed(rows, name, precision=precision, head=head, free=free)
         wanted = spec(precision=precision, lm_head=head, padding_free=free)
         made = trainer(tiny_model, rows, wanted, tmp_path / name, known)
-        assert (made.model.config._attn_implementation == by_row.NAME) == free
+        assert (made.model.config._attn_implementation == padding_free.NAME) == free
         found.append(loss_and_gradient(made))
     (expected, gradient), (got, other) = found
     near = TOLERANCE[precision]

@@ -15,7 +15,7 @@ from aligntune.config.presets import resolved
 from aligntune.config.rewards import Reward
 from aligntune.config.train import Peft, Train
 from aligntune.errors import ConfigError, DataError, Interrupted
-from aligntune.evaluate.scorer import check_heldout, measure
+from aligntune.evaluate.reward_model import check_heldout, measure
 from aligntune.journal import read
 from aligntune.models.head import load_scorer
 from aligntune.models.load import load_tokenizer
@@ -25,8 +25,8 @@ from aligntune.rewards import scorer
 from aligntune.rewards.learned import NORMALIZATION
 from aligntune.rewards.types import Sample
 from aligntune.train.policy import train_policy
-from aligntune.train.reward import reward_trainer
-from aligntune.train.scores import extras, margins, scores
+from aligntune.train.reward_model import reward_trainer
+from aligntune.train.reward_rows import extras, margins, scores
 
 WORDS = ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
 HELD_OUT = ("story", "number", "mat", "good")
@@ -303,7 +303,7 @@ def test_a_model_with_holes_in_its_body_is_refused(tiny_model, tmp_path):
 def test_padding_on_the_right_changes_no_score(trained):
     from transformers import AutoModelForSequenceClassification
 
-    from aligntune.evaluate.scores import score_sequences
+    from aligntune.evaluate.reward_model_scores import score_sequences
 
     made, *_ = trained
     model = AutoModelForSequenceClassification.from_pretrained(made.out / "model")
@@ -318,8 +318,8 @@ def test_padding_on_the_right_changes_no_score(trained):
 def test_the_judge_of_a_run_scores_as_training_did(trained):
     """Text in the chat template through the saved tokenizer against the data stage's tokens."""
     from aligntune.data import tokens
-    from aligntune.evaluate.scorer import _load
-    from aligntune.evaluate.scores import score_sequences
+    from aligntune.evaluate.reward_model import _load
+    from aligntune.evaluate.reward_model_scores import score_sequences
 
     made, folder, _ = trained
     name = str(made.out / "model")

@@ -159,7 +159,7 @@ def test_what_is_optimised_scores_the_samples(tiny_model, tmp_path, monkeypatch,
         seen.extend(batch)
         return [float(len(sample.completion)) for sample in batch]
 
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: judge)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: judge)
     asked = EVERY_2.model_copy(update={"interval_steps": 1})
     wanted = rollouts.spec(algo, max_steps=1).model_copy(update={"sample_logging": asked})
     made = place(tmp_path)

@@ -56,7 +56,7 @@ def toy(samples):
 
 @pytest.fixture(autouse=True)
 def reward(monkeypatch):
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: toy)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: toy)
 
 
 CHANGED = "TRL {version} has changed what the online trainers build on: {what}. Look at {where}"
@@ -142,7 +142,7 @@ def run(path, folder, spread=False, **changes):
 @pytest.fixture(scope="module")
 def trained(tiny_model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aligntune.train.judge.scorer", lambda reward: toy)
+        patch.setattr("aligntune.train.reward_functions.scorer", lambda reward: toy)
         return run(tiny_model, tmp_path_factory.mktemp("contract"))
 
 

@@ -54,7 +54,7 @@ def test_it_gets_the_weights_of_the_policy_and_no_others(
     )
     monkeypatch.setattr(VLLMGeneration, "_init_vllm", lambda self: setattr(self, "llm", engine))
     monkeypatch.setattr(online, "_sampler", lambda vllm: {"use_vllm": True})
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: letters)
+    monkeypatch.setattr("aligntune.train.reward_functions.scorer", lambda reward: letters)
     trainer = make(TRAINERS[algo], tiny_model, spec(algo, peft), place(tmp_path))
     trainer.vllm_generation.sync_weights()
     policy = load_policy(tiny_model, trust_remote_code=False)

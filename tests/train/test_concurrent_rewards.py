@@ -13,7 +13,7 @@ from rollouts import curve, run, spec
 from aligntune.config.logging import SampleLogging
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError
-from aligntune.train.at_once import WORKERS, at_once
+from aligntune.train.concurrent_rewards import WORKERS, at_once
 from aligntune.train.policy import TRAINERS
 
 MODULE = """

@@ -13,7 +13,7 @@ from aligntune.config.slices import TrainSlice
 from aligntune.data import tokens
 from aligntune.data.rows import read_rows
 from aligntune.errors import DataError
-from aligntune.evaluate import scores
+from aligntune.evaluate import reward_model_scores as scores
 from aligntune.evaluate.compare import units_of
 from aligntune.heartbeat import Progress
 from aligntune.models.load import check_whole, read_weights, reading

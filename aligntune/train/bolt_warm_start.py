@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from aligntune.config.train import Bolt
 from aligntune.errors import DataError
 from aligntune.losses.baseline import warm
-from aligntune.train.memory import Known, State, prompt_key
+from aligntune.train.bolt_memory import Known, State, prompt_key
 
 _NUMBERS: TypeAdapter[list[float]] = TypeAdapter(list[float])
 

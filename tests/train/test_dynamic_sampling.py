@@ -7,8 +7,8 @@ from rollouts import ROWS, curve, make, run, spec
 
 from aligntune.errors import Interrupted
 from aligntune.losses.policy import informative
+from aligntune.train.dynamic_sampling import Sampled, joined, refilled
 from aligntune.train.policy import TRAINERS
-from aligntune.train.refill import Sampled, joined, refilled
 
 
 def sampled(merits, width=2, answers=2, first=0):
@@ -82,7 +82,9 @@ def test_joining_keeps_what_has_no_rows():
 @pytest.fixture
 def rewards(monkeypatch):
     known = {}
-    monkeypatch.setattr("aligntune.train.judge.scorer", lambda reward: known[reward.reward_type])
+    monkeypatch.setattr(
+        "aligntune.train.reward_functions.scorer", lambda reward: known[reward.reward_type]
+    )
     return known
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aligntune.errors import DataError
-from aligntune.evaluate.scores import (
+from aligntune.evaluate.reward_model_scores import (
     correlation,
     normalization,
     of_pairs,

@@ -9,8 +9,8 @@ from typing import Any
 from aligntune.aside import begun
 from aligntune.config.rewards import Reward
 from aligntune.rewards import REWARDS
-from aligntune.rewards.opened import chosen
-from aligntune.train.judge import Judge
+from aligntune.rewards.pretrained import chosen
+from aligntune.train.reward_functions import Judge
 
 WORKERS = 8
 """Rewards that run at the same time."""
