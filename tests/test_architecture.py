@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from own_process import loaded_by
 
 import aligntune
 import flows
@@ -177,11 +178,7 @@ LIGHT = ["cli", "errors", "config.load", "pipeline", "plan", "stages", "data.sou
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_load_nothing_heavy(module):
-    code = f"import sys, aligntune.{module}; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert not HEAVY & set(loaded.stdout.split())
+    assert not HEAVY & loaded_by(f"aligntune.{module}")
 
 
 PLANNING = [

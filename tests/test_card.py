@@ -1,13 +1,12 @@
 """The model card: metadata the hub accepts, and no way in for markup or local paths."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from own_process import loaded_by
 
 from aligntune.card import CardFacts, Compared, code, model_card
 
@@ -172,6 +171,4 @@ def test_of_an_absolute_path_only_the_last_part_appears(value, shown):
 
 
 def test_importing_the_card_loads_nothing_heavy():
-    probe = "import sys, aligntune.card; print('huggingface_hub' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert "huggingface_hub" not in loaded_by("aligntune.card")

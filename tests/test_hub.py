@@ -1,10 +1,9 @@
 """Downloads from a hub on 127.0.0.1, with the real client and real HTTP."""
 
 import hashlib
-import subprocess
-import sys
 
 import pytest
+from own_process import loaded_by
 
 from aligntune import hub
 from aligntune.errors import ConfigError, DataError, ServiceError
@@ -196,6 +195,4 @@ def test_dataset_files_are_checked_too(hub_server):
 
 
 def test_importing_the_hub_loads_no_client():
-    probe = "import sys, aligntune.hub; print('huggingface_hub' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert "huggingface_hub" not in loaded_by("aligntune.hub")

@@ -2,13 +2,11 @@
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from loopback_hub import LoopbackHub
+from own_process import printed
 
 REAL_TREE = Path(__file__).parents[2] / "shared" / "hub"
 LOAD = """
@@ -29,15 +27,7 @@ print(json.dumps(answers))
 
 
 def load(cases, env):
-    done = subprocess.run(
-        [sys.executable, "-c", f"CASES = {cases!r}\n{LOAD}"],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(printed(f"CASES = {cases!r}\n{LOAD}", env=env))
 
 
 @pytest.fixture

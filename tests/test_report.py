@@ -2,13 +2,12 @@
 
 import math
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from own_process import printed
 from pages import HOSTILE, Page, filled_with
 
 from aligntune.data.report import CAUSES, DataReport, SourceReport, histogram
@@ -244,12 +243,9 @@ def test_the_same_report_gives_the_same_bytes(tmp_path: Path):
         "report = runpy.run_path(sys.argv[1])['REPORT'];"
         "import aligntune.report.page; sys.stdout.write(aligntune.report.page.render(report))"
     )
-    again = subprocess.run(
-        [sys.executable, "-c", code, __file__], capture_output=True, check=True, text=True,
-        encoding="utf-8",
-    )  # fmt: skip
+    again = printed(code, __file__)
     write(REPORT, tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render(REPORT) == again.stdout
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render(REPORT) == again
 
 
 def test_text_that_no_file_may_hold_is_replaced(tmp_path: Path):

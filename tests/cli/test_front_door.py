@@ -1,12 +1,11 @@
 """The front door answers at once: what commands load, by count, and CPU time against TRL's."""
 
 import statistics
-import subprocess
-import sys
 
 import pytest
 from benchmarks.figures import TOLERANCE, in_turns
 from benchmarks.front_door import GOALS, commands, seconds
+from own_process import printed
 
 from aligntune import shipped
 
@@ -35,10 +34,7 @@ print(*sys.modules)
 
 def after(*command):
     """How often garbage was looked for in a command, and the modules that it loaded."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *command], capture_output=True, text=True, check=True
-    )
-    *_, collections, modules = done.stdout.splitlines()
+    *_, collections, modules = printed(RUN, *command).splitlines()
     return int(collections), set(modules.split())
 
 
@@ -78,7 +74,7 @@ kept = [[] for _ in range(OBJECTS + 1_000)]
 assert gc.get_threshold() == usual, gc.get_threshold()
 assert not gc.callbacks
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    printed(code)
 
 
 @pytest.mark.slow

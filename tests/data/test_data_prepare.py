@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 
 import pyarrow.parquet as pq
@@ -13,6 +10,7 @@ import pytest
 from data.conftest import DEFAULTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from own_process import printed
 
 from aligntune.data.rows import encode, prompt_of, question_of
 from aligntune.errors import ConfigError, DataError
@@ -50,19 +48,13 @@ def test_two_runs_write_the_same_bytes(tmp_path, write_jsonl):
         "sources = {f'datasets[{i}]': fingerprint(d) for i, d in enumerate(spec.datasets)}\n"
         "print(prepare(spec, sources, Place(Path(sys.argv[2]))))"
     )
-    outs, printed = [], []
+    outs, told = [], []
     for seed in ("1", "2"):
         outs.append(tmp_path / seed)
         outs[-1].mkdir()
-        done = subprocess.run(
-            [sys.executable, "-c", code, json.dumps(DEFAULTS | spec), str(outs[-1])],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        printed.append(done.stdout)
-    assert printed[0] == printed[1]
+        hashed = {"PYTHONHASHSEED": seed}
+        told.append(printed(code, json.dumps(DEFAULTS | spec), outs[-1], env=hashed))
+    assert told[0] == told[1]
     for file in ("train.parquet", "heldout.parquet", "rejected.jsonl", "report.json"):
         assert (outs[0] / file).read_bytes() == (outs[1] / file).read_bytes(), file
         assert (outs[0] / file).stat().st_size

@@ -3,12 +3,12 @@
 import gzip
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 from data.conftest import DEFAULTS, PREPARE
 from loopback_hub import LoopbackHub
+from own_process import printed
 
 READ = """
 import json, sys
@@ -44,21 +44,9 @@ def read(hub, tmp_path, *datasets, **environment):
 
 def told(hub, tmp_path, program, environment):
     tmp_path.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-c", *program],
-        env={
-            **os.environ,
-            **hub.env(tmp_path),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            **environment,
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    env = hub.env(tmp_path) | path | environment
+    return json.loads(printed(*program, env=env, cwd=tmp_path))
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 import gzip
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from data.conftest import DEFAULTS, PREPARE
 from loopback_hub import LoopbackHub
+from own_process import printed
 
 from aligntune.data.rows import question_of
 
@@ -98,22 +98,14 @@ ON_THE_HUB = [
 def test_under_their_hub_names_every_row_arrives(tmp_path):
     every = {"duplicates": "keep", "decontaminate": None}
     with LoopbackHub(HUB.parent) as hub:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                PREPARE,
-                json.dumps([dataset for dataset, *_ in ON_THE_HUB]),
-                json.dumps(DEFAULTS | {"cleaning": every}),
-            ],
-            env=os.environ | hub.env(tmp_path) | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        said = printed(
+            PREPARE,
+            json.dumps([dataset for dataset, *_ in ON_THE_HUB]),
+            json.dumps(DEFAULTS | {"cleaning": every}),
+            env=hub.env(tmp_path) | {"PYTHONPATH": os.pathsep.join(sys.path)},
             cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
         )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(said.splitlines()[-1])
     assert [[each["read"], each["format"], each["kept"]] for each in found] == [
         expected for _, *expected in ON_THE_HUB
     ]

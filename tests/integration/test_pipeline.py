@@ -1,13 +1,12 @@
 """The whole pipeline: what a run leaves behind, what the next one reuses, what a change reruns."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from own_process import printed
 
 from aligntune.artifacts import find
 from aligntune.config.load import load
@@ -192,11 +191,9 @@ main()
 print(*sys.modules)
 """
     before = len(runs(client))
-    again = subprocess.run(
-        [sys.executable, "-c", seen, str(config_path)], capture_output=True, text=True, check=True
-    )
-    assert "everything was reused" in again.stdout
-    loaded = set(again.stdout.splitlines()[-1].split())
+    again = printed(seen, config_path)
+    assert "everything was reused" in again
+    loaded = set(again.splitlines()[-1].split())
     assert not {"mlflow", "torch", "transformers", "pandas", "trl", "prefect"} & loaded
     told, end = before, time.monotonic() + 300
     while told < before + 1 + len(STAGES) and time.monotonic() < end:

@@ -1,10 +1,9 @@
 """A reward that fails is named with its prompt and completion, or is dealt with as asked."""
 
-import subprocess
-import sys
 import time
 
 import pytest
+from own_process import printed
 
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError
@@ -137,10 +136,7 @@ for function in (to_thread, asleep, plain):
 
 
 def test_what_hangs_does_not_keep_a_process_from_its_end():
-    found = subprocess.run(
-        [sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=30, check=True
-    )
-    assert found.stdout.split() == ["[None]"] * 3
+    assert printed(LEAVES, timeout=30).split() == ["[None]"] * 3
 
 
 @pytest.mark.parametrize("timeout", [None, 5.0])

@@ -2,11 +2,10 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
+from own_process import printed
 from places import at_look, place
 from rollouts import ROWS, curve, gain, letters, make, run, spec
 
@@ -252,10 +251,7 @@ def test_a_key_is_the_same_in_every_process():
         "from aligntune.train.bolt_memory import prompt_key\n"
         f"print(prompt_key({HELLO!r}), prompt_key('hello'))"
     )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
-    )
-    assert printed.stdout.split() == [prompt_key(HELLO), prompt_key("hello")]
+    assert printed(code).split() == [prompt_key(HELLO), prompt_key("hello")]
     assert prompt_key("hello").startswith("2cf24dba5fb0a30e")
     system = [{"role": "system", "content": "be brief"}, *HELLO]
     assert len({prompt_key(HELLO), prompt_key(system), prompt_key("hello")}) == 3
