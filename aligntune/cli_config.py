@@ -72,6 +72,9 @@ def _parameter(flag: str) -> str:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and no table.")
+output_option = click.option(
+    "--output-dir", default="./output", show_default=True, help="Where the runs are."
+)
 
 
 def checked(paths: Sequence[Path], overrides: Sequence[str]) -> Any:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import click
 
-_output = click.option(
-    "--output-dir", default="./output", show_default=True, help="Where the runs are."
-)
+from aligntune.cli_config import json_option, output_option
+
 _name = click.option("--name", help="The registered model. Default: the only one there is.")
 
 
 @click.command()
-@_output
+@output_option
 @_name
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and no table.")
+@json_option
 def models(output_dir: str, name: str | None, as_json: bool) -> None:
     """List registered models: versions, what they came from, aliases, metrics, decisions."""
     import json
@@ -30,7 +29,7 @@ def models(output_dir: str, name: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("run", required=False)
 @click.option("--version", help="A version instead of a run's candidate.")
-@_output
+@output_option
 @_name
 @click.option("--force", is_flag=True, help="Whatever the evidence says; needs --reason.")
 @click.option("--reason", help="Why; it is kept on the version.")
@@ -56,7 +55,7 @@ def promote(
 
 
 @click.command()
-@_output
+@output_option
 @_name
 def rollback(output_dir: str, name: str | None) -> None:
     """Make the previous champion the champion again."""

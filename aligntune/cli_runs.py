@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-_output = click.option(
-    "--output-dir", default="./output", show_default=True, help="Where the runs are."
-)
+from aligntune.cli_config import json_option, output_option
+
 _filter = click.option(
     "--filter",
     "conditions",
@@ -16,14 +15,13 @@ _filter = click.option(
     metavar="CONDITION",
     help="algo=dpo, train.beta>=0.2, exact_match>0.5, model~SmolLM2, state!=failed; repeatable.",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and no table.")
 
 
 @click.command()
-@_output
+@output_option
 @_filter
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
-@_json
+@json_option
 def runs(output_dir: str, conditions: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """List the runs, newest first."""
     from pathlib import Path
@@ -43,11 +41,11 @@ def runs(output_dir: str, conditions: tuple[str, ...], limit: int | None, as_jso
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="RUN RUN ...")
-@_output
+@output_option
 @_filter
 @click.option("--samples", type=click.IntRange(0, 100), default=3, help="Prompts shown of a kind.")
 @click.option("--html", "page", type=click.Path(), metavar="FILE", help="Write a page.")
-@_json
+@json_option
 def compare(
     names: tuple[str, ...],
     output_dir: str,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from aligntune.cli_config import json_option
+
 
 @click.command()
 @click.option("--output-dir", type=click.Path(), help="Where the runs wrote.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON and no table.")
+@json_option
 def sync(output_dir: str | None, as_json: bool) -> None:
     """Send MLflow what it missed while it was away, and end the runs that were killed."""
     import json
