@@ -4,14 +4,13 @@ import json
 import logging
 from dataclasses import asdict
 
+import offline
 import pytest
 import torch
 from safetensors.torch import load_file
-from slices import train_slice
 from tokens import write_split
 
-from aligntune.config.presets import resolved
-from aligntune.config.train import Peft, Train
+from aligntune.config.train import Peft
 from aligntune.data import report
 from aligntune.estimate import choice
 from aligntune.estimate.room import Room
@@ -35,16 +34,8 @@ PLENTY, NOTHING = Room("cpu", 2**36), Room("cpu", 2**10)
 
 
 def spec(algo="sft", peft=None, checkpointing="auto", precision="fp32", **train):
-    settings = {
-        "per_device_batch_size": 2,
-        "max_steps": 4,
-        "learning_rate": 1e-3,
-        "max_length": 64,
-    } | train
-    made = resolved(Train(**settings), algo, peft, 96)
-    return train_slice(
-        algo, made, peft=peft, gradient_checkpointing=checkpointing, precision=precision
-    )
+    own = {"gradient_checkpointing": checkpointing, "precision": precision}
+    return offline.spec(algo, peft, **{"max_steps": 4} | own | train)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 import torch
 from offline import ROWS, make, run, spec
 from places import place
+from rollouts import curve
 from rollouts import spec as online_spec
 from tokens import trained_on
 from torch.nn.functional import logsigmoid
@@ -26,8 +27,7 @@ TURNS = [
 
 
 def losses(setting):
-    rows = read(setting.out / "metrics.jsonl")
-    return [row.metrics["train/loss"] for row in rows if "train/loss" in row.metrics]
+    return curve(setting, "train/loss")
 
 
 def first_loss(path, folder, **changes):

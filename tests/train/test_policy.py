@@ -7,48 +7,23 @@ import signal
 import subprocess
 import sys
 
+import offline
 import pytest
 import torch
+from offline import spec
 from places import at_look, place
+from rollouts import curve
 from safetensors.torch import load_file, save_file
-from slices import train_slice
 from tokens import trained_on, write_split
 
-from aligntune.config.presets import resolved
-from aligntune.config.train import Peft, Train
+from aligntune.config.train import Peft
 from aligntune.errors import DataError, Diverged, Interrupted
 from aligntune.journal import read
 from aligntune.models.load import load_tokenizer
 from aligntune.train.checkpoints import steps
 from aligntune.train.policy import train_policy
 
-ROWS = [
-    {
-        "messages": [
-            {"role": "user", "content": f"say {word}"},
-            {"role": "assistant", "content": f"{word} it is"},
-        ]
-    }
-    for word in ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
-]
-PAIRS = [
-    {
-        "prompt": [{"role": "user", "content": f"say {word}"}],
-        "chosen": [{"role": "assistant", "content": f"{word} yes"}],
-        "rejected": [{"role": "assistant", "content": f"{word} no"}],
-    }
-    for word in ("red", "blue", "sun", "moon", "tree", "sky", "cat", "dog")
-]
-
-
-def spec(algo="sft", peft=None, **train):
-    settings = {
-        "per_device_batch_size": 2,
-        "max_steps": 6,
-        "learning_rate": 1e-3,
-        "max_length": 64,
-    } | train
-    return train_slice(algo, resolved(Train(**settings), algo, peft, 96), peft=peft)
+ROWS, PAIRS = offline.ROWS["sft"], offline.ROWS["dpo"]
 
 
 @pytest.fixture
@@ -67,11 +42,6 @@ def setting(tmp_path):
 
 def losses(setting):
     return curve(setting, "train/loss")
-
-
-def curve(setting, name):
-    rows = [row.metrics for row in read(setting.out / "metrics.jsonl")]
-    return [row[name] for row in rows if name in row]
 
 
 @pytest.mark.parametrize("peft", [None, Peft(r=8, alpha=32)], ids=["full", "lora"])

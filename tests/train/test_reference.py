@@ -4,18 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import offline
 import pyarrow.parquet as pq
 import pytest
 import torch
 from offline import ROWS
 from places import at_look, place
 from safetensors.torch import load_file
-from slices import train_slice
 from tokens import write_split
 
-from aligntune.config.presets import LOSS_TYPES, resolved
+from aligntune.config.presets import LOSS_TYPES
 from aligntune.config.slices import ReferenceSlice
-from aligntune.config.train import Peft, Train
+from aligntune.config.train import Peft
 from aligntune.errors import DataError, Diverged, Interrupted, ResourceError
 from aligntune.journal import complete_lines, read
 from aligntune.models.load import load_tokenizer
@@ -34,14 +34,8 @@ TOLERANCE = {"fp32": 1e-6, "bf16": 2e-3}
 
 
 def spec(peft=None, precision="fp32", **train):
-    settings = {
-        "per_device_batch_size": 3,
-        "max_steps": 6,
-        "learning_rate": 1e-3,
-        "max_length": LONGEST,
-    }
-    train = resolved(Train(**settings | train), "dpo", peft, LONGEST)
-    return train_slice("dpo", train, peft=peft, precision=precision)
+    settings = {"per_device_batch_size": 3, "max_length": LONGEST} | train
+    return offline.spec("dpo", peft, precision=precision, **settings)
 
 
 def uneven():
