@@ -13,7 +13,7 @@ MEASURES = 12
 """The version of evaluations, and of the scores that are kept for others."""
 
 
-def train(work: Work) -> Outcome:
+def train(work: Work[TrainSlice]) -> Outcome:
     from aligntune.estimate.choice import made
     from aligntune.rewards.sources import check_model, fingerprint, local
     from aligntune.train.choosing import settled
@@ -22,7 +22,6 @@ def train(work: Work) -> Outcome:
     from aligntune.train.policy import train_policy
     from aligntune.train.ranks import Job, together
 
-    assert isinstance(work.config, TrainSlice)
     ways: dict[str, bool] = {}
     told = work.progress, work.stopping, work.identity, ways.update
     setting = Setting(work.out, work.out / WORK, work.key, *told)
@@ -46,12 +45,11 @@ def train(work: Work) -> Outcome:
     return Outcome(metrics, facts)
 
 
-def precompute(work: Work) -> Outcome:
+def precompute(work: Work[ReferenceSlice]) -> Outcome:
     from aligntune.train import reference
     from aligntune.train.loop import Setting
     from aligntune.train.ranks import Job, together
 
-    assert isinstance(work.config, ReferenceSlice)
     spec = reference.as_training(work.config)
     model, data = work.inputs["model"].path / "model", work.inputs["data"].path
     setting = Setting(work.out, work.out / WORK, work.key, work.progress, work.stopping)
@@ -63,11 +61,10 @@ def precompute(work: Work) -> Outcome:
     return Outcome(reference.collect(job, work.out, batches))
 
 
-def train_reward(work: Work) -> Outcome:
+def train_reward(work: Work[TrainSlice]) -> Outcome:
     from aligntune.evaluate.reward_model import check_heldout
     from aligntune.reward_model import finish
 
-    assert isinstance(work.config, TrainSlice)
     data = work.inputs["data"]
     check_heldout(data.path)
     trained = train(work)
@@ -75,11 +72,10 @@ def train_reward(work: Work) -> Outcome:
     return Outcome({**trained.metrics, **made}, trained.facts)
 
 
-def measure(work: Work) -> Outcome:
+def measure(work: Work[EvaluateSlice]) -> Outcome:
     from aligntune.evaluate.cache import Cache
     from aligntune.evaluate.run import Models, evaluate
 
-    assert isinstance(work.config, EvaluateSlice)
     earlier = {
         role: artifact.path
         for role, artifact in work.inputs.items()
@@ -120,9 +116,8 @@ def _let_go() -> None:
     release_memory()
 
 
-def _judges(work: Work) -> dict[int, str]:
+def _judges(work: Work[EvaluateSlice]) -> dict[int, str]:
     """What identifies the models of the rewards, by their places."""
-    assert isinstance(work.config, EvaluateSlice)
     found = {}
     for i, reward in enumerate(work.config.rewards):
         if reward.of_run:
@@ -132,7 +127,7 @@ def _judges(work: Work) -> dict[int, str]:
     return found
 
 
-def _pinned(work: Work) -> tuple[Reward, ...]:
+def _pinned(work: Work[TrainSlice | EvaluateSlice]) -> tuple[Reward, ...]:
     """The rewards, with the models of hub and registry replaced by the directories they are loaded
     to, and the run's own by its artifact.
 
@@ -141,7 +136,6 @@ def _pinned(work: Work) -> tuple[Reward, ...]:
     """
     from aligntune.rewards.sources import check_model, local
 
-    assert isinstance(work.config, TrainSlice | EvaluateSlice)
     found = []
     for i, reward in enumerate(work.config.rewards):
         if reward.of_run:

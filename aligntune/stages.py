@@ -6,7 +6,7 @@ Imports of torch, datasets and mlflow live inside the functions, so planning sta
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aligntune import stage_models
 from aligntune.aside import promptly
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from aligntune.models.source import ModelSource
 
 
-def _model(work: Work) -> Outcome:
+def _model(work: Work[ModelSlice]) -> Outcome:
     from aligntune.models.prepare import prepare
 
     config = work.config
-    assert isinstance(config, ModelSlice)
     facts = prepare(
         _source(work),
         emptied(work.out / "model"),
@@ -47,24 +46,21 @@ def _model(work: Work) -> Outcome:
     return Outcome(facts=facts | origin)
 
 
-def _source(work: Work) -> "ModelSource":
+def _source(work: Work[ModelSlice]) -> "ModelSource":
     """Where the model is, with its commit pinned."""
     from aligntune.models.source import ModelSource, locate
 
-    config = work.config
-    assert isinstance(config, ModelSlice)
-    source = locate(config.name_or_path, config.revision)
+    source = locate(work.config.name_or_path, work.config.revision)
     pinned = work.sources["model"]
     if pinned.startswith("commit:"):
         return ModelSource("hub", source.location, pinned.removeprefix("commit:"))
     return source
 
 
-def _tokenizer(work: Work) -> Outcome:
+def _tokenizer(work: Work[ModelSlice]) -> Outcome:
     from aligntune.models.prepare import prepare_tokenizer
 
     config = work.config
-    assert isinstance(config, ModelSlice)
     facts = prepare_tokenizer(
         _source(work),
         emptied(work.out / "tokenizer"),
@@ -74,11 +70,10 @@ def _tokenizer(work: Work) -> Outcome:
     return Outcome(facts=facts)
 
 
-def _data(work: Work) -> Outcome:
+def _data(work: Work[DataSlice]) -> Outcome:
     from aligntune.data.prepare import Place, prepare
     from aligntune.report.data import write
 
-    assert isinstance(work.config, DataSlice)
     tokenizer, evaluation = (work.inputs.get(role) for role in ("tokenizer", "evaluation"))
 
     def progress(done: int, total: int, shown: Mapping[str, float]) -> None:
@@ -97,10 +92,10 @@ def _data(work: Work) -> Outcome:
     return Outcome(prepared.metrics, prepared.facts)
 
 
-def _with_mlflow(run: Callable[[Work], Outcome]) -> Callable[[Work], Outcome]:
+def _with_mlflow(run: Callable[[Work[Any]], Outcome]) -> Callable[[Work[Any]], Outcome]:
     """A stage that MLflow is needed for: it waits for a while, and runs come before versions."""
 
-    def patient(work: Work) -> Outcome:
+    def patient(work: Work[Any]) -> Outcome:
         from aligntune.courier import when_there
 
         store = tracking_identity()
@@ -110,46 +105,41 @@ def _with_mlflow(run: Callable[[Work], Outcome]) -> Callable[[Work], Outcome]:
     return patient
 
 
-def _register(work: Work) -> Outcome:
+def _register(work: Work[RegisterSlice]) -> Outcome:
     from aligntune.registry import register
 
-    assert isinstance(work.config, RegisterSlice)
     return Outcome(facts=register(work.config.name, work.inputs, work.tracking_uri, work.root))
 
 
-def _register_reward(work: Work) -> Outcome:
+def _register_reward(work: Work[RegisterSlice]) -> Outcome:
     from aligntune.registry import register_reward
 
-    assert isinstance(work.config, RegisterSlice)
     name, judge = work.config.name, work.inputs["reward"]
     return Outcome(facts=register_reward(name, judge, work.tracking_uri, work.root))
 
 
-def _fetch(work: Work) -> Outcome:
+def _fetch(work: Work[FetchSlice]) -> Outcome:
     from aligntune.registry import fetch
 
     config = work.config
-    assert isinstance(config, FetchSlice)
     place = work.tracking_uri, work.root, emptied(work.out / "model")
     return Outcome(facts=fetch(config.name, config.version, *place, work.inputs.get("tokenizer")))
 
 
-def _decide(work: Work) -> Outcome:
+def _decide(work: Work[DecideSlice]) -> Outcome:
     from aligntune.evaluate.decide import decide
 
-    assert isinstance(work.config, DecideSlice)
     decision = decide(work.config, work.inputs, work.out)
     return Outcome(facts={name: decision[name] for name in ("verdict", "why", "data")})
 
 
-def _settle(work: Work) -> Outcome:
+def _settle(work: Work[PromoteSlice]) -> Outcome:
     from aligntune.promotion import settle
 
-    assert isinstance(work.config, PromoteSlice)
     return Outcome(facts=settle(work.config, work.inputs, work.tracking_uri, work.root))
 
 
-def _promote(work: Work) -> Outcome:
+def _promote(work: Work[PromoteSlice]) -> Outcome:
     from aligntune.promotion import Overtaken
 
     try:
@@ -158,11 +148,10 @@ def _promote(work: Work) -> Outcome:
         raise Interrupted(str(error)) from error
 
 
-def _push(work: Work) -> Outcome:
+def _push(work: Work[PushSlice]) -> Outcome:
     from aligntune.publish import publish
     from aligntune.registry import run_that_made
 
-    assert isinstance(work.config, PushSlice)
     made = partial(run_that_made, work.inputs["policy"], work.tracking_uri, work.root)
     run = promptly(made, "MLflow is asked")
     return Outcome(facts=publish(work.config, work.inputs, work.out, run))

@@ -4,19 +4,21 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from aligntune.artifacts import Artifact
 from aligntune.config.base import Strict
 from aligntune.heartbeat import Progress
 
+C = TypeVar("C", bound=Strict, covariant=True)
+
 
 @dataclass(frozen=True)
-class Work:
-    """One stage's job."""
+class Work(Generic[C]):
+    """One stage's job, by its kind's config slice."""
 
     key: str
-    config: Strict
+    config: C
     sources: Mapping[str, str]
     """Digests and commits of what lies outside the artifacts, as the key has them."""
     inputs: Mapping[str, Artifact]
