@@ -81,6 +81,14 @@ def curves(path: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[list[in
     return found
 
 
+def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Add a line for each row, and bring them to the disk itself."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def complete_lines(path: Path, offset: int = 0) -> list[bytes]:
     """Whole lines from byte `offset` on; a line that is still being written is left out."""
     if not path.exists():

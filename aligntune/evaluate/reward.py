@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -16,9 +16,7 @@ from aligntune.rewards import scorer
 from aligntune.rewards.combine import combined
 from aligntune.rewards.pretrained import chosen
 from aligntune.rewards.probe import ANSWERS, probe
-from aligntune.rewards.types import Sample, last_user
-
-Judge = Callable[[Sequence[Sample]], list[float | None]]
+from aligntune.rewards.types import Sample, Scorer, last_user
 
 
 def reward_metrics(
@@ -44,7 +42,7 @@ def reward_metrics(
     return found
 
 
-def _metric(judge: Judge) -> Metric:
+def _metric(judge: Scorer) -> Metric:
     return Metric(
         _score(judge),
         (),
@@ -56,7 +54,7 @@ def _metric(judge: Judge) -> Metric:
     )
 
 
-def _score(judge: Judge) -> Score:
+def _score(judge: Scorer) -> Score:
     def score(
         subject: Subject, rows: Sequence[Row], answers: Sequence[Answer | None], progress: Tick
     ) -> list[float | None]:
@@ -85,7 +83,7 @@ def _sample(row: Row, answer: Answer) -> Sample:
     )
 
 
-def _total(judges: Sequence[Judge], rewards: Sequence[Reward]) -> Judge:
+def _total(judges: Sequence[Scorer], rewards: Sequence[Reward]) -> Scorer:
     def total(samples: Sequence[Sample]) -> list[float | None]:
         columns = [judge(samples) for judge in judges]
         scores = torch.tensor(
@@ -101,7 +99,7 @@ def _total(judges: Sequence[Judge], rewards: Sequence[Reward]) -> Judge:
     return total
 
 
-def _kept(judge: Judge, at: int, reward: Reward, cache: Cache | None) -> Judge:
+def _kept(judge: Scorer, at: int, reward: Reward, cache: Cache | None) -> Scorer:
     """`judge`; if it is a model that is known, it judges nothing that it has judged before."""
     identity = cache.judges.get(at) if cache else None
     # A failure's value would be kept, too.
@@ -120,7 +118,7 @@ def _kept(judge: Judge, at: int, reward: Reward, cache: Cache | None) -> Judge:
     return kept
 
 
-def _once(judge: Judge) -> Judge:
+def _once(judge: Scorer) -> Scorer:
     """`judge`, which does not judge the same answers again as long as there are no others."""
     last: list[tuple[Sequence[Sample], list[float | None]]] = []
 

@@ -8,7 +8,7 @@ from typing import Any
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError, unknown
 from aligntune.rewards.catalogue import MODEL, REWARDS, UNIT, Known
-from aligntune.rewards.guard import guarded
+from aligntune.rewards.guard import Guarded
 from aligntune.rewards.params import Setting, check_keys, check_types, settings
 from aligntune.rewards.protocol import Trl, is_trls, trl_settings
 from aligntune.rewards.types import Function, Sample, Scorer
@@ -16,9 +16,7 @@ from aligntune.rewards.types import Function, Sample, Scorer
 __all__ = [
     "MODEL",
     "REWARDS",
-    "Known",
     "Sample",
-    "Scorer",
     "by_model",
     "check",
     "check_gate",
@@ -93,8 +91,8 @@ def scorer(reward: Reward) -> Scorer:
     """
     check(reward.reward_type, reward.params, reward.model_name)
     if reward.model_name:
-        return guarded(reward, reward.reward_type, _judged(reward, reward.model_name))
-    return guarded(reward, reward.reward_type.rpartition(":")[2], function_of(reward))
+        return Guarded(reward, reward.reward_type, _judged(reward, reward.model_name))
+    return Guarded(reward, reward.reward_type.rpartition(":")[2], function_of(reward))
 
 
 def function_of(reward: Reward) -> Callable[[Sequence[Sample]], Any]:

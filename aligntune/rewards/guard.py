@@ -11,7 +11,7 @@ from aligntune.config.rewards import Reward
 from aligntune.errors import AlignTuneError, ConfigError
 from aligntune.exits import staying
 from aligntune.rewards.moment import now
-from aligntune.rewards.types import Sample, Scorer
+from aligntune.rewards.types import Sample
 from aligntune.rewards.waiting import Hung, settled, within
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class Wrong(ConfigError):
 
 
 class Guarded:
-    """A scorer that deals with failures as the config says.
+    """A scorer, of a function that may be async, that deals with failures as the config says.
 
     A batch that fails is scored again one by one, so that the message names the completion and the
     others keep their scores. One that takes more than `timeout` seconds is not tried again.
@@ -81,11 +81,6 @@ class Guarded:
         self.failed += 1
         _log.warning("%s", message)
         return self._reward.error_value if self._reward.on_error == "value" else None
-
-
-def guarded(reward: Reward, name: str, score: Callable[..., Any]) -> Scorer:
-    """`score`, which may be async, with the failures of `reward` dealt with."""
-    return Guarded(reward, name, score)
 
 
 def scored(

@@ -5,9 +5,7 @@ One JSON object per line of `extremes.jsonl`: {"step": 11, "by": "length", "plac
 or "reward", what all of them make together.
 """
 
-import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerState
 
 from aligntune.config.logging import SampleLogging
+from aligntune.journal import append
 from aligntune.rewards.types import last_user
 from aligntune.train.samples import forget_after
 
@@ -60,13 +59,12 @@ class Extremes(TrainerCallback):  # type: ignore[misc]
             }
             for at, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
         ]
-        with self._file.open("a", encoding="utf-8") as file:
-            for name, column in columns.items():
-                for place, at in _ends(column, self._samples.num_samples):
-                    head = {"step": step, "by": name, "place": place, "score": column[at]}
-                    file.write(json.dumps(head | rows[at], ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        lines = (
+            {"step": step, "by": name, "place": place, "score": column[at]} | rows[at]
+            for name, column in columns.items()
+            for place, at in _ends(column, self._samples.num_samples)
+        )
+        append(self._file, lines)
 
     def taken(self, state: TrainerState) -> None:
         """A round is one of them only once, however many times its answers are replaced."""

@@ -16,20 +16,12 @@ def spread(values: Tensor, accelerator: Any) -> dict[str, float]:
     if not size:
         return {}
     mean = total / size
-    low, high = extremes(values, accelerator)
+    beyond = values.new_tensor([torch.inf])  # a process may have no values
+    ends = torch.stack([torch.cat([part.flatten(), beyond]).min() for part in (values, -values)])
+    low, negative_high = accelerator.gather(ends).view(-1, 2).amin(0).tolist()
     return {
         "mean": mean,
         "std": max(squares / size - mean**2, 0.0) ** 0.5,
         "min": low,
-        "max": high,
+        "max": -negative_high,
     }
-
-
-def extremes(values: Tensor, accelerator: Any) -> tuple[float, float]:
-    """The smallest and the largest value of all processes; (inf, -inf) without any."""
-    beyond = values.new_tensor([torch.inf])
-    ends = torch.stack(
-        [torch.cat([values.flatten(), beyond]).min(), torch.cat([-values.flatten(), beyond]).min()]
-    )
-    found = accelerator.gather(ends).view(-1, 2).amin(0)
-    return float(found[0]), -float(found[1])

@@ -8,12 +8,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from aligntune.config.rewards import Reward
 from aligntune.data.rows import ANSWER, EXTRA
+from aligntune.evaluate.generate import end_tokens
 from aligntune.rewards import scorer
 from aligntune.rewards.moment import Moment, at
 from aligntune.rewards.probe import ANSWERS, probe
-from aligntune.rewards.types import Sample, last_user
+from aligntune.rewards.types import Sample, Scorer, last_user
 
-Scorer = Callable[[Sequence[Sample]], list[float | None]]
 Judge = Callable[..., list[float | None]]
 """A reward as TRL calls it: with `prompts`, `completions`, `completion_ids` and the dataset's other
 columns, each one entry per answer."""
@@ -127,6 +127,4 @@ def _new(name: str, taken: set[str]) -> str:
 
 def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Tokens that end an answer which was not cut off."""
-    configured = model.generation_config.eos_token_id
-    several = configured if isinstance(configured, list) else [configured]
-    return frozenset({*several, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None})
+    return frozenset({*end_tokens(model, tokenizer), tokenizer.pad_token_id} - {None})

@@ -8,7 +8,6 @@ weights, random states and modes are the same with it and without.
 
 import json
 import logging
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -35,7 +34,7 @@ from aligntune.config.slices import TrainSlice
 from aligntune.data.rows import ANSWER, EXTRA, prompt_of, read_rows
 from aligntune.evaluate.forward import HALF, longest_sequence, padded, tokens_of
 from aligntune.evaluate.generate import end_tokens
-from aligntune.journal import SAMPLES, complete_lines
+from aligntune.journal import SAMPLES, append, complete_lines
 from aligntune.models.chat import Messages, render
 from aligntune.train.reward_functions import Judge
 
@@ -205,11 +204,7 @@ class LogSamples(TrainerCallback):  # type: ignore[misc]
         )
 
     def _write(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
-        with self.file.open("a", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps({"step": step} | row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.file, ({"step": step} | row for row in rows))
         LOG.info("samples after step %d\n%s", step, "\n".join(map(_line, rows)))
 
 
