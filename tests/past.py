@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from manifests import manifest
 
-from aligntune.artifacts import Manifest, commit, find, key_of, partial
+from aligntune.artifacts import commit, find, key_of, partial
 from aligntune.evaluate.stats import mean_interval
 from aligntune.journal import Journal
 
@@ -76,13 +77,8 @@ class Past:
             journal.close()
         if fill:
             fill(out)
-        commit(
-            out,
-            Manifest(
-                kind=kind, key=key, identity=parts, inputs=inputs or {}, environment={},
-                metrics=metrics, facts=facts, started="", finished="", seconds=1.0, files={},
-            ),
-        )  # fmt: skip
+        known = {"inputs": inputs or {}, "metrics": metrics, "facts": facts, "seconds": 1.0}
+        commit(out, manifest(kind, key, identity=parts, **known))
         return f"{kind}-{key}"
 
     def evaluation(

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from manifests import manifest
 from waits import until
 
 from aligntune import courier
-from aligntune.artifacts import WORK, Manifest, commit, partial
+from aligntune.artifacts import WORK, commit, partial
 from aligntune.cli_sync import sync as command
 from aligntune.courier import Courier, delivering, sync
 from aligntune.deliver import run_of
@@ -181,13 +182,7 @@ def test_what_is_damaged_here_is_not_mlflow_being_away(outbox, uri, tmp_path, ru
         (out / FILE).write_text('{"step": 1, "ti\x00e": 1}\n')
         pq.write_table(pa.table({"a": ["x"]}), out / "train.parquet")
         facts = {RUN: record.id, "digests": {"train": "d" * 64}, "sources": []}
-        commit(
-            out,
-            Manifest(
-                kind="data", key="abc", identity={}, inputs={}, environment={}, facts=facts,
-                metrics={"rows_train": 1}, started="", finished="", seconds=1.0, files={},
-            ),
-        )  # fmt: skip
+        commit(out, manifest("data", "abc", facts=facts, metrics={"rows_train": 1}))
     with outbox.owned(later):
         pass
     rows = tmp_path / "stages" / "data-abc" / "train.parquet"

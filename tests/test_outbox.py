@@ -8,12 +8,13 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from manifests import manifest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from waits import until
 
-from aligntune.artifacts import WORK, Manifest, commit, partial
+from aligntune.artifacts import WORK, commit, partial
 from aligntune.courier import Courier, sync
 from aligntune.errors import Interrupted, ServiceError
 from aligntune.journal import FILE, Journal, read
@@ -77,15 +78,8 @@ def begun(outbox, record, steps=3):
 
 
 def committed(out, record):
-    return commit(
-        out,
-        Manifest(
-            kind="sft", key="abc", identity={}, inputs={}, environment={},
-            metrics={"final_loss": 0.25},
-            facts={RUN: record.id, "choice": {"padding_free": False, "reasons": {}}},
-            started="", finished="", seconds=1.0, files={},
-        ),
-    )  # fmt: skip
+    facts = {RUN: record.id, "choice": {"padding_free": False, "reasons": {}}}
+    return commit(out, manifest("sft", "abc", metrics={"final_loss": 0.25}, facts=facts))
 
 
 def points(client, run, name):

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from keys import keys
 from loopback_hub import TOKEN
+from manifests import manifest
 from referencing import Registry, Resource
 
 from aligntune import checksums
 from aligntune.artifacts import (
-    Manifest,
     commit,
     digest_of,
     files_digest,
@@ -77,17 +77,13 @@ def policy(tmp_path):
     )  # fmt: skip
 
 
-def stage(stages, kind, key, content, *, identity=None, inputs=None, facts=None):
+def stage(stages, kind, key, content, **came):
     out = partial(stages, kind, key)
     for name, data in content.items():
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_bytes(data)
-    manifest = Manifest(
-        kind=kind, key=key, identity=identity or {}, inputs=inputs or {}, environment=ENVIRONMENT,
-        metrics={}, facts=facts or {}, started="", finished="2026-11-25 22:23:59 UTC", seconds=0,
-        files={},
-    )  # fmt: skip
-    return commit(out, manifest)
+    known = {"environment": ENVIRONMENT, "finished": "2026-11-25 22:23:59 UTC"}
+    return commit(out, manifest(kind, key, **known, **came))
 
 
 def valid(text):

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from keys import keys
+from manifests import manifest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from aligntune import aliased, courier, promotion, registry
-from aligntune.artifacts import LINKED, Artifact, Manifest, commit, find, partial
+from aligntune.artifacts import LINKED, Artifact, commit, find, partial
 from aligntune.config.slices import DecideSlice, FetchSlice, PromoteSlice
 from aligntune.errors import ConfigError, DataError, Interrupted, ServiceError
 from aligntune.evaluate.compare import Resampling, measure, write
@@ -51,13 +52,8 @@ class World:
         return {alias: str(version) for alias, version in held.items()}
 
     def commit(self, kind, key, facts=None, inputs=None):
-        return commit(
-            partial(self.stages, kind, key),
-            Manifest(
-                kind=kind, key=key, identity={}, inputs=inputs or {}, environment={}, metrics={},
-                facts=facts or {}, started="", finished="", seconds=0, files={},
-            ),
-        )  # fmt: skip
+        known = {"facts": facts or {}, "inputs": inputs or {}}
+        return commit(partial(self.stages, kind, key), manifest(kind, key, **known))
 
     def model(self, name):
         folder = partial(self.stages, "sft", name) / "model"

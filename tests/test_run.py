@@ -3,9 +3,10 @@
 import sys
 
 import pytest
+from manifests import manifest
 
 from aligntune import outbox
-from aligntune.artifacts import Manifest, commit, partial
+from aligntune.artifacts import commit, partial
 from aligntune.config.slices import DataSlice
 from aligntune.errors import AlignTuneError
 from aligntune.plan import Stage
@@ -34,11 +35,7 @@ def test_a_reuse_is_told_though_another_process_tidies_meanwhile(tmp_path, monke
         outbox.Outbox(tmp_path).tidy()
         write(path, text)
 
-    manifest = Manifest(
-        kind="data", key=KEY, identity={}, inputs={}, environment={}, metrics={}, facts={},
-        started="", finished="", seconds=1.0, files={},
-    )  # fmt: skip
-    commit(partial(tmp_path / "stages", "data", KEY), manifest)
+    commit(partial(tmp_path / "stages", "data", KEY), manifest("data", KEY))
     monkeypatch.setattr(outbox, "write_atomic", tidied_before)
     context = Context(str(tmp_path), "", "first", "run")
     done = execute(stage(), context, lambda *_: None, lambda: False)

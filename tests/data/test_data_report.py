@@ -5,10 +5,11 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
+from manifests import manifest
 from mlflow.types import Schema
 from rich.console import Console
 
-from aligntune.artifacts import Artifact, Manifest
+from aligntune.artifacts import Artifact
 from aligntune.data.report import Histogram, histogram, read
 from aligntune.data.report import facts as report_facts
 from aligntune.data.report import write as save
@@ -167,12 +168,9 @@ def test_a_source_longer_than_mlflow_allows_is_cut_and_says_so(made):
 
 def recorded(made, sources):
     digests = read(made.out).digests
-    manifest = Manifest(
-        kind="data", key="k", identity={}, inputs={}, environment={}, started="", finished="",
-        metrics=dict(made.metrics), facts={"digests": dict(digests), "sources": sources},
-        seconds=0, files={},
-    )  # fmt: skip
-    return datasets("data", Artifact(made.out, manifest))
+    facts = {"digests": dict(digests), "sources": sources}
+    known = manifest("data", "k", metrics=dict(made.metrics), facts=facts)
+    return datasets("data", Artifact(made.out, known))
 
 
 def test_the_same_report_gives_the_same_bytes(made):

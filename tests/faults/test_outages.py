@@ -20,12 +20,13 @@ from urllib.request import urlopen
 
 import pytest
 from local import free_ports
+from manifests import manifest
 from mlflow import MlflowClient
 from proxy import Proxy
 from waits import until
 
 from aligntune import courier, promotion, registry, track
-from aligntune.artifacts import WORK, Manifest, commit, digest_of, find, partial, records
+from aligntune.artifacts import WORK, commit, digest_of, find, partial, records
 from aligntune.config.load import load
 from aligntune.errors import ServiceError
 from aligntune.journal import FILE, Journal, complete_lines, read
@@ -368,8 +369,4 @@ def policy(stages, key, run):
     folder.mkdir()
     (folder / "model.safetensors").write_text(f"weights of {key}")
     (folder / "config.json").write_text("{}")
-    manifest = Manifest(
-        kind="sft", key=key, identity={}, inputs={}, environment={}, metrics={},
-        facts={"mlflow_run_id": run}, started="", finished="", seconds=0, files={},
-    )  # fmt: skip
-    return commit(folder.parent, manifest)
+    return commit(folder.parent, manifest("sft", key, facts={"mlflow_run_id": run}))

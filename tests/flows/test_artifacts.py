@@ -7,8 +7,9 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from manifests import manifest
 
-from aligntune.artifacts import Artifact, Manifest
+from aligntune.artifacts import Artifact
 from aligntune.run import Done
 
 
@@ -20,11 +21,8 @@ def evaluation(environment, tmp_path):
         prompt = [{"role": "user", "content": "2 + 2?"}]
         rows = [{"prompt": prompt, "reference": "4", "completion": text} for text in answers]
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "predictions.parquet")
-        manifest = Manifest(
-            kind="evaluate", key="0" * 12, identity={}, inputs={}, environment={},
-            metrics={"a|b": 0.5}, started="", finished="today", seconds=1.5, files={},
-        )  # fmt: skip
-        return Artifact(tmp_path, manifest)
+        known = {"metrics": {"a|b": 0.5}, "finished": "today", "seconds": 1.5}
+        return Artifact(tmp_path, manifest("evaluate", "0" * 12, **known))
 
     return make
 

@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 from loopback_hub import LoopbackHub
+from manifests import manifest
 from tiny import CHATML, build_tiny_model
 
-from aligntune.artifacts import LINKED, Manifest, commit, find, partial
+from aligntune.artifacts import LINKED, commit, find, partial
 from aligntune.errors import ConfigError, ResourceError
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.models.prepare import prepare
@@ -75,9 +76,7 @@ def test_weights_of_a_finished_artifact_are_linked_and_those_of_others_copied(la
     folder = shutil.copytree(larger, partial(stages, "sft", "k") / "model")
     with (folder / "tokenizer.json").open("a") as file:
         file.write(" " * LINKED)  # as large as real ones are, which are rewritten in place
-    fields = {"kind": "sft", "key": "k", "identity": {}, "inputs": {}, "environment": {}}
-    times = {"metrics": {}, "started": "", "finished": "", "seconds": 0, "files": {}}
-    made = commit(stages / "sft-k.partial", Manifest(**fields, **times))
+    made = commit(stages / "sft-k.partial", manifest("sft", "k"))
     (tmp_path / "run").symlink_to(made.path / "model")
     for source, ours in ((tmp_path / "run", True), (larger, False)):
         out = tmp_path / f"out-{ours}"

@@ -4,10 +4,11 @@ import json
 import shutil
 
 import pytest
+from manifests import manifest
 from mlflow import MlflowClient
 from tiny import build_tiny_judge
 
-from aligntune.artifacts import Artifact, Manifest, records
+from aligntune.artifacts import Artifact, records
 from aligntune.config.rewards import Reward
 from aligntune.errors import ConfigError, ServiceError
 from aligntune.registry import register_reward
@@ -82,15 +83,12 @@ def registry(tmp_path_factory):
 
 def registered(judge, registry, name, key="0a1b2c3d4e5f", **metrics):
     uri, root, run = registry
-    manifest = Manifest(
-        kind="reward", key=key, identity={}, inputs={}, environment={}, metrics=metrics,
-        facts={"data_digests": {"train": "ab12"}, "mlflow_run_id": run},
-        started="", finished="", seconds=0, files=records(judge.parent),
-    )  # fmt: skip
+    facts = {"data_digests": {"train": "ab12"}, "mlflow_run_id": run}
+    known = {"metrics": metrics, "facts": facts, "files": records(judge.parent)}
     folder = root / name / f"reward-{key}"
     if not folder.exists():
         shutil.copytree(judge.parent, folder)
-    return register_reward(name, Artifact(folder, manifest), uri, root)
+    return register_reward(name, Artifact(folder, manifest("reward", key, **known)), uri, root)
 
 
 def test_a_registered_model_is_found_by_alias_and_by_version(judge, registry, tmp_path):

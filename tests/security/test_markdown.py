@@ -3,10 +3,11 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from manifests import manifest
 from markdown_it import MarkdownIt
 from pages import HOSTILE
 
-from aligntune.artifacts import Artifact, Manifest
+from aligntune.artifacts import Artifact
 from aligntune.data.report import CAUSES, DataReport, SourceReport, histogram
 from aligntune.report.data import markdown as data_page
 from aligntune.run import Done
@@ -41,12 +42,9 @@ def of_stage(text, folder):
 
     row = {"prompt": [{"role": "user", "content": text}], "reference": text, "completion": text}
     pq.write_table(pa.Table.from_pylist([row]), folder / "predictions.parquet")
-    manifest = Manifest(
-        kind="evaluate", key="0" * 12, identity={}, inputs={}, environment={},
-        metrics={text: 0.5}, started="", finished="today", seconds=1.5, files={},
-    )  # fmt: skip
+    known = manifest("evaluate", "0" * 12, metrics={text: 0.5}, finished="today", seconds=1.5)
     done = Done("sft", "sft-0", False, 1.5, "record", "abc")
-    return stage_markdown(done, Artifact(folder, manifest), None, samples=2)
+    return stage_markdown(done, Artifact(folder, known), None, samples=2)
 
 
 def of_ending(text):
