@@ -487,7 +487,7 @@ def test_a_version_whose_files_were_changed_is_refused(world, tmp_path):
     with pytest.raises(DataError, match=r"model\.safetensors changed"):
         registry.fetch(NAME, "1", *place)
     (file.parent / "SHA256SUMS").unlink()
-    with pytest.raises(ServiceError, match="not the files that were registered"):
+    with pytest.raises(ServiceError, match="not have the files that were registered"):
         registry.fetch(NAME, "1", *place)
 
 

@@ -166,11 +166,10 @@ class Judge:
         sign = 1 if want == "at least" else -1
         sure, possible = sorted((sign * interval.low, sign * interval.high))
         state: State = "open"
-        if interval.count == 1 and not binary(scores):  # its interval has no width
-            state = "open"
-        elif sure >= sign * limit:
+        wide = interval.count > 1 or binary(scores)  # that of another single score has no width
+        if wide and sure >= sign * limit:
             state = "held"
-        elif possible < sign * limit:
+        elif wide and possible < sign * limit:
             state = "missed"
         return Test(
             metric, want, limit, None, confidence, interval.mean, interval.low, interval.high,

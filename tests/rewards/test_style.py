@@ -184,7 +184,7 @@ def test_json_by_the_rows_schema():
     assert score("json_schema", "3", "x", schema={}) == [1, 0]
     hopeless = {"type": "string", "pattern": "^(a|a|aa)+$"}
     assert score("json_schema", '"' + "a" * 60 + '!"', schema=hopeless) == [0]
-    with pytest.raises(DataError, match=r"'json_schema': the schema .* is none"):
+    with pytest.raises(DataError, match=r"'json_schema': the schema .* is not valid"):
         score("json_schema", "3", columns={"schema": {"type": "number or so"}})
 
 

@@ -145,6 +145,18 @@ def test_a_process_that_dies_on_another_node_is_named_before_anyone_waits_for_it
         pytest.fail("it went to meet one that is gone")
 
 
+@pytest.fixture
+def heard():
+    """What is started hears these signals, also where pytest itself ignores them: under nohup, or
+    in the background of a script."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 def test_a_signal_reaches_the_command_once(tmp_path):
     command = [sys.executable, "-c", NOTES, str(tmp_path)]
     process = node(0, tmp_path / "shared", command, 1)
