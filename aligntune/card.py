@@ -46,6 +46,8 @@ class CardFacts:
     created: str
     about: str = "A language model post-trained with `aligntune`."
     """Markdown of ours, and the only text that is taken as such."""
+    adapter: bool = False
+    """Whether it is one for the base model, and not a model."""
     license: str | None = None
     mlflow_run: str | None = None
     signer: str | None = None
@@ -121,11 +123,14 @@ def _last_part(match: "re.Match[str]") -> str:
 def _metadata(facts: CardFacts) -> dict[str, object]:
     tags = ["aligntune", *([facts.algorithm] if TAG.fullmatch(facts.algorithm) else [])]
     datasets = sorted({name for name, _, _ in facts.datasets if is_hub_id(name)})
-    metadata: dict[str, object] = {"library_name": "transformers", "tags": tags}
+    library = "peft" if facts.adapter else "transformers"
+    metadata: dict[str, object] = {"library_name": library, "tags": tags}
     if facts.license and LICENSE.fullmatch(facts.license):
         metadata["license"] = facts.license
     if is_hub_id(facts.base_model):
         metadata["base_model"] = facts.base_model
+        if facts.adapter:
+            metadata["base_model_relation"] = "adapter"
     if datasets:
         metadata["datasets"] = datasets
     return metadata

@@ -54,8 +54,12 @@ KEPT_BACK = (
     *("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt"),
 )
 """Never pushed: training state, pickles, hidden files, and directories of that name."""
-STALE = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*")
-"""Remote weights that are not in the pushed folder belong to an older model."""
+STALE = (
+    *("*.safetensors", "*.safetensors.index.json", "pytorch_model*"),
+    *("adapter_config.json", "SHA256SUMS.sig"),
+)
+"""Remote weights that are not in the pushed folder belong to an older model. So does what leads a
+whole model's reader to an adapter's base, and a signature of other digests."""
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 
 

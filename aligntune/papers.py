@@ -4,7 +4,7 @@ where there is a key; and how a registered model is held against them before it 
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,9 +32,12 @@ REWRITTEN = {"README.md", "adapter_config.json"}
 """What a push makes anew: the card, and on which hub model an adapter belongs."""
 
 
-def enclose(policy: Artifact, part: str, folder: Path, shipped: Iterable[str]) -> str | None:
-    """Add the papers of the files that are `shipped` to `folder`, which holds the `part` of
-    `policy` that is its model or its adapter; returns the id of the key that signed them.
+def enclose(
+    policy: Artifact, parts: Sequence[str], folder: Path, shipped: Iterable[str]
+) -> str | None:
+    """Add the papers of the files that are `shipped` to `folder`, which holds them as they are in
+    the first of these `parts` of `policy`, its model or its adapter, that has them; returns the id
+    of the key that signed them.
 
     Raises:
         DataError: a file of the model is not as its stage made it.
@@ -42,7 +45,10 @@ def enclose(policy: Artifact, part: str, folder: Path, shipped: Iterable[str]) -
     """
     wanted = set(shipped)
     files = {name: file for name, file in records(folder).items() if name in wanted}
-    made = {name: policy.manifest.files.get(f"{part}/{name}") for name in files}
+    known = policy.manifest.files
+    made: dict[str, FileRecord | None] = dict.fromkeys(files)
+    for part in reversed(parts):
+        made |= {name: known[f"{part}/{name}"] for name in files if f"{part}/{name}" in known}
     if wrong := [n for n in files if n not in REWRITTEN and made[n] != files[n]]:
         raise DataError(
             f"{policy.name}: {', '.join(wrong)} changed or appeared since the stage made it; "

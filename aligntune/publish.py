@@ -12,7 +12,12 @@ from aligntune.card import CardFacts, Compared, model_card
 from aligntune.checksums import key_id, signing_key
 from aligntune.config.slices import PushSlice
 from aligntune.hub import push, shipped
+from aligntune.models.intake import used_files
 from aligntune.papers import enclose
+
+OF_WEIGHTS = {"config.json", "generation_config.json"}
+"""What of a model's files without its weights is not its tokenizer's."""
+ADAPTER = "A LoRA adapter, trained with `aligntune`, for the base model at the digest below."
 
 
 def publish(
@@ -34,14 +39,14 @@ def publish(
     card = model_card(replace(facts, mlflow_run=mlflow_run, signer=signer))
     folder = out / WORK / "upload"
     shutil.rmtree(folder, ignore_errors=True)
-    part = "adapter" if config.adapter_of else "model"
     if config.adapter_of:
         _copy_adapter(policy, config.adapter_of, folder)
     else:
         shutil.copytree(policy.path / "model", folder, copy_function=linked)
     (folder / "README.md").unlink(missing_ok=True)
     write_atomic(folder / "README.md", card)
-    enclose(policy, part, folder, shipped(folder))
+    parts = ("adapter", "model") if config.adapter_of else ("model",)
+    enclose(policy, parts, folder, shipped(folder))
     receipt = {"signed_by": signer} | asdict(
         push(folder, config.hub_model_id, private=config.private, message=f"Train {policy.name}")
     )
@@ -51,8 +56,13 @@ def publish(
 
 
 def _copy_adapter(policy: Artifact, base: str, folder: Path) -> None:
-    """The adapter, with the name and commit of the hub model that it belongs on."""
+    """The adapter, with the name and commit of the hub model that it belongs on, and the tokenizer
+    that it was trained with: the hub model's may have no chat template, or another."""
     shutil.copytree(policy.path / "adapter", folder)
+    trained = policy.path / "model"
+    for name in set(used_files(trained, weights=False)) - OF_WEIGHTS:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(trained / name, folder / name)
     line = ancestors(policy)
     source = next(made for made in line if made.manifest.kind == "model").manifest.facts
     path = folder / "adapter_config.json"
@@ -69,10 +79,13 @@ def _facts(
     line = ancestors(policy)
     base = next(made for made in line if made.manifest.kind == "model").manifest.facts
     training = policy.manifest.identity["config"]
+    given = {**training["train"], "peft": training["peft"], "seed": training["seed"]}
     return CardFacts(
         title=config.hub_model_id.rpartition("/")[2],
         base_model=str(base["source"]),
         base_fingerprint=str(base["fingerprint"]),
+        about=ADAPTER if config.adapter_of else CardFacts.about,
+        adapter=config.adapter_of is not None,
         algorithm=policy.manifest.kind,
         created=policy.manifest.finished,
         license=config.license,
@@ -81,7 +94,8 @@ def _facts(
         comparisons=_comparisons(evaluation),
         decision=_decided(decision),
         lineage=[(made.manifest.kind, made.manifest.key) for made in (*reversed(line), policy)],
-        hyperparameters={**training["train"], "peft": training["peft"], "seed": training["seed"]},
+        # None is what the algorithm does not have.
+        hyperparameters={name: value for name, value in given.items() if value is not None},
         versions=policy.manifest.environment,
     )
 

@@ -161,7 +161,7 @@ _TORCH = ("torch", "transformers")
 _REFERENCE = ("torch", "transformers", "trl", "accelerate")
 _TRAINER = ("torch", "transformers", "trl", "peft", "accelerate")
 
-_OFFLINE = {"sft": 3, "dpo": 4}
+_OFFLINE = {"sft": 4, "dpo": 4}
 """Versions of what learns from data; the online algorithms share one."""
 
 KINDS: dict[str, Kind] = {
@@ -203,7 +203,7 @@ KINDS: dict[str, Kind] = {
     "register-reward": Kind(2, RegisterSlice, _with_mlflow(_register_reward), network=True),
     "decide": Kind(4, DecideSlice, _decide),
     "promote": Kind(1, PromoteSlice, _promote, network=True),
-    "push": Kind(4, PushSlice, _push, network=True),
+    "push": Kind(5, PushSlice, _push, network=True),
 }
 
 

@@ -55,7 +55,12 @@ def test_pushing_the_same_again_makes_no_commit(hub_server, trained):
 
 
 def test_a_push_replaces_older_weights_and_leaves_other_files(hub_server, trained):
-    older = {"model-00001-of-00002.safetensors": b"x", "model.safetensors.index.json": b"{}"}
+    older = {
+        "model-00001-of-00002.safetensors": b"x",
+        "model.safetensors.index.json": b"{}",
+        "adapter_config.json": b"{}",
+        "SHA256SUMS.sig": b"x" * 64,
+    }
     hub_server.commit("model", MODEL, {**older, "pytorch_model.bin": b"x", "LICENSE": b"MIT"})
     hub.push(trained, MODEL, private=False, message="Trained")
     assert set(hub_server.files("model", MODEL)) == {

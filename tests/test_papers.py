@@ -150,7 +150,7 @@ def test_what_is_enclosed_can_be_checked_with_what_every_machine_has(policy, key
     folder = tmp_path / "model"
     shutil.copytree(policy.path / "model", folder)
     (folder / "README.md").write_text("# card")
-    signer = enclose(policy, "model", folder, ["README.md", *records(policy.path / "model")])
+    signer = enclose(policy, ["model"], folder, ["README.md", *records(policy.path / "model")])
     valid((folder / "sbom.cdx.json").read_text())
     listed = checksums.parse((folder / "SHA256SUMS").read_bytes(), "here")
     assert listed.keys() == {path.name for path in folder.iterdir()} - {
@@ -171,7 +171,7 @@ def test_a_model_that_changed_since_its_stage_is_not_enclosed(policy, tmp_path):
     (folder / "more.json").write_text("{}")
     shipped = ["model.safetensors", "more.json"]
     with pytest.raises(DataError, match=r"dpo-p0: model\.safetensors, more\.json changed or app"):
-        enclose(policy, "model", folder, shipped)
+        enclose(policy, ["model"], folder, shipped)
 
 
 def said(*arguments):

@@ -1,6 +1,7 @@
 """What no single setting shows: settings that contradict each other, and those that do nothing."""
 
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from aligntune.config.algo import COMPARED, GROUP, ONLINE, TASK, Trained
@@ -234,7 +235,7 @@ def _adapter_alone(config: RunConfig) -> Iterator[Problem]:
             ("peft", "merge"),
             "the adapter is for the model after `sft`, which is not on the hub; push it merged",
         )
-    elif start.startswith((".", "/", "~", "package://")) or start.endswith(".gguf"):
+    elif start.startswith((".", "/", "~", "package://")) or Path(start).exists():
         yield Problem(
             ("peft", "merge"),
             "the adapter is for a model that is not on the hub; push it merged, or start from a "

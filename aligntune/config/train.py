@@ -293,8 +293,8 @@ class Peft(Strict):
     """Names of the layers that get an adapter. `all-linear` is every one but the head, on any
     architecture."""
     merge: NeutralField[bool] = True
-    """Push the model with the adapter merged in. false pushes the adapter alone, for a hub model
-    that it was trained on directly. A run always keeps both on disk."""
+    """Push the model with the adapter merged in. false pushes the adapter and its tokenizer, for a
+    hub model that it was trained on directly. A run always keeps both on disk."""
 
 
 class SftSection(Strict):

@@ -50,7 +50,8 @@ def check_kernel(spec: TrainSlice) -> None:
 
 
 def check_targets(model: PreTrainedModel, spec: TrainSlice) -> None:
-    """Raises ConfigError for a name in `peft.target_modules` that no layer has.
+    """Raises ConfigError for a name in `peft.target_modules` that no layer has, or one of a layer
+    that cannot have an adapter.
 
     peft wants only one of them to exist; a misspelt one beside it would do nothing.
     """
@@ -58,12 +59,26 @@ def check_targets(model: PreTrainedModel, spec: TrainSlice) -> None:
         return
     layers = {name: module for name, module in model.named_modules() if name}
     for target in spec.peft.target_modules:
-        if not any(name == target or name.endswith(f".{target}") for name in layers):
-            known = sorted({name.rpartition(".")[2] for name, m in layers.items() if _linear(m)})
-            raise ConfigError(
-                f"peft.target_modules: the model has no layer {target!r}; its linear layers are "
-                f"{', '.join(known)}"
-            )
+        chosen = [m for name, m in layers.items() if name == target or name.endswith(f".{target}")]
+        why = next(filter(None, (_refusal(model, module) for module in chosen)), None)
+        if chosen and why is None:
+            continue
+        found = {name for name, m in layers.items() if _linear(m) and not _refusal(model, m)}
+        known = ", ".join(sorted({name.rpartition(".")[2] for name in found}))
+        what = f"{target!r} {why}" if why else f"the model has no layer {target!r}"
+        raise ConfigError(f"peft.target_modules: {what}; its linear layers are {known}")
+
+
+def _refusal(model: PreTrainedModel, module: torch.nn.Module) -> str | None:
+    """Why this layer of the model cannot have an adapter."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if module is head:
+        return "is the output layer, which TRL reads without an adapter"
+    if module is embedding and head is not None and head.weight is embedding.weight:
+        return "is the output layer too, which merging would change with it"
+    if not any(weight.dim() == 2 for weight in module.parameters(recurse=False)):
+        return "is no linear layer"  # a norm, experts in one tensor, or what holds several layers
+    return None
 
 
 def _linear(module: torch.nn.Module) -> bool:

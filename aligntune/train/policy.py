@@ -68,6 +68,8 @@ def train_policy(
     if spec.algo in ONLINE:
         tried(spec.rewards, [train[index] for index in range(min(len(train), TRIED))])
     policy = (load_scorer if spec.algo == "reward" else load_trainable)(model, spec)
+    text_config = policy.config.get_text_config()
+    shown = getattr(text_config, "output_router_logits", None)
     spec = within(spec, policy)
     tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
     measured = heldout if spec.eval_steps and heldout else None
@@ -76,6 +78,10 @@ def train_policy(
     setting.decided(trainer.made)
     prompts = first_prompts(spec.sample_logging, data)
     metrics = fit(trainer, spec, setting, rows=len(train), prompts=prompts)
+    if shown is not None:
+        text_config.output_router_logits = (
+            shown  # TRL turns it on, and the saved config would say so
+        )
     if trainer.is_world_process_zero():
         save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, setting.out)
     return metrics

@@ -431,3 +431,19 @@ def test_gates_know_every_reward_that_is_measured():
     gates = {"gates": [{"metric": name} for name in names]}
     model = {"name_or_path": "owner/model", "reward_path": "owner/judge"}
     assert problems(config("ppo", model=model, rewards=rewards, registry=gates)) == []
+
+
+def test_an_adapter_for_a_folder_whose_name_is_like_a_hub_id_cannot_be_pushed_alone(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    run = config(
+        "sft",
+        model={"name_or_path": "owner/model"},
+        peft={"merge": False},
+        logging={"push_to_hub": True, "hub_model_id": "me/it"},
+    )
+    assert problems(run) == []
+    (tmp_path / "owner" / "model").mkdir(parents=True)
+    (found,) = problems(run)
+    assert "the adapter is for a model that is not on the hub" in found.message

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from loopback_hub import TOKEN, LoopbackHub
+from transformers import AutoTokenizer
 
 from aligntune import checksums
 
@@ -59,7 +60,8 @@ def check_papers(files, folder):
 
 
 def test_an_adapter_alone_is_pushed_with_the_name_of_its_base(hub, tiny_model, aligntune, tmp_path):
-    files = {path.name: path for path in tiny_model.iterdir()}
+    """With its tokenizer, since nothing else has the chat template that it was trained with."""
+    files = {path.name: path for path in tiny_model.iterdir() if path.suffix != ".jinja"}
     commit = hub.commit("model", "me/base", files)
     config = tmp_path / "run.yaml"
     config.write_text(
@@ -74,7 +76,14 @@ def test_an_adapter_alone_is_pushed_with_the_name_of_its_base(hub, tiny_model, a
     assert process.returncode == 0, said
     pushed = hub.files("model", "me/adapter")
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= pushed.keys()
-    assert "model.safetensors" not in pushed
+    assert not {"model.safetensors", "config.json"} & pushed.keys()
+    card = pushed["README.md"].decode()
+    assert "library_name: peft" in card
+    assert "base_model_relation: adapter" in card
+    assert "null" not in card
     settings = json.loads(pushed["adapter_config.json"])
     assert (settings["base_model_name_or_path"], settings["revision"]) == ("me/base", commit)
     check_papers(pushed, tmp_path / "back")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "back")
+    asked = tokenizer.apply_chat_template([{"role": "user", "content": "1 + 1?"}], tokenize=False)
+    assert asked.endswith("User: 1 + 1?")

@@ -139,3 +139,19 @@ def test_a_target_that_is_no_layer_is_named_beside_those_that_are(tiny_model):
     refused(tiny_model, r"no layer 'c_attn'.*down_proj, gate_proj", peft=wrong)
     right = Peft(target_modules=("q_proj", "layers.0.mlp.up_proj"))
     assert load_trainable(tiny_model, spec(peft=right))
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("lm_head", "is the output layer, which"),
+        ("embed_tokens", "is the output layer too"),
+        ("input_layernorm", "is no linear layer"),
+        ("self_attn", "is no linear layer"),
+    ],
+)
+def test_a_layer_that_cannot_have_an_adapter_is_named_with_those_that_can(tiny_model, target, why):
+    """The embedding is the tiny model's output layer: merged, its adapter would change both."""
+    known = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj$"
+    wrong = Peft(target_modules=("q_proj", target))
+    refused(tiny_model, f"'{target}' {why}.*layers are {known}", peft=wrong)

@@ -15,6 +15,7 @@ from places import at_look, place
 from rollouts import curve
 from safetensors.torch import load_file, save_file
 from tokens import trained_on, write_split
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from aligntune.config.train import Peft
 from aligntune.errors import DataError, Diverged, Interrupted
@@ -62,6 +63,23 @@ def test_the_loss_falls_and_the_weights_are_saved(tiny_model, data, setting, alg
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert (made.out / "adapter").exists() == (peft is not None)
+
+
+def test_what_trl_turns_on_for_experts_is_not_in_the_saved_config(
+    tiny_model, data, setting, tmp_path
+):
+    """Anyone who loads it would get the router's logits, and their share in the loss."""
+    experts = shutil.copytree(tiny_model, tmp_path / "experts")
+    settings = json.loads((experts / "config.json").read_text())
+    for name in ("model_type", "architectures"):
+        settings.pop(name)
+    AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("mixtral", **settings, num_local_experts=2)
+    ).save_pretrained(experts)
+    made = setting()
+    train_policy(spec(max_steps=1), experts, data(ROWS), made)
+    saved = json.loads((made.out / "model" / "config.json").read_text())
+    assert (saved["model_type"], saved["output_router_logits"]) == ("mixtral", False)
 
 
 def test_dpo_starts_at_log_2_because_the_reference_is_the_policy_it_starts_from(
