@@ -28,6 +28,18 @@ def printed(
     return done.stdout
 
 
+def started(module: str, *arguments: object, **variables: str) -> "subprocess.Popen[str]":
+    """`python -m module` going on; all that it says comes through its `stdout`. `variables` are
+    added to ours."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | variables,
+    )
+
+
 def loaded_by(module: str) -> set[str]:
     """The modules that are loaded once `module` is imported."""
     return set(printed(f"import sys, {module}; print(*sys.modules)").split())

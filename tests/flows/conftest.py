@@ -2,16 +2,14 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from loopback_hub import LoopbackHub
+from own_process import started
 from waits import wait_for_checkpoint
 
 CONFIG = """
@@ -172,7 +170,7 @@ def config(tiny_model, output):
 @pytest.fixture(scope="module")
 def interrupted(prefect, hub, config, output):
     """The end of a flow that got a SIGTERM in mid-training: its process, its output and its run."""
-    process = start("--config", config)
+    process = started("flows.post_train", "--config", config)
     wait_for_checkpoint(output, process)
     (child,) = trainers(process.pid)
     process.send_signal(signal.SIGTERM)
@@ -189,17 +187,6 @@ def finished(interrupted, prefect, environment, hub, config):
     hub.fail(503, path="/commit/", times=2, headers={"Retry-After": "3600"})
     post_train.run([config], [], f"aligntune flow --config {config}")
     return prefect.latest()
-
-
-def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
-    """`python -m flows.post_train` in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows.post_train", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | variables,
-    )
 
 
 def trainers(parent: int) -> list[int]:

@@ -1,15 +1,11 @@
 """SFT and then an online algorithm, in one config, as a command and as a flow."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from own_process import started
 
 from aligntune.digest import sha256
-
-from .conftest import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -44,7 +40,8 @@ def test_both_train_both_stages_to_the_same_weights(prefect, tiny_model, tmp_pat
     for name in ("train", "flow"):
         output, config = tmp_path / name, tmp_path / f"{name}.yaml"
         config.write_text(CONFIG.format(algo=algo, model=tiny_model, output=output))
-        process = start("--config", config) if name == "flow" else _train(config)
+        command = ["flows.post_train"] if name == "flow" else ["aligntune", "train"]
+        process = started(*command, "--config", config)
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 0, said
         sft, tuned = finished(output, "sft")
@@ -54,13 +51,3 @@ def test_both_train_both_stages_to_the_same_weights(prefect, tiny_model, tmp_pat
         assert trained != tuned
         found.append((sft["key"], tuned, online["key"], trained))
     assert found[0] == found[1]
-
-
-def _train(config):
-    return subprocess.Popen(
-        [sys.executable, "-m", "aligntune", "train", "--config", str(config)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ,
-    )

@@ -1,11 +1,9 @@
 """A training stage in a child process: told to stop with its parent, and never left behind."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
+from own_process import started
 from waits import until, wait_for_checkpoint
 
 from .conftest import CONFIG, trainers
@@ -20,13 +18,7 @@ def test_a_signal_to_the_parent_alone_stops_the_child_with_a_checkpoint(
     output, config = tmp_path / "output", tmp_path / "run.yaml"
     config.write_text(CONFIG.format(model=tiny_model, output=output, steps=5000))
     separate = ["--set", "launch.mode=process", "--set", "logging.push_to_hub=false"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "aligntune", "train", "--config", str(config), *separate],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ.copy(),
-    )
+    process = started("aligntune", "train", "--config", config, *separate)
     wait_for_checkpoint(output, process)
     (child,) = trainers(process.pid)
     process.send_signal(number)

@@ -1,11 +1,10 @@
 """A whole run on a tiny model: seconds instead of minutes, and nothing in it is faked."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from own_process import started
 
 CONFIG = """
 algo: dpo
@@ -39,14 +38,4 @@ def write_config(tiny_model, tmp_path):
 @pytest.fixture
 def aligntune():
     """Starts the command line in a process of its own."""
-
-    def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "aligntune", *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | environment,
-        )
-
-    return start
+    return partial(started, "aligntune")
