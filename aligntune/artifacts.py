@@ -146,10 +146,15 @@ def timestamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def files_digest(artifact: Artifact, folder: str) -> str:
-    """`digest_of` the artifact's files below `folder`, which ends with a slash."""
+def model_files(artifact: Artifact) -> dict[str, FileRecord]:
+    """What is in the artifact's `model/`; nothing where it has none."""
     files = artifact.manifest.files.items()
-    return digest_of({n.removeprefix(folder): file for n, file in files if n.startswith(folder)})
+    return {n.removeprefix("model/"): file for n, file in files if n.startswith("model/")}
+
+
+def model_digest(artifact: Artifact) -> str:
+    """`digest_of` the files of the artifact's model."""
+    return digest_of(model_files(artifact))
 
 
 def digest_of(files: Mapping[str, FileRecord]) -> str:

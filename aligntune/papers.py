@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from aligntune.artifacts import Artifact, FileRecord, find_named, records, write_atomic
+from aligntune.artifacts import Artifact, FileRecord, find_named, model_files, records, write_atomic
 from aligntune.checksums import (
     SBOM,
     SIGNATURE,
@@ -62,11 +62,7 @@ def enclose(
 @contextmanager
 def papers(policy: Artifact) -> Iterator[Path]:
     """A directory with the papers of the artifact's `model/`, by the digests in its manifest."""
-    files = {
-        name.removeprefix("model/"): file
-        for name, file in policy.manifest.files.items()
-        if name.startswith("model/")
-    }
+    files = model_files(policy)
     with tempfile.TemporaryDirectory(prefix="aligntune-") as place:
         folder = Path(place)
         write_atomic(folder / SBOM, bill(policy, files))

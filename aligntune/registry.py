@@ -18,7 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from aligntune.aliased import KEY, Version
-from aligntune.artifacts import Artifact, digest_of, files_digest, find_named, linked, records
+from aligntune.artifacts import Artifact, digest_of, find_named, linked, model_digest, records
 from aligntune.deliver import run_of
 from aligntune.errors import ServiceError
 from aligntune.lineage import Known, Lineage, lineage_of
@@ -306,7 +306,7 @@ def _version(
         "aligntune.algorithm": policy.manifest.kind,
         "aligntune.model_id": str(model.model_id),
         "aligntune.parent_version": parent or "",
-        FILES: files_digest(policy, "model/"),
+        FILES: model_digest(policy),
         **data,
     }
     run = model.source_run_id

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from aligntune.artifacts import Artifact, FileRecord, ancestors, digest_of, files_digest
+from aligntune.artifacts import (
+    Artifact,
+    FileRecord,
+    ancestors,
+    digest_of,
+    model_digest,
+    model_files,
+)
 from aligntune.card import without_places
 from aligntune.config.algo import ONLINE
 from aligntune.errors import public
@@ -26,7 +33,7 @@ def bill(policy: Artifact, files: Mapping[str, FileRecord]) -> str:
     """The bill of the model in `policy` as it is shipped, in `files`."""
     line = ancestors(policy)
     manifest = policy.manifest
-    models = [_model(made) for made in line if _has_model(made)]
+    models = [_model(made) for made in line if model_files(made)]
     data = [_dataset(i, source) for i, source in enumerate(lineage_of(policy).sources)]
     libraries = [
         library(name, version)
@@ -90,10 +97,6 @@ def library(name: str, version: str, hashes: Iterable[str] = ()) -> Part:
     return part
 
 
-def _has_model(made: Artifact) -> bool:
-    return any(name.startswith("model/") for name in made.manifest.files)
-
-
 def _model(made: Artifact) -> Part:
     """A model that this one was made from: the base, or what was trained before, or a judge."""
     facts = made.manifest.facts
@@ -102,7 +105,7 @@ def _model(made: Artifact) -> Part:
         "type": "machine-learning-model",
         "bom-ref": made.name,
         "name": _plain(str(source)) if source else made.name,
-        "hashes": [_sha256(files_digest(made, "model/"))],
+        "hashes": [_sha256(model_digest(made))],
     }
     if fingerprint := facts.get("fingerprint"):
         part["version"] = str(fingerprint)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from aligntune.artifacts import WORK, files_digest
+from aligntune.artifacts import WORK, model_digest
 from aligntune.config.rewards import Reward
 from aligntune.config.slices import EvaluateSlice, ReferenceSlice, TrainSlice
 from aligntune.errors import Interrupted
@@ -96,8 +96,8 @@ def measure(work: Work[EvaluateSlice]) -> Outcome:
         baselines=earlier,
         cache=Cache(
             work.root / "answers",
-            files_digest(measured_model, "model/"),
-            files_digest(reference, "model/") if reference else None,
+            model_digest(measured_model),
+            model_digest(reference) if reference else None,
             _judges(work),
             MEASURES,
         ),
@@ -121,7 +121,7 @@ def _judges(work: Work[EvaluateSlice]) -> dict[int, str]:
     found = {}
     for i, reward in enumerate(work.config.rewards):
         if reward.of_run:
-            found[i] = files_digest(work.inputs["reward"], "model/")
+            found[i] = model_digest(work.inputs["reward"])
         elif reward.model_name:
             found[i] = work.sources[f"rewards[{i}]"]
     return found

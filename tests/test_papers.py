@@ -24,8 +24,8 @@ from aligntune import checksums
 from aligntune.artifacts import (
     commit,
     digest_of,
-    files_digest,
     find,
+    model_digest,
     partial,
     records,
 )
@@ -130,7 +130,7 @@ def test_the_bill_is_cyclonedx_and_says_what_the_model_was_made_from(policy):
     parts = {part["name"]: part for part in found["components"]}
     assert parts["me/base"]["version"] == "commit:" + "c" * 40
     base = find(policy.path.parent, "model", "b0")
-    assert parts["me/base"]["hashes"][0]["content"] == files_digest(base, "model/")
+    assert parts["me/base"]["hashes"][0]["content"] == model_digest(base)
     assert parts["me/rows"]["version"] == "commit:" + "d" * 40
     assert properties(parts["me/rows"])["aligntune:rows"] == "7"
     assert parts["torch"]["purl"] == "pkg:pypi/torch@2.13.0%2Bcpu"
@@ -260,7 +260,7 @@ def registered(policy, tmp_path):
     shutil.copytree(policy.path / "model", place)
     with papers(policy) as beside:
         shutil.copytree(beside, place, dirs_exist_ok=True)
-    known = {"artifact": policy.name, "digest": files_digest(policy, "model/")}
+    known = {"artifact": policy.name, "digest": model_digest(policy)}
     return place, known
 
 
