@@ -85,6 +85,23 @@ def _scores(
     section: LmEval, subject: "Subject", seed: int
 ) -> tuple[dict[str, "Column"], dict[str, bool]]:
     """(metric -> score per document, metric -> whether higher is better)."""
+    result = _evaluated(section, subject, seed)
+    found: dict[str, Column] = {}
+    rising: dict[str, bool] = {}
+    for task, samples in result["samples"].items():
+        directions = result["higher_is_better"].get(task, {})
+        for name, metric, scores in _columns(task, samples):
+            found[name], rising[name] = scores, directions.get(metric) is not False
+    if not found:
+        raise DataError(
+            f"evaluation.lm_eval: {', '.join(section.tasks)} give no score per document; choose "
+            "other tasks"
+        )
+    return found, rising
+
+
+def _evaluated(section: LmEval, subject: "Subject", seed: int) -> Mapping[str, Any]:
+    """What the harness says of the tasks, of each document too."""
     import torch
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -109,7 +126,7 @@ def _scores(
     )
     with inference(subject.model, subject.precision):
         try:
-            result = simple_evaluate(
+            result: Mapping[str, Any] = simple_evaluate(
                 model=model,
                 tasks=list(section.tasks),
                 task_manager=tasks,
@@ -128,18 +145,7 @@ def _scores(
                 f"evaluation.lm_eval: the harness could not run {', '.join(section.tasks)} "
                 f"({type(error).__name__}: {reason}); correct or remove the task"
             ) from error
-    found: dict[str, Column] = {}
-    rising: dict[str, bool] = {}
-    for task, samples in result["samples"].items():
-        directions = result["higher_is_better"].get(task, {})
-        for name, metric, scores in _columns(task, samples):
-            found[name], rising[name] = scores, directions.get(metric) is not False
-    if not found:
-        raise DataError(
-            f"evaluation.lm_eval: {', '.join(section.tasks)} give no score per document; choose "
-            "other tasks"
-        )
-    return found, rising
+    return result
 
 
 def _columns(
