@@ -230,7 +230,11 @@ def _notes(
     for number, (run, one) in enumerate(zip(runs, found, strict=True)):
         name = f"{letters[number]} ({run.name})"
         if one is None:
-            place = "its result was not evaluated" if run.folder else "only MLflow has its scores"
+            place = (
+                "there is no evaluation of its result"
+                if run.folder
+                else "only MLflow has its scores"
+            )
             notes.append(f"{name} is not compared by prompt: {place}.")
         elif number and found[0] and one.conditions != found[0].conditions:
             differs = _apart(found[0].conditions, one.conditions)

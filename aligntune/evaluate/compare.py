@@ -6,6 +6,7 @@ evaluation.json       what was measured how, every interval and every comparison
 """
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,7 @@ from aligntune.evaluate.stats import (
 )
 from aligntune.evaluate.types import Metric, Row, prompt_of
 
+LOG = logging.getLogger(__name__)
 PREDICTIONS = "predictions.parquet"
 EVALUATION = "evaluation.json"
 
@@ -148,11 +150,13 @@ def read_baseline(
             f"baseline {label!r} in {folder} cannot be compared: {'; '.join(differs)}; evaluate "
             "that model again on these rows"
         )
-    return {
-        name: table[name].to_pylist()
-        for name in names
-        if name in table.column_names and not (other_tokens and name in PER_TOKEN)
-    }
+    found = {name: table[name].to_pylist() for name in names if name in table.column_names}
+    if other_tokens and (apart := PER_TOKEN & found.keys()):
+        LOG.warning(
+            "not compared with %s, which has other tokens: %s", label, ", ".join(sorted(apart))
+        )
+        found = {name: column for name, column in found.items() if name not in apart}
+    return found
 
 
 def write(

@@ -93,12 +93,9 @@ def told(sweep: Sweep, found: Results | None, candidate: Sequence[str]) -> Itera
     yield f"\nbest     {best.name}: {found.metric} {_value(score)}"
     if found.lead:
         yield f"lead     {_lead(found, found.lead)}"
-        rows = f"the same {score.count} rows that measured it"
-        if any(other.paired is None for other in found.scores.values() if other is not score):
-            rows = "the rows that measured it, which were not the same for all"
         yield (
-            f"note     it is the best of {count} by {rows}, so its score is optimistic: measure "
-            "it on others before you rely on it"
+            f"note     it is the best of {count} by the same {score.count} rows that measured it, "
+            "so its score is optimistic: measure it on others before you rely on it"
         )
     yield from candidate
     if found.comparison:
@@ -108,7 +105,7 @@ def told(sweep: Sweep, found: Results | None, candidate: Sequence[str]) -> Itera
 def _lead(found: Results, lead: Score) -> str:
     second = found.ranked[1].run.name
     if lead.paired is None:
-        return f"not known: {second}, the second, was not measured on the same rows"
+        return f"not known: it and {second}, the second, have no {found.metric} by the same rows"
     paired, unit = lead.paired, lead.unit
     number = f"{signed(paired.difference, unit)} {difference_unit(unit)}".rstrip()
     interval = f"{signed_span(paired.low, paired.high, unit)}"

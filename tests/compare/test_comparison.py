@@ -158,7 +158,7 @@ def test_a_run_that_was_not_evaluated_says_so(past, compare):
     past.run("a", beta=1)
     past.run("b", beta=2, done=False)
     assert compare("a", "b").notes == (
-        "B (b) is not compared by prompt: its result was not evaluated.",
+        "B (b) is not compared by prompt: there is no evaluation of its result.",
     )
 
 

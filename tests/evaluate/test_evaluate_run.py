@@ -191,7 +191,9 @@ def test_a_baseline_on_other_rows_is_refused(measure):
         measure(SUMS, baselines={"base": base}, max_new_tokens=5)
 
 
-def test_a_baseline_of_other_tokens_is_not_compared_by_what_counts_in_them(measure, tmp_path):
+def test_a_baseline_of_other_tokens_is_not_compared_by_what_counts_in_them(
+    measure, tmp_path, caplog
+):
     """A model of fewer, longer tokens has more nats in each."""
     other = build_tiny_model(tmp_path / "other", vocab_size=300)
     base = measure(SUMS)[1]
@@ -200,6 +202,7 @@ def test_a_baseline_of_other_tokens_is_not_compared_by_what_counts_in_them(measu
     compared = {name for name, found in document["metrics"].items() if found["against"]}
     assert {"exact_match", "finished_rate"} <= compared
     assert not compared & {"nll", "perplexity", "answer_tokens"}
+    assert "not compared with base, which has other tokens: answer_tokens, nll" in caplog.text
 
 
 def test_a_baseline_that_is_no_evaluation_is_refused(measure, tmp_path):
