@@ -24,7 +24,7 @@ from types import MappingProxyType
 from aligntune.afterwards import survives, tell
 from aligntune.artifacts import Artifact, find, make_folder, staged, timestamp, write_atomic
 from aligntune.config.dump import dump
-from aligntune.config.slices import EvaluateSlice
+from aligntune.config.slices import DecideSlice, EvaluateSlice
 from aligntune.errors import AlignTuneError, Interrupted
 from aligntune.evaluate.allowed import held_out, refuse
 from aligntune.identity import flat
@@ -76,14 +76,21 @@ class Session:
 
     def _refuse_metrics(self, done: Done) -> None:
         """DataError where this made the held-out rows, and they do not allow a metric that is asked
-        for: now, and not after a training."""
+        for, by a gate as well: now, and not after a training."""
         for planned in self.plan.stages:
             spec, inputs = planned.stage.config, planned.stage.inputs
             if isinstance(spec, EvaluateSlice) and not planned.artifact:
-                if spec.metrics and inputs["data"] == done.artifact:
+                names = (*spec.metrics, *self._gated)
+                if names and inputs["data"] == done.artifact:
                     file = self.plan.paths.stages / done.artifact / f"{spec.split}.parquet"
-                    refuse(spec.metrics, held_out(file, spec.max_samples))
+                    refuse(names, held_out(file, spec.max_samples))
                 return
+
+    @property
+    def _gated(self) -> list[str]:
+        """The metrics of the gates that the run decides by."""
+        specs = (planned.stage.config for planned in self.plan.stages)
+        return [g.metric for spec in specs if isinstance(spec, DecideSlice) for g in spec.gates]
 
     @property
     def outbox(self) -> Outbox:

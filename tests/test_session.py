@@ -28,13 +28,18 @@ def finished(session, label, **columns):
 
 @pytest.fixture
 def session(tmp_path, tiny_model):
+    return session_of(tmp_path, tiny_model, {"metrics": ["preference_accuracy", "exact_match"]})
+
+
+def session_of(tmp_path, tiny_model, evaluation, **more):
     config = {
         "algo": "dpo",
         "model": {"name_or_path": str(tiny_model)},
         "datasets": [{"name": "arithmetic:"}],
         "sft": {"datasets": [{"name": "arithmetic:", "params": {"count": 9}}]},
-        "evaluation": {"metrics": ["preference_accuracy", "exact_match"]},
+        "evaluation": evaluation,
         "logging": {"output_dir": str(tmp_path / "out")},
+        **more,
     }
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(config))
@@ -47,6 +52,13 @@ def test_a_metric_that_no_held_out_row_allows_is_named_when_the_data_is_there(se
     finished(session, "sft-data")
     with pytest.raises(DataError, match="metric 'exact_match' needs rows with answer"):
         finished(session, "data", **PAIR, answer="")
+
+
+def test_so_is_one_that_a_gate_is_about(tmp_path, tiny_model):
+    gates = {"gates": [{"metric": "preference_accuracy"}, {"metric": "nll"}]}
+    gated = session_of(tmp_path, tiny_model, {}, registry=gates)
+    with pytest.raises(DataError, match=r"'nll' needs rows with messages.*registry\.gates"):
+        finished(gated, "data", **PAIR, answer="7")
 
 
 def test_one_row_that_allows_it_is_enough(session):

@@ -3,11 +3,17 @@
 from collections.abc import Iterator
 from typing import get_args
 
-from aligntune.config.evaluation import Metric
+from aligntune.config.evaluation import Gate, Metric
 from aligntune.config.naming import KeyPath
 from aligntune.config.rewards import Reward, metric_names
 from aligntune.config.run import RunConfig
 from aligntune.errors import unknown
+
+SHARES = frozenset(
+    ("exact_match", "preference_accuracy", "finished_rate", "distinct_1", "distinct_2",
+     "refusal_rate")
+)  # fmt: skip
+"""Metrics from 0 to 1, which tables show in percent."""
 
 
 def gate_problems(config: RunConfig) -> Iterator[tuple[KeyPath, str]]:
@@ -33,6 +39,19 @@ def gate_problems(config: RunConfig) -> Iterator[tuple[KeyPath, str]]:
         if gate.metric == "kl_to_base" and (gate.min_delta is not None or not limited):
             message = "a distance to base is compared with nothing; set `max_value`"
             yield (*at, "metric"), message
+        if gate.metric in SHARES:
+            yield from (((*at, name), message) for name, message in _out_of_range(gate))
+
+
+def _out_of_range(gate: Gate) -> Iterator[tuple[str, str]]:
+    """Limits of a share that no candidate can keep, or that every one keeps: -5 for 5 points lets
+    any loss pass."""
+    unit = f"{gate.metric} is a share from 0 to 1: 5 points are 0.05"
+    if gate.min_delta is not None and not -1 < gate.min_delta < 1:
+        yield "min_delta", f"got {gate.min_delta:g}, but {unit}"
+    for name, limit in (("min_value", gate.min_value), ("max_value", gate.max_value)):
+        if limit is not None and not 0 <= limit <= 1:
+            yield name, f"got {limit:g}, but {unit}"
 
 
 def _of_rewards(config: RunConfig) -> list[str]:

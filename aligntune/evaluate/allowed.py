@@ -44,6 +44,6 @@ def refuse(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         if not any(has(row, needed) for row in rows):
             raise DataError(
                 f"metric {name!r} needs rows with {' and '.join(needed)}, and no held-out row has "
-                f"them (columns: {', '.join(rows[0])}); remove it from evaluation.metrics or set "
-                "evaluation.datasets"
+                f"them (columns: {', '.join(rows[0])}); remove it from evaluation.metrics and "
+                "registry.gates, or set evaluation.datasets"
             )

@@ -3,6 +3,7 @@
 import pytest
 
 from aligntune.config.algo import ALGOS, ONLINE
+from aligntune.config.gates import SHARES
 from aligntune.config.rules import problems, warnings
 from aligntune.config.run import RunConfig
 
@@ -221,6 +222,18 @@ CONTRADICTIONS = [
     ),
     (
         "dpo",
+        {"registry": {"gates": [{"metric": "exact_match", "min_delta": -2}]}},
+        "registry.gates.0.min_delta",
+        "got -2, but exact_match is a share from 0 to 1: 5 points are 0.05",
+    ),
+    (
+        "dpo",
+        {"registry": {"gates": [{"metric": "refusal_rate", "max_value": 5}]}},
+        "registry.gates.0.max_value",
+        "got 5, but refusal_rate is a share",
+    ),
+    (
+        "dpo",
         {"registry": {"gates": [{"metric": "kl_to_base"}]}},
         "registry.gates.0.metric",
         "set `max_value`",
@@ -423,6 +436,12 @@ def test_a_warm_up_that_takes_all_steps_is_named_in_every_section():
     found = warnings(config("ppo", train=train, **sections), ())
     paths = [p.path for p in found if "takes all 10 steps" in p.message]
     assert paths == [("train", "warmup_steps")] + [(n, "train", "warmup_steps") for n in sections]
+
+
+def test_gates_know_which_metrics_are_shares():
+    from aligntune.evaluate.metrics import METRICS
+
+    assert {name for name, metric in METRICS.items() if metric.unit == "%"} == SHARES
 
 
 def test_gates_know_every_reward_that_is_measured():
