@@ -2,8 +2,12 @@
 
 import asyncio
 import logging
+import signal
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prefect import get_client
@@ -13,10 +17,18 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 from prefect.states import Cancelled
 
+from aligntune.launch import GRACE
 from flows.api import runs_of
 from flows.deploy import Deployed
 
+if TYPE_CHECKING:
+    from prefect.runner._process_manager import ProcessManager
+
 LOG = logging.getLogger("aligntune.flow")
+
+PATIENCE = 2 * GRACE
+"""Seconds that runs may take to end after they were asked to."""
+LOOK = 0.1
 
 
 class _Existing(RunnerDeployment):
@@ -28,6 +40,50 @@ class _Existing(RunnerDeployment):
         return self.known
 
 
+class _Serving(Runner):
+    """A runner that lets what it runs save when it is asked to stop. Prefect's own kills it, and
+    its runs stay `Running`."""
+
+    _ending: asyncio.Task[None] | None = None
+
+    def handle_sigterm(self, *_: object, **__: object) -> None:
+        asyncio.get_running_loop().call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if not self.started:
+            raise SystemExit(0)
+        if self._ending is None:
+            LOG.info("stopping; what runs finishes its step and saves")
+            loop = asyncio.get_running_loop()
+            loop.remove_signal_handler(signal.SIGINT)  # a second Ctrl-C stops at once
+            self._ending = loop.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        self._scheduled_run_poller.stopping = True
+        await self._ended(self._process_manager)
+        await self.astop()
+        while True:  # what was about to start
+            await asyncio.sleep(LOOK)
+            await self._ended(self._process_manager)
+
+    async def _ended(self, going: "ProcessManager") -> None:
+        """Ask all to stop, and wait."""
+        end = time.monotonic() + PATIENCE
+        for run in going.flow_run_ids():
+            if found := going.get(run):
+                with suppress(ProcessLookupError):  # it has just ended
+                    found.graceful_kill()
+        while going.flow_run_ids() and time.monotonic() < end:
+            await asyncio.sleep(LOOK)
+
+    async def start(self, run_once: bool = False, webserver: bool | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                loop.add_signal_handler(number, self.handle_sigterm)
+        await super().start(run_once, webserver)
+
+
 def serve(deployments: Sequence[Deployed]) -> None:
     """Run what is scheduled or triggered, until somebody stops this process."""
     asyncio.run(_serve(deployments))
@@ -35,7 +91,7 @@ def serve(deployments: Sequence[Deployed]) -> None:
 
 async def _serve(deployments: Sequence[Deployed]) -> None:
     # Paused is what a person has paused: not what nobody serves for a while.
-    runner = Runner(name=deployments[0].name.partition("/")[2], pause_on_shutdown=False)
+    runner = _Serving(name=deployments[0].name.partition("/")[2], pause_on_shutdown=False)
     for each in deployments:
         await _skip_missed(each)
         name = each.name.partition("/")[2]

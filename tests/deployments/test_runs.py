@@ -115,6 +115,17 @@ def test_after_kill_9_the_next_run_takes_over_and_says_what_happened(nap, served
     assert json.loads(lock.read_text())["ended"] is True
 
 
+def test_who_serves_ends_what_it_runs_before_it_ends(nap, served):
+    done = nap("served", 300)
+    process = served(done)
+    first = trigger(done)
+    wait_for(first, "Running")
+    held(done)
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+    assert state_of(first).name == "Crashed"  # at once: a nap does not listen to SIGTERM
+
+
 def test_a_run_that_is_lost_is_crashed_although_nobody_comes_back(nap, served, environment):
     import flows.automations
 
