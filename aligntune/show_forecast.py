@@ -93,5 +93,6 @@ def _shared(each: Forecast, on: Devices) -> tuple[str, ...]:
 def _lines(found: Sequence[Forecast]) -> Iterator[str]:
     for each in found:
         yield f"{each.label:<10} {'; '.join(told(each.choice))}"
-        if each.fits is False:
-            yield f"{'':<10} warning: this will hardly fit; {remedy(each.spec, each.choice)}"
+        if each.fits is False and each.memory:
+            instead = remedy(each.spec, each.choice, each.memory, each.room)
+            yield f"{'':<10} warning: this will hardly fit; {instead}"

@@ -156,6 +156,21 @@ def read(path: Path) -> "pyarrow.Table":
     return pq.read_table(path)
 
 
+def check_known(path: Path, tokenizer: "PreTrainedTokenizerBase", embeddings: int) -> None:
+    """Raises DataError if a model with so many embeddings has none for a token of these rows:
+    some published tokenizers know more tokens, for images, than their text model does."""
+    import pyarrow.compute as pc
+
+    rows = pc.list_flatten(read(path)[COLUMN])
+    highest = pc.max(pc.list_flatten(pc.struct_field(rows, "ids"))).as_py()
+    if highest is not None and highest >= embeddings:
+        raise DataError(
+            f"the {path.name.partition('.')[0]} rows have the token "
+            f"{tokenizer.convert_ids_to_tokens(highest)!r}, for which the model has no embedding: "
+            f"its id is {highest}, and there are {embeddings}; take it out of the texts"
+        )
+
+
 def _schema() -> "pyarrow.Schema":
     import pyarrow as pa
 

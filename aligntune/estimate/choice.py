@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from aligntune.artifacts import write_atomic
+from aligntune.config.algo import ONLINE
 from aligntune.config.slices import TrainSlice
 from aligntune.errors import ResourceError
-from aligntune.estimate.memory import Choice, Place, has_reference, training_memory
+from aligntune.estimate.memory import Choice, Memory, Place, has_reference, training_memory
 from aligntune.estimate.room import Room
 from aligntune.estimate.shape import Shape
 from aligntune.estimate.words import gigabytes
@@ -71,14 +72,22 @@ def told(choice: Choice) -> Iterator[str]:
         yield f"{setting}: {taken if getattr(choice, name) else left} ({reason})"
 
 
-def remedy(spec: TrainSlice, choice: Choice) -> str:
-    """What would have it need less memory."""
-    ways = ["lower train.per_device_batch_size or train.max_length"]
-    if choice.plain_head:
-        ways.append("set train.lm_head: chunked")
+def remedy(spec: TrainSlice, choice: Choice, needed: Memory, room: Room) -> str:
+    """What would have it need less memory, and may be enough."""
+    ways = []
+    if room.free is None or needed.held + needed.gradients <= room.free:
+        length = "max_completion_length" if spec.algo in ONLINE else "max_length"
+        names = [f"train.{length}"]
+        if spec.train.per_device_batch_size > 1:
+            names.insert(0, "train.per_device_batch_size")
+        ways.append(f"lower {' or '.join(names)}")
+        if choice.plain_head:
+            ways.append("set train.lm_head: chunked")
     if spec.peft is None:
         ways.append("train an adapter (peft)")
-    return ", or ".join(ways)
+    elif room.kind == "gpu" and not spec.quantization and spec.algo != "reward":
+        ways.append("load the weights in 4 bits (model.quantization)")
+    return ", or ".join(ways or ["take a smaller model"])
 
 
 def remember(choice: Choice, work: Path, key: str) -> None:

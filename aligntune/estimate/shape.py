@@ -10,23 +10,26 @@ CONFIG = "config.json"
 _NAMES = {
     "hidden": ("hidden_size", "n_embd", "d_model", "dim"),
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-    "heads": ("num_attention_heads", "n_head", "n_heads"),
+    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     "vocab": ("vocab_size",),
-    "intermediate": ("intermediate_size", "n_inner", "ffn_dim", "d_ff"),
+    "intermediate": ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "ffn_hidden_size"),
     "kv_heads": ("num_key_value_heads", "num_kv_heads"),
     "head_dim": ("head_dim",),
     "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
     "experts_used": ("num_experts_per_tok",),
 }
 """What transformers' configs call each dimension."""
-_PLAIN = {"gpt2", "gpt_neox", "gpt_neo", "gptj", "opt", "bloom", "falcon", "phi", "starcoder2"}
+_PLAIN = {
+    *("gpt2", "gpt_neox", "gpt_neo", "gptj", "gpt_bigcode", "codegen", "opt", "bloom", "mpt"),
+    *("falcon", "phi", "starcoder2"),
+}
 """Families whose layers have two feed-forward matrices and no gate."""
 _GEMMA = {"gemma", "gemma2", "gemma3", "gemma3_text"}
-_TIED = _PLAIN - {"gpt_neox", "gptj", "phi"} | _GEMMA | {"cohere"}
+_TIED = _PLAIN - {"gpt_neox", "gptj", "codegen", "phi"} | _GEMMA | {"cohere"}
 """Families whose output layer is the embedding where the config does not say."""
-_LEARNED = {"gpt2": 0, "gpt_neo": 0, "opt": 2}
+_LEARNED = {"gpt2": 0, "gpt_neo": 0, "gpt_bigcode": 0, "opt": 2}
 """Families with a vector per position -> how many more than positions."""
-_BIASED = {"gpt2", "gpt_neox", "opt", "bloom", "phi", "starcoder2"}
+_BIASED = {"gpt2", "gpt_neox", "gpt_bigcode", "opt", "bloom", "phi", "starcoder2"}
 """Families whose linear layers all have a bias."""
 _QKV_BIASED = {"qwen2", "qwen2_moe"}
 _FOUR_NORMS = _GEMMA - {"gemma"}
@@ -159,11 +162,13 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
     narrow = config.get("moe_intermediate_size") if experts else None
     positions = _first(config, ("max_position_embeddings", "n_positions"))
     learned = (positions or 0) + _LEARNED[family] if family in _LEARNED else 0
+    # Falcon and StarCoder: one key head for all, whatever else their configs count.
+    one = config.get("multi_query") and not config.get("new_decoder_architecture")
     return Shape(
         hidden=hidden,
         layers=layers,
         heads=heads,
-        kv_heads=found["kv_heads"] or heads,
+        kv_heads=1 if one else found["kv_heads"] or heads,
         head_dim=found["head_dim"] or hidden // heads,
         intermediate=narrow or found["intermediate"] or 4 * hidden,
         vocab=vocab,

@@ -18,8 +18,9 @@ INDEX = "model.safetensors.index.json"
 TEMPLATES = "additional_chat_templates"
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack"}
 USED = {".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".bpe", ".codes", ".py"}
-UNUSED = {"adapter_config.json", "trainer_state.json"}
-"""An adapter beside whole weights would make transformers fetch the adapter's base model."""
+UNUSED = {"adapter_config.json", "trainer_state.json", "sbom.cdx.json"}
+"""An adapter beside whole weights would make transformers fetch the adapter's base model; a bill of
+materials is that of the model, and not of what is made from it."""
 LEGAL = ("LICENSE", "LICENCE", "NOTICE")
 VOCABULARIES = {"vocab.json", "added_tokens.json", "tokenizer.json"}
 """JSON whose keys are tokens, where a key has no meaning beyond that."""

@@ -36,8 +36,8 @@ def settled(job: Job) -> tuple[Job, Choice]:
     spec = applied(job.spec, choice)
     if shape is not None:
         place = Place(here.kind, spec.processes)
-        needed = training_memory(shape, spec, choice, place, longest).total
-        _warn(needed, here, remedy(spec, choice))
+        needed = training_memory(shape, spec, choice, place, longest)
+        _warn(needed.total, here, remedy(spec, choice, needed, here))
     return replace(job, spec=spec, kept_heap=choice.kept_heap), choice
 
 

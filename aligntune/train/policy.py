@@ -9,6 +9,7 @@ from transformers import set_seed
 
 from aligntune.config.algo import ONLINE, Algo, Trained
 from aligntune.config.slices import TrainSlice
+from aligntune.data import tokens
 from aligntune.errors import ResourceError
 from aligntune.models.head import load_scorer
 from aligntune.models.load import load_tokenizer
@@ -72,6 +73,9 @@ def train_policy(
     shown = getattr(text_config, "output_router_logits", None)
     spec = within(spec, policy)
     tokenizer = load_tokenizer(model, trust_remote_code=spec.trust_remote_code)
+    for split in ("train", "heldout") if both else ("train",):
+        known = policy.get_input_embeddings().num_embeddings
+        tokens.check_known(data / f"{split}.tokens.parquet", tokenizer, known)
     measured = heldout if spec.eval_steps and heldout else None
     trainer = TRAINERS[spec.algo](policy, tokenizer, train, measured, spec, setting)
     check_world(trainer, spec)

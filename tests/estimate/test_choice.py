@@ -168,10 +168,30 @@ def test_what_is_told_can_be_set_by_the_name_that_it_is_told_with():
 
 def test_a_remedy_is_something_that_has_not_been_done_yet():
     plain, adapted = Choice(True, plain_head=True), spec().model_copy(update={"peft": Peft()})
-    assert remedy(spec(), plain).endswith("lm_head: chunked, or train an adapter (peft)")
-    assert remedy(adapted, Choice(True)) == (
+    needed = training_memory(SHAPE, spec(), plain)
+    assert remedy(spec(), plain, needed, PLENTY).endswith(
+        "lm_head: chunked, or train an adapter (peft)"
+    )
+    assert remedy(adapted, Choice(True), needed, PLENTY) == (
         "lower train.per_device_batch_size or train.max_length"
     )
+    loaded = adapted.model_copy(update={"quantization": "4bit"})
+    gpu = Room("gpu", needed.total)
+    assert remedy(adapted, Choice(True), needed, gpu).endswith("(model.quantization)")
+    assert "quantization" not in remedy(loaded, Choice(True), needed, gpu)
+
+
+def test_a_remedy_is_something_that_may_be_enough():
+    """Shorter rows do not make the weights fit; a batch of one row is the smallest."""
+    needed = training_memory(SHAPE, spec(), Choice(True))
+    tight = Room("cpu", needed.held)
+    assert remedy(spec(), Choice(True, plain_head=True), needed, tight) == "train an adapter (peft)"
+    adapted = spec().model_copy(update={"peft": Peft()})
+    assert remedy(adapted, Choice(True), needed, tight) == "take a smaller model"
+    smallest = spec().train.model_copy(update={"per_device_batch_size": 1})
+    one = spec().model_copy(update={"train": smallest})
+    assert remedy(one, Choice(True), needed, PLENTY).startswith("lower train.max_length, or")
+    assert "train.max_completion_length" in remedy(online(), Choice(True), needed, PLENTY)
 
 
 def test_only_what_the_algorithm_has_is_decided():

@@ -15,6 +15,14 @@ SMALL = {
 }
 GROUPED = SMALL | {"num_key_value_heads": 2}
 GPT = {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 500}
+NEO = {
+    "hidden_size": 512,
+    "num_layers": 2,
+    "num_heads": 4,
+    "vocab_size": 2000,
+    "attention_types": [[["global", "local"], 1]],
+}
+FALCON = {name: value for name, value in SMALL.items() if name != "intermediate_size"}
 FAMILIES = [
     ("llama", GROUPED),
     ("llama", GROUPED | {"tie_word_embeddings": True}),
@@ -31,6 +39,11 @@ FAMILIES = [
     ("gpt_neox", SMALL),
     ("opt", {**SMALL, "ffn_dim": 160, "word_embed_proj_dim": 64}),
     ("bloom", GPT),
+    ("gpt_bigcode", GPT | {"n_positions": 100}),
+    ("gpt_neo", NEO),
+    ("mpt", {"d_model": 64, "n_layers": 3, "n_heads": 4, "vocab_size": 500}),
+    ("falcon", FALCON),
+    ("falcon", FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}),
     ("phi", SMALL),
     ("mixtral", GROUPED),
     ("qwen3_moe", GROUPED | {"num_experts": 8, "moe_intermediate_size": 32, "head_dim": 32}),

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from aligntune.checksums import PAPERS
 from aligntune.errors import ConfigError
 from aligntune.models.intake import check, used_files
 
@@ -199,6 +200,13 @@ def test_an_adapter_alone_is_no_model(folder):
 def test_an_adapter_beside_whole_weights_is_left_out(folder):
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/base"}')
     assert "adapter_config.json" not in used_files(folder)
+
+
+def test_the_papers_of_a_model_are_not_those_of_what_is_made_from_it(folder):
+    before = used_files(folder)
+    for name in PAPERS:
+        (folder / name).write_text("{}")
+    assert used_files(folder) == before
 
 
 def test_the_folder_around_a_model_hints_at_the_model(folder):

@@ -82,6 +82,21 @@ def test_what_trl_turns_on_for_experts_is_not_in_the_saved_config(
     assert (saved["model_type"], saved["output_router_logits"]) == ("mixtral", False)
 
 
+@pytest.mark.parametrize(("algo", "rows"), [("sft", ROWS), ("dpo", PAIRS)])
+def test_a_token_that_the_model_has_no_embedding_for_is_named(
+    tiny_model, setting, tmp_path, algo, rows
+):
+    taught = shutil.copytree(tiny_model, tmp_path / "taught")
+    tokenizer = load_tokenizer(taught)
+    tokenizer.add_tokens("<image>")
+    tokenizer.save_pretrained(taught)
+    shown = json.loads(json.dumps(rows).replace("say moon", "say <image>"))
+    task = "conversation" if algo == "sft" else "preference"
+    data = write_split(tmp_path / "data", shown, task, taught)
+    with pytest.raises(DataError, match=r"the train rows have the token '<image>'.*there are 400"):
+        train_policy(spec(algo), taught, data, setting())
+
+
 def test_dpo_starts_at_log_2_because_the_reference_is_the_policy_it_starts_from(
     tiny_model, data, setting
 ):
