@@ -189,7 +189,9 @@ def emit(event: str, resource: str, payload: tuple[str, ...]) -> None:
         key, equals, value = each.partition("=")
         if not (key and equals):
             raise ConfigError(f"--payload {each[:80]!r} is no KEY=VALUE; write revision=3f2a")
-        known[key] = parse_value(value, f"--payload {key}")[0]
+        found = parse_value(value, f"--payload {key}")[0]
+        # Prefect writes a value anew where it fills it in: 2026.10 would become 2026.1 there.
+        known[key] = found if isinstance(found, (list, dict)) or str(found) == value else value
     click.echo(f"{event}: {run(tell(event, resource, known))}")
 
 

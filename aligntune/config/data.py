@@ -22,7 +22,7 @@ class Dataset(Strict):
     split: str = "train"
     """The split to read, or a slice of it (`train[:10%]`). A file is one split, so for files this
     must be `train`."""
-    revision: str | None = None
+    revision: str | None = Field(None, min_length=1)
     """Branch, tag or commit of a hub dataset; whatever it names, the commit is pinned."""
     streaming: bool = False
     """Take `max_samples` rows of a huge hub dataset without downloading all of it: a seeded sample

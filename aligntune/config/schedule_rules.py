@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from aligntune.config.naming import KeyPath, dotted, short
-from aligntune.config.overrides import TEMPLATE, flat, override
+from aligntune.config.overrides import TEMPLATE, flat, override, path_of
 from aligntune.config.run import RunConfig
 from aligntune.config.schedule import Deployment, Schedule, Trigger
 from aligntune.errors import ConfigError
@@ -227,7 +227,7 @@ def _template(key: str, text: str) -> str | None:
 
     from aligntune.config.schema import allowed_at, known_name
 
-    path: KeyPath = tuple(int(step) if step.isdecimal() else step for step in key.split("."))
+    path = path_of(key)
     if not allowed_at(path):
         return f"{dotted(path)}: unknown key; {known_name(path)}"
     try:

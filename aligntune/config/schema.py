@@ -123,6 +123,12 @@ def allowed_at(path: KeyPath) -> list[Schema]:
     return options
 
 
+def is_text(path: KeyPath) -> bool:
+    """Whether a setting is text of any kind, or null."""
+    kinds = {option.get("type", "any") for option in allowed_at(path)} - {"null"}
+    return kinds == {"string"}
+
+
 def choices_of(options: Sequence[Schema]) -> list[Any]:
     return [
         choice

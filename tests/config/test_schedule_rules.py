@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from jinja2 import Environment
 from own_process import printed
 
 from aligntune.config.load import load
@@ -130,8 +131,16 @@ def test_one_that_cannot_be_is_named_with_its_place(written, section, says):
 
 def test_a_trigger_may_use_its_event(written):
     section = "{event: e, resource: data.x, set: {datasets.0.revision: '{{ event.payload.r }}'}}"
-    config = load([written(f"deployment: {{triggers: [{section}]}}")])
-    assert config.deployment.triggers[0].resource == "data.x"
+    path = written(f"deployment: {{triggers: [{section}]}}")
+    (trigger,) = load([path]).deployment.triggers
+    assert trigger.resource == "data.x"
+    for revision in ("20261126", "12e45", "2026.10", "v1 'a' \"b\": <c>", "null"):
+        (set_to,) = (override(*each) for each in flat(trigger.set).items())
+        filled_in = Environment().from_string(set_to).render(event={"payload": {"r": revision}})
+        assert load([path], [filled_in]).datasets[0].revision == revision
+    with pytest.raises(ConfigError, match=r"revision: got ''; must be text that is not empty"):
+        load([path], [Environment().from_string(set_to).render(event={"payload": {}})])
+    assert override("seed", "{{ event.payload.seed }}") == "seed={{ event.payload.seed }}"
 
 
 def test_a_schedule_without_a_slug_has_one_by_its_place(written):
