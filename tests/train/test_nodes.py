@@ -30,17 +30,17 @@ ROWS = [
 
 
 NOTES = """
-import pathlib, signal, sys, time
+import os, pathlib, signal, sys, time
 def note(number, _):
     with (folder / "got").open("a") as file:
         file.write(signal.Signals(number).name + " ")
     if number == signal.SIGHUP:
         raise SystemExit(75)
-folder = pathlib.Path(sys.argv[1])
+folder, parent = pathlib.Path(sys.argv[1]), os.getppid()
 for number in (signal.SIGINT, signal.SIGHUP):
     signal.signal(number, note)
 (folder / "listens").touch()
-while True:
+while os.getppid() == parent:
     time.sleep(0.1)
 """
 
