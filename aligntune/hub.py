@@ -56,10 +56,10 @@ KEPT_BACK = (
 """Never pushed: training state, pickles, hidden files, and directories of that name."""
 STALE = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*"),
-    *("adapter_config.json", "SHA256SUMS.sig"),
+    *("config.json", "generation_config.json", "adapter_config.json", "SHA256SUMS.sig"),
 )
-"""Remote weights that are not in the pushed folder belong to an older model. So does what leads a
-whole model's reader to an adapter's base, and a signature of other digests."""
+"""Remote weights that are not in the pushed folder belong to an older model. So do a whole model's
+configs, or an adapter's, where this is the other of them, and a signature of other digests."""
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 
 

@@ -63,6 +63,8 @@ def test_an_adapter_alone_is_pushed_with_the_name_of_its_base(hub, tiny_model, a
     """With its tokenizer, since nothing else has the chat template that it was trained with."""
     files = {path.name: path for path in tiny_model.iterdir() if path.suffix != ".jinja"}
     commit = hub.commit("model", "me/base", files)
+    hub.commit("model", "me/adapter", files)  # a whole model was there before
+    hub.repos["model", "me/adapter"].private = True
     config = tmp_path / "run.yaml"
     config.write_text(
         "algo: sft\nmodel: {name_or_path: me/base, precision: fp32, max_seq_length: 96}\n"
