@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aligntune.config.data import Dataset
 from aligntune.data.files import suffix
@@ -53,6 +54,8 @@ _SLICE = re.compile(r"\[[^\]]*\]")
 
 def _streamed(dataset: Dataset, builder: "datasets.DatasetBuilder", seed: int) -> list[Row]:
     rows = builder.as_streaming_dataset(split=dataset.split).shuffle(seed, buffer_size=SHUFFLED)
+    if rows.features and _unopened(rows.features) != rows.features:
+        rows = rows.decode(False)
     return list(rows.take(dataset.max_samples))
 
 
@@ -152,9 +155,28 @@ def _verify(dataset: Dataset, commit: str, urls: Sequence[str]) -> None:
         download_dataset(dataset.name, commit, names)
 
 
+def _unopened(features: "datasets.Features") -> "datasets.Features":
+    """`features` whose images, sounds and the like stay files: what opens them is not installed,
+    or they are not there, and only text is learned."""
+    from datasets import Json
+
+    plain = deepcopy(features)
+    rest: list[Any] = [*plain.values()]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, dict | list | tuple):
+            rest += one.values() if isinstance(one, dict) else one
+        elif getattr(one, "feature", None) is not None:
+            rest.append(one.feature)
+        elif hasattr(one, "decode") and not isinstance(one, Json):
+            one.decode = False
+    return plain
+
+
 def _rows_at(table: "datasets.Dataset", indices: Sequence[int]) -> Iterator[Row]:
+    features, raw = _unopened(table.features), table.with_format("arrow")
     for start in range(0, len(indices), BATCH):
-        columns = table[list(indices[start : start + BATCH])]
+        columns = features.decode_batch(raw[list(indices[start : start + BATCH])].to_pydict())
         yield from (
             dict(zip(columns, values, strict=True))
             for values in zip(*columns.values(), strict=True)

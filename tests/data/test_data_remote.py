@@ -138,6 +138,29 @@ def test_slices_of_splits(hub, tmp_path):
     assert "unknown split 'test'; choose from train" in wrong
 
 
+def test_what_is_no_text_is_not_opened(hub, tmp_path):
+    """An image that is not there, and a sound that nothing here can play."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"prompt": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"},
+             "sounds": {"feature": {"_type": "Audio"}, "_type": "List"}}  # fmt: skip
+    nowhere = {"bytes": None, "path": "none.png"}
+    rows = [{"prompt": f"p{n}", "image": nowhere, "sounds": [nowhere]} for n in range(3)]
+    described = json.dumps({"info": {"features": kinds}})
+    media = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("prompt", pa.string()), ("image", media), ("sounds", pa.list_(media))])
+    path = tmp_path / "train.parquet"
+    schema = schema.with_metadata({"huggingface": described})
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    hub.commit("dataset", "me/seen", {"train.parquet": path.read_bytes()})
+    stream = {"name": "me/seen", "streaming": True, "max_samples": 3}
+    for _, found in read(hub, tmp_path, {"name": "me/seen"}, stream):
+        assert sorted(row.pop("prompt")[0] for row in found) == ["p", "p"]
+        assert [row["image"]["bytes"] for row in found] == [None, None]
+        assert found[0]["sounds"][0]["path"].endswith("none.png")
+
+
 def test_a_file_of_a_repository_is_a_subset(hub, tmp_path):
     named, missing = read(
         hub,
