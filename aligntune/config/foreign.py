@@ -51,6 +51,7 @@ FOREIGN = {
     "datasets.type": "datasets.0.format", "datasets.formatting": "datasets.0.format",
     "dataset_text_field": "datasets.0.columns: `{text: <column>}`",
     "column_mapping": _COLUMNS, "field_mappings": _COLUMNS, "column_map": _COLUMNS,
+    "field_messages": _COLUMNS,
     "interleave_probs": "datasets.0.weight: one for each dataset",
     "val_set_size": _HELD_OUT, "val_size": _HELD_OUT, "val_split_ratio": _HELD_OUT,
     "eval_dataset": "evaluation.datasets", "test_datasets": "evaluation.datasets",
@@ -90,6 +91,7 @@ FOREIGN = {
     "gbmpo_l2_coefficient": "train.gbmpo.coefficient",
     "boost_factor": "train.counterfactual.boost", "weighting_mode": "train.counterfactual.mode",
 
+    "eval_interval": "logging.eval_steps", "save_interval": "logging.save_steps",
     "eval_strategy": "logging.eval_steps: a number, or null for none",
     "save_strategy": "logging.save_steps: a number of optimizer steps",
     "load_best_model_at_end": "logging.load_best", "log_level": "logging.level",

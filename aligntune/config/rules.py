@@ -7,7 +7,7 @@ from typing import NamedTuple
 from aligntune.config.algo import COMPARED, GROUP, ONLINE, TASK, Trained
 from aligntune.config.data import Dataset
 from aligntune.config.gates import gate_problems
-from aligntune.config.idle_rules import idle, shares
+from aligntune.config.idle_rules import idle, shares, weights
 from aligntune.config.logging import Launch
 from aligntune.config.naming import KeyPath
 from aligntune.config.presets import PRESETS, resolved, used
@@ -61,7 +61,9 @@ def warnings(config: RunConfig, given: Collection[KeyPath]) -> list[Problem]:
     """The settings among `given` that have no effect or a surprising one."""
     found = list(_unused(("train",), config.algo, config.train, given))
     found += [Problem(*entry) for entry in retrain_warnings(config, given)]
-    found += [Problem(*entry) for entry in (*idle(config, given), *shares(config))]
+    found += [
+        Problem(*entry) for entry in (*idle(config, given), *shares(config), *weights(config))
+    ]
     found += [Problem(*entry) for entry in unpaired(config, given)]
     if config.sft:
         found += _unused(("sft", "train"), "sft", config.sft.train, given)

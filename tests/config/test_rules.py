@@ -351,6 +351,9 @@ HELD_OUT = {"evaluation": {"datasets": [{"name": "x"}], "heldout_fraction": 0.2}
             ["hub_model_id", "hub_license"],
             {"logging": {"hub_model_id": "me/it", "hub_license": "mit", "push_to_hub": False}},
         ),
+        ("train", ["num_epochs"], {"train": {"max_steps": 10, "num_epochs": 3}}),
+        ("train", [], {"train": {"max_steps": 10, "num_epochs": 1}}),
+        ("train", [], {"train": {"num_epochs": 3}}),
         (
             "sample_logging",
             ["num_samples", "prompts"],
@@ -378,6 +381,25 @@ def test_a_percentage_that_looks_like_a_share_is_named(at):
     path = (at, 1, "percent") if at == "datasets" else (at, "datasets", 1, "percent")
     assert warning.path == path
     assert warning.message.endswith("0.5 % of the rows; for the share 0.5 of them write 50")
+
+
+@pytest.mark.parametrize("at", ["datasets", "evaluation", "sft", "reward_model"])
+def test_a_weight_with_nothing_beside_it_is_named(at):
+    def found(*rows):
+        changes = {at: list(rows) if at == "datasets" else {"datasets": list(rows)}}
+        return [warning.path for warning in warnings(config("ppo", **changes), set())]
+
+    path = (at, 0, "weight") if at == "datasets" else (at, "datasets", 0, "weight")
+    assert found({"name": "x", "weight": 0.5}) == [path]
+    assert found({"name": "x", "weight": 0.5}, {"name": "y"}) == found({"name": "x"}) == []
+
+
+def test_repeating_needs_weights():
+    mix = {"mix": {"repeat": True}}
+    (warning,) = warnings(config("dpo", **mix), set())
+    assert warning.path == ("mix", "repeat")
+    weighed = [{"name": "x", "weight": 2}, {"name": "y"}]
+    assert warnings(config("dpo", datasets=weighed, **mix), set()) == []
 
 
 def test_null_is_no_warning():
