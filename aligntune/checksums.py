@@ -224,7 +224,7 @@ def key_id(key: "Ed25519PublicKey") -> str:
 
 def _read(name: str, what: str) -> bytes:
     try:
-        return Path(name).expanduser().read_bytes()
+        return Path(os.path.expanduser(name)).read_bytes()
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise ConfigError(f"{what}: {name} cannot be read: {reason}") from None

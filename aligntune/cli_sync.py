@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from aligntune.cli_config import json_option
@@ -20,7 +22,8 @@ def sync(output_dir: str | None, as_json: bool) -> None:
     from aligntune.errors import ConfigError, ServiceError
     from aligntune.paths import tracking_identity, tracking_uri
 
-    root = Path(output_dir or Logging.model_fields["output_dir"].default).expanduser().absolute()
+    where = output_dir or Logging.model_fields["output_dir"].default
+    root = Path(os.path.expanduser(where)).absolute()
     if not root.is_dir():
         raise ConfigError(f"{root} is not a directory; name one that a run wrote to: --output-dir")
     from aligntune.courier import sync

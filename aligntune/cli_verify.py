@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 
@@ -19,7 +21,7 @@ def verify(path: str, key: str | None, as_json: bool) -> None:
     from aligntune.checksums import check, trusted_key
     from aligntune.errors import ConfigError, DataError
 
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if not folder.is_dir():
         raise ConfigError(f"{path} is not a directory; name one that holds a model")
     found = check(folder, trusted_key(key))

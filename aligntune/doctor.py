@@ -116,7 +116,7 @@ def _mlflow(output_dir: str) -> Iterator[Finding]:
         says = "not used, because MLFLOW_EXPERIMENT_NAME is set"
         yield Finding("note", "MLFLOW_EXPERIMENT_ID", says)
     try:
-        one_registry(tracking_uri(Path(output_dir).expanduser().absolute()))
+        one_registry(tracking_uri(Path(os.path.expanduser(output_dir)).absolute()))
     except ConfigError as error:
         yield Finding("missing", "mlflow registry", str(error))
 

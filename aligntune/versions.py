@@ -59,7 +59,7 @@ class Model:
 def place(output_dir: str) -> Place:
     """The registry of an output directory."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    root = Path(output_dir).expanduser().absolute()
+    root = Path(os.path.expanduser(output_dir)).absolute()
     uri = tracking_uri(root)
     one_registry(uri)
     file = database_file(uri)

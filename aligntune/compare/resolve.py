@@ -1,6 +1,7 @@
 """Which run a person means: a name, a directory, or an MLflow run id."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -76,7 +77,7 @@ def _by_id(run_id: str, output: Path) -> PastRun:
 def _roots(recorded: RecordedRun, output: Path) -> list[Path]:
     """Where its artifacts may be."""
     place = recorded.params.get("logging.output_dir")
-    return [output.absolute()] + ([Path(place).expanduser().absolute()] if place else [])
+    return [output.absolute()] + ([Path(os.path.expanduser(place)).absolute()] if place else [])
 
 
 def from_mlflow(recorded: RecordedRun, output: Path) -> PastRun:

@@ -1,5 +1,6 @@
 """Chat templates: which one a model gets, and whether it renders a conversation."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -61,7 +62,7 @@ def render(tokenizer: PreTrainedTokenizerBase) -> str:
 def _read(chosen: str) -> str:
     if "{" in chosen:
         return chosen
-    path = Path(chosen).expanduser()
+    path = Path(os.path.expanduser(chosen))
     if not path.is_file():
         raise ConfigError(
             f"model.chat_template {chosen!r} is neither a Jinja template (it has no '{{') nor an "

@@ -1,6 +1,7 @@
 """What bolt knows of prompts before its first step: from a file."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ def warm_start(section: Bolt, keys: Sequence[str]) -> State:
         DataError: the file cannot be read, or knows none of the prompts.
     """
     assert section.warm_start
-    file = Path(section.warm_start).expanduser()
+    file = Path(os.path.expanduser(section.warm_start))
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,5 +1,6 @@
 """A mirror map in a file."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ def read_mirror(name: str) -> Mirror:
     Raises:
         DataError: there is none in it.
     """
-    file = Path(name).expanduser()
+    file = Path(os.path.expanduser(name))
     try:
         parameters = load_file(file)[NAME]
     except (OSError, SafetensorError, KeyError) as error:

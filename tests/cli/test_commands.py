@@ -251,6 +251,22 @@ def test_doctor_knows_the_server_of_prefects_profile(server, monkeypatch):
         assert finding("prefect").says == f"http://{server} answers with status 401"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("models", "--output-dir"), ("sync", "--output-dir"), ("verify",), ("verify", "--key")],
+)
+def test_a_home_that_is_nowhere_is_no_bug(run, tmp_path, command):
+    place = "~nobody_is_called_so/output"
+    arguments = (*command, place, tmp_path) if command[-1] == "--key" else (*command, place)
+    code, _, err = run(*arguments)
+    assert (code in (65, 78), place in err, "bug" in err) == (True, True, False), err
+
+
+def test_doctor_looks_for_no_home_that_is_nowhere(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///runs.db")
+    assert [found.state for found in doctor._mlflow("~nobody_is_called_so/output")] == ["ok", "ok"]
+
+
 def test_doctor_measures_the_disk_that_runs_would_fill(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda at: asked.append(at) or DISK)

@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 from offline import make, spec
@@ -9,7 +10,9 @@ from places import place
 from tokens import trained_on, write_split
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from aligntune.data.tokens import longest, tokenized
+from aligntune.data import tokens
+from aligntune.data.rows import BATCH
+from aligntune.data.tokens import Tokens, check_known, longest, pack, tokenized
 from aligntune.errors import DataError
 from aligntune.models.load import load_policy, load_tokenizer
 from aligntune.train.rows import LENGTH, asked, fitting, training_rows
@@ -82,10 +85,6 @@ def test_plain_text_is_learned_as_it_is(tiny_model):
 
 
 def test_lengths_of_prompts_are_known_without_tokenising_again(tiny_model, tmp_path):
-    import pyarrow.parquet as pq
-
-    from aligntune.data import tokens
-
     rows = [{"prompt": TURNS[:2], "extra": '{"level": 3}'}, {"prompt": LOST[:1]}]
     folder = write_split(tmp_path / "data", rows, "prompt", tiny_model)
     made = asked(
@@ -184,3 +183,17 @@ def test_a_template_that_breaks_on_a_row_is_that_rows_fault(tiny_model):
     tokenizer.chat_template = "{{ messages[0]['content'] + 1 }}"
     (found,) = tokenized([{"messages": TURNS}], "conversation", tokenizer)
     assert "the model's chat template refuses" in found
+
+
+def test_what_is_known_of_the_highest_token_takes_no_reading_of_rows(
+    tmp_path, tiny_model, monkeypatch
+):
+    file, tokenizer = tmp_path / "train.tokens.parquet", load_tokenizer(tiny_model)
+    plain = [pack([Tokens([1, 2], 900)])] * BATCH
+    tokens.write(file, [*plain, pack([]), pack([Tokens([], 0), Tokens([5, 77], 1)])])
+    monkeypatch.setattr(pq, "read_table", lambda _: pytest.fail("a million rows are gigabytes"))
+    check_known(file, tokenizer, 78)
+    with pytest.raises(DataError, match=r"the train rows .* its id is 77, and there are 77;"):
+        check_known(file, tokenizer, 77)
+    tokens.write(file, [])
+    check_known(file, tokenizer, 0)

@@ -260,7 +260,7 @@ def test_a_packed_batch_says_where_rows_begin():
             {"input_ids": [9, 9], "seq_lengths": [2]},
         ]
     )
-    said = changed(f"a packed batch is {made}", "by_row.py")
+    said = changed(f"a packed batch is {made}", "padding_free.py")
     assert made["cu_seq_lens_q"].tolist() == [0, 3, 4, 6], said
     assert made["position_ids"].tolist() == [[0, 1, 2, 0, 0, 1]], said
     assert made["labels"].tolist() == [[-100, 6, 7, -100, -100, 9]], said
