@@ -14,10 +14,14 @@ def one_edit_from(name: str, known: Iterable[str]) -> str | None:
 
 
 def similar(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like `name` in small letters, or None if none does."""
+    """The known name that looks most like `name` in small letters, or None if none does; of those
+    that go on where `name` ends, the first: `adamw` is `adamw_torch`, not `adamw_8bit`."""
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(name.lower(), list(known), n=1, cutoff=SIMILAR)), None)
+    meant, every = name.lower(), list(known)
+    close = get_close_matches(meant, every, n=5, cutoff=SIMILAR)
+    longer = [one for one in every if one in close and one.startswith(f"{meant}_")]
+    return next(iter(longer or close), None)
 
 
 def edits(a: str, b: str) -> int:

@@ -123,6 +123,7 @@ def test_the_last_override_wins(write):
     [
         ("train.max_steps=0", "train.max_steps: got 0; must be a whole number >= 1, or null"),
         ("train.max_step=1", "train.max_step: unknown key; did you mean 'max_steps'?"),
+        ("train.optimizer=adamw", "did you mean 'adamw_torch'?"),
         ("peft.zz.x=1", "peft.zz: unknown key; choose from r, alpha, dropout, target_modules"),
         ("datasets=[{name: 1}]", "datasets.0.name: got 1; must be text that is not empty; put it"),
         ("logging.run_name=20261126", "null; write --set 'logging.run_name=\"20261126\"'"),
