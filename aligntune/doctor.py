@@ -122,9 +122,15 @@ def _mlflow(output_dir: str) -> Iterator[Finding]:
 
 
 def _prefect() -> Iterator[Finding]:
-    from flows.api import configured
+    try:
+        from flows.api import configured
 
-    if prefect := os.environ.get("PREFECT_API_URL") or configured():
+        prefect = os.environ.get("PREFECT_API_URL") or configured()
+    except ValueError as error:  # as TOML's and pydantic's are; of these, the texts show values
+        says = f"a profile or a PREFECT_ variable is not valid ({type(error).__name__})"
+        yield Finding("missing", "prefect", f"{says}; `prefect version` shows which")
+        return
+    if prefect:
         yield _answers("prefect", prefect, "/health")
     else:
         yield Finding("ok", "prefect", "no server set; a flow starts one for itself")

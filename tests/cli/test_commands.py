@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
+from own_process import printed
 
 from aligntune import doctor, shipped
 from aligntune.cli import app
@@ -249,6 +250,15 @@ def test_doctor_knows_the_server_of_prefects_profile(server, monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with temporary_settings({PREFECT_API_URL: f"http://{server}/api"}):
         assert finding("prefect").says == f"http://{server} answers with status 401"
+
+
+def test_doctor_says_that_prefects_profiles_cannot_be_read(tmp_path):
+    profiles = tmp_path / "profiles.toml"
+    profiles.write_text("active = [")
+    code = "from aligntune import doctor; print(*doctor._prefect())"
+    said = printed(code, env={"PREFECT_PROFILES_PATH": str(profiles), "PREFECT_API_URL": ""})
+    assert "state='missing'" in said
+    assert "is not valid (TOMLDecodeError)" in said
 
 
 @pytest.mark.parametrize(
