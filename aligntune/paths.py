@@ -97,7 +97,7 @@ def one_registry(store: str) -> None:
         ConfigError: the environment names another registry.
     """
     wanted = os.environ.get("MLFLOW_REGISTRY_URI")
-    if not wanted or wanted.rstrip("/") == store.rstrip("/"):
+    if not wanted or public(wanted).rstrip("/") == public(store).rstrip("/"):
         return
     file = database_file(wanted)
     if file is None or file != database_file(store):

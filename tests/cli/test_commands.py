@@ -236,6 +236,8 @@ def test_a_registry_that_is_not_where_runs_are_is_refused(run, config, monkeypat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9/")
     assert finding("mlflow registry") is None
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://user:hidden@127.0.0.1:9")
+    assert finding("mlflow registry") is None
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "databricks-uc")
     assert finding("mlflow registry").state == "missing"
     for command in (("validate", "--config", config), ("models",), ("plan", "--config", config)):
