@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,11 +106,16 @@ def lead(shared: Path, command: list[str]) -> int:
         raise ConfigError(f"{shared}: an earlier attempt had it; name a new directory") from None
     code = ConfigError.exit_code
     try:
-        environment = os.environ | {SHARED: str(shared)}
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        early: list[int] = []
+        pass_on: Callable[[int], None] = early.append
         for number in _STOPS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-                signal.signal(number, lambda number, _: process.send_signal(number))
+                signal.signal(number, lambda number, _: pass_on(number))
+        environment = os.environ | {SHARED: str(shared)}
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        pass_on = process.send_signal
+        for number in early:
+            pass_on(number)
         code = process.wait()
         return code
     except OSError as error:
