@@ -114,8 +114,8 @@ def lead(shared: Path, command: list[str]) -> int:
         environment = os.environ | {SHARED: str(shared)}
         process = subprocess.Popen(command, env=environment, start_new_session=True)
         pass_on = process.send_signal
-        for number in early:
-            pass_on(number)
+        for missed in early:
+            process.send_signal(missed)
         code = process.wait()
         return code
     except OSError as error:
