@@ -12,7 +12,7 @@ from aligntune.config.reward_model import RewardModelSection
 from aligntune.config.rewards import Reward
 from aligntune.config.run import RunConfig
 from aligntune.config.slices import (
-    HELD_OUT_SEED,
+    ROWS_SEED,
     DataSlice,
     EvaluateSlice,
     ModelSlice,
@@ -82,7 +82,7 @@ def evaluation_data_slice(config: RunConfig) -> DataSlice:
         max_length=None,
         trust_remote_code=False,
         workers=config.launch.data_workers,
-        seed=HELD_OUT_SEED,
+        seed=ROWS_SEED,
     )
 
 

@@ -174,7 +174,7 @@ KINDS: dict[str, Kind] = {
         ("transformers",),
         network=True,
     ),
-    "data": Kind(7, DataSlice, _data, data_sources, ("transformers",), network=True),
+    "data": Kind(8, DataSlice, _data, data_sources, ("transformers",), network=True),
     **{
         algo: Kind(
             _OFFLINE.get(algo, 11),

@@ -25,12 +25,12 @@ class Dataset(Strict):
     revision: str | None = Field(None, min_length=1)
     """Branch, tag or commit of a hub dataset; whatever it names, the commit is pinned."""
     streaming: bool = False
-    """Take `max_samples` rows of a huge hub dataset without downloading all of it: a seeded sample
-    of what comes first."""
+    """Take `max_samples` rows of a huge hub dataset without downloading all of it: a random
+    sample of what comes first, the same for every `seed`."""
     percent: float = Field(100, gt=0, le=100)
-    """Share of the rows to use, a seeded sample."""
+    """Share of the rows to use, a random sample that is the same for every `seed`."""
     max_samples: int | None = Field(None, ge=1)
-    """At most this many rows, a seeded sample taken after `percent`."""
+    """At most this many rows, such a sample, taken after `percent`."""
     task_type: TaskType | None = None
     """What the rows are, where their columns can be read in several ways; a training stage then
     makes of them what it needs. For `evaluation.datasets`: the row type to measure on."""

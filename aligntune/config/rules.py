@@ -1,7 +1,7 @@
 """What no single setting shows: settings that contradict each other, and those that do nothing."""
 
+import os
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from aligntune.config.algo import COMPARED, GROUP, ONLINE, TASK, Trained
@@ -237,7 +237,7 @@ def _adapter_alone(config: RunConfig) -> Iterator[Problem]:
             ("peft", "merge"),
             "the adapter is for the model after `sft`, which is not on the hub; push it merged",
         )
-    elif start.startswith((".", "/", "~", "package://")) or Path(start).exists():
+    elif start.startswith((".", "/", "~", "package://")) or os.path.exists(start):
         yield Problem(
             ("peft", "merge"),
             "the adapter is for a model that is not on the hub; push it merged, or start from a "

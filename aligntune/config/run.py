@@ -49,8 +49,8 @@ class RunConfig(Strict):
     notifications: tuple[Notification, ...] = ()
     """Who is told how a retraining ended."""
     seed: int = Field(42, ge=0, lt=2**32)
-    """Seeds sampling, shuffling, initialisation and dropout of every stage; which rows are held out
-    does not depend on it."""
+    """Seeds sampling, shuffling, initialisation and dropout of every stage; which rows are taken of
+    a dataset, and which are held out, does not depend on it."""
 
 
 def json_schema() -> dict[str, Any]:

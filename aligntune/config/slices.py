@@ -15,9 +15,9 @@ from aligntune.config.reward_model import Objective
 from aligntune.config.rewards import Reward
 from aligntune.config.train import Peft, Train
 
-HELD_OUT_SEED = 42
-"""Of which rows are held out, and of their order, whatever a run's own seed is: another one would
-measure the champion on rows that it has learned, and no two runs on the same."""
+ROWS_SEED = 42
+"""Of which rows are sampled and held out, and of the order of these, whatever a run's own seed is:
+another one would measure the champion on rows that it has learned, and no two runs on the same."""
 
 
 class ModelSlice(Strict):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from aligntune.config.data import Sameness, TaskType
-from aligntune.config.slices import HELD_OUT_SEED
+from aligntune.config.slices import ROWS_SEED
 from aligntune.data import clean, schema
 from aligntune.data.formats import Reader
 from aligntune.data.mix import keys
@@ -151,7 +151,7 @@ class Work:
             tokens=[found.packed for found in fitted],
             lengths=[found.length for found in fitted],
             fits=[found.fit for found in fitted],
-            keys=keys(HELD_OUT_SEED, questions),
+            keys=keys(ROWS_SEED, questions),
             same=same,
         )
 

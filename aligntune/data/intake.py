@@ -46,7 +46,7 @@ class Intake:
         Raises:
             DataError: more of its rows are invalid or too long than may be, or none is left.
         """
-        indices = chosen(source, self._spec.seed)
+        indices = chosen(source)
         account = Account(source, sampled=len(indices), first=len(self._pool))
         self.accounts.append(account)
         work = replace(work, reader=source.reader)

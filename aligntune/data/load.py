@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aligntune.config.data import Dataset, TaskType
-from aligntune.config.slices import HELD_OUT_SEED
+from aligntune.config.slices import ROWS_SEED
 from aligntune.data import sources
 from aligntune.data.formats import Reader, mismatch, reader
 from aligntune.data.mix import Indices, generator, sample
@@ -36,7 +36,7 @@ class Source:
 
 
 def open_sources(
-    datasets: tuple[Dataset, ...], fingerprints: Mapping[str, str], task: TaskType | None, seed: int
+    datasets: tuple[Dataset, ...], fingerprints: Mapping[str, str], task: TaskType | None
 ) -> list[Source]:
     """Every source with the reader that makes `task` of its rows; held-out splits come first, so
     that of two equal rows the held-out one stays.
@@ -48,9 +48,9 @@ def open_sources(
     held, own = [], []
     for index, dataset in enumerate(datasets):
         fingerprint = fingerprints[f"datasets[{index}]"]
-        own.append(_open(index, dataset, fingerprint, task, seed, heldout=False))
+        own.append(_open(index, dataset, fingerprint, task, heldout=False))
         if split := sources.heldout(dataset):
-            held.append(_open(index, split, fingerprint, task, seed, heldout=True))
+            held.append(_open(index, split, fingerprint, task, heldout=True))
     return [*held, *own]
 
 
@@ -59,11 +59,10 @@ def _open(
     dataset: Dataset,
     fingerprint: str,
     task: TaskType | None,
-    seed: int,
     *,
     heldout: bool,
 ) -> Source:
-    rows = sources.read(dataset, fingerprint, HELD_OUT_SEED if heldout else seed)
+    rows = sources.read(dataset, fingerprint, ROWS_SEED)
     wanted = task or dataset.task_type
     found = reader(rows.columns, wanted, dataset.task_type, dataset.format)
     if not rows.columns:
@@ -80,12 +79,12 @@ def _open(
     return Source(index, dataset, fingerprint, rows, found, heldout)
 
 
-def chosen(source: Source, seed: int) -> Indices:
+def chosen(source: Source) -> Indices:
     """Indices of the rows to use: `percent`, and of these `max_samples`, both seeded samples."""
     dataset, count = source.dataset, source.rows.count
     share = round(count * dataset.percent / 100)
-    found = sample(count, share, generator(seed, source.index, "percent"))
+    found = sample(count, share, generator(ROWS_SEED, source.index, "percent"))
     if dataset.max_samples is None:
         return found
-    random = generator(seed, source.index, "max_samples")
+    random = generator(ROWS_SEED, source.index, "max_samples")
     return found[sample(len(found), dataset.max_samples, random)]

@@ -70,9 +70,9 @@ def prepare(spec: DataSlice, fingerprints: Mapping[str, str], place: Place) -> P
     """
     if spec.cleaning.near_duplicates is not None:
         require_minhash()
-    sources = open_sources(spec.datasets, fingerprints, spec.task, spec.seed)
+    sources = open_sources(spec.datasets, fingerprints, spec.task)
     task = _common_task(sources)
-    tick = _ticker(place, sum(len(chosen(source, spec.seed)) for source in sources))
+    tick = _ticker(place, sum(len(chosen(source)) for source in sources))
     with ExitStack() as stack, uncollected():
         lines, packed = (stack.enter_context(TemporaryFile(dir=place.out)) for _ in range(2))
         pool = Pool(lines, packed)

@@ -55,7 +55,7 @@ _SLICE = re.compile(r"\[[^\]]*\]")
 def _streamed(dataset: Dataset, builder: "datasets.DatasetBuilder", seed: int) -> list[Row]:
     rows = builder.as_streaming_dataset(split=dataset.split).shuffle(seed, buffer_size=SHUFFLED)
     if rows.features and _unopened(rows.features) != rows.features:
-        rows = rows.decode(False)
+        rows = rows.cast(_unopened(rows.features))
     return list(rows.take(dataset.max_samples))
 
 

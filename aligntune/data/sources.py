@@ -278,12 +278,13 @@ def _files(name: str) -> dict[str, Path]:
 def _refuse_splits(name: str, found: Sequence[str]) -> None:
     """ConfigError where the names, below the folder that they share, say that some of the files are
     to be trained on, and others to measure on."""
-    told: dict[str, str] = {}
+    told: dict[frozenset[str], str] = {}
     for file in found:
-        for word in _SPLIT.findall(file.lower()):
-            told.setdefault({"tr": "train", "te": "test"}.get(word[:2], "valid"), file)
-    if len(told) > 1 and len(found) > 1:
-        one, other = list(dict.fromkeys([*told.values(), *found]))[:2]
+        words = _SPLIT.findall(file.lower())
+        if of := frozenset({"tr": "train", "te": "test"}.get(word[:2], "valid") for word in words):
+            told.setdefault(of, file)
+    if len(told) > 1:
+        one, other = list(told.values())[:2]
         raise ConfigError(
             f"dataset {name!r} has different splits, {one} and {other}; name the files of one with "
             "a glob"

@@ -173,9 +173,11 @@ def test_held_out_rows_are_capped_and_the_rest_is_not_trained_on(run_stage):
     assert capped.train == everything.train
 
 
-def test_a_seed_changes_the_order_and_not_what_is_held_out(run_stage):
+@pytest.mark.parametrize("share", [{}, {"max_samples": 60}, {"percent": 50}])
+def test_a_seed_changes_the_order_and_not_what_is_held_out(run_stage, share):
     """A champion that was trained with another seed has learned nothing that it is measured on."""
-    first, second = (run_stage(ARITHMETIC, heldout_fraction=0.2, seed=seed) for seed in (1, 2))
+    dataset = ARITHMETIC | share
+    first, second = (run_stage(dataset, heldout_fraction=0.2, seed=seed) for seed in (1, 2))
     assert questions(first.heldout) == questions(second.heldout)
     assert set(questions(first.train)) == set(questions(second.train))
     assert questions(first.train)[:20] != questions(second.train)[:20]
@@ -281,9 +283,13 @@ def test_a_row_that_does_not_fit_its_layout_counts_as_bad(run_stage, write_jsonl
 
 def test_a_small_sample_of_a_good_source_is_allowed_some_bad_luck(run_stage, write_jsonl):
     """Of a source with just under 1 % of bad rows, one sample of 100 in four holds two or more."""
-    name = write_jsonl(broken(1000, 9))
-    for seed in range(20):
-        run_stage({"name": name, "max_samples": 100}, seed=seed)
+    good = run_stage({"name": write_jsonl(broken(1000, 0)), "max_samples": 100})
+    drawn = {row["messages"][0]["content"] for row in good.train}
+    rows = sorted(broken(1000, 0), key=lambda row: row["prompt"] not in drawn)
+    bad = [*rows[:3], *rows[-6:]]
+    name = write_jsonl(row | {"completion": " "} if row in bad else row for row in broken(1000, 0))
+    made = run_stage({"name": name, "max_samples": 100})
+    assert made.metrics["invalid"] == 3
 
 
 def test_a_sample_of_a_bad_source_is_refused(run_stage, write_jsonl):

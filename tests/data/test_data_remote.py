@@ -144,12 +144,15 @@ def test_what_is_no_text_is_not_opened(hub, tmp_path):
     import pyarrow.parquet as pq
 
     kinds = {"prompt": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"},
-             "sounds": {"feature": {"_type": "Audio"}, "_type": "List"}}  # fmt: skip
+             "sounds": {"feature": {"_type": "Audio"}, "_type": "List"},
+             "level": {"_type": "Json"}}  # fmt: skip
     nowhere = {"bytes": None, "path": "none.png"}
-    rows = [{"prompt": f"p{n}", "image": nowhere, "sounds": [nowhere]} for n in range(3)]
+    rows = [{"prompt": f"p{n}", "image": nowhere, "sounds": [nowhere], "level": '{"of": 1}'}
+            for n in range(3)]  # fmt: skip
     described = json.dumps({"info": {"features": kinds}})
     media = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    schema = pa.schema([("prompt", pa.string()), ("image", media), ("sounds", pa.list_(media))])
+    types = [pa.string(), media, pa.list_(media), pa.json_()]
+    schema = pa.schema(list(zip(kinds, types, strict=True)))
     path = tmp_path / "train.parquet"
     schema = schema.with_metadata({"huggingface": described})
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
@@ -158,6 +161,7 @@ def test_what_is_no_text_is_not_opened(hub, tmp_path):
     for _, found in read(hub, tmp_path, {"name": "me/seen"}, stream):
         assert sorted(row.pop("prompt")[0] for row in found) == ["p", "p"]
         assert [row["image"]["bytes"] for row in found] == [None, None]
+        assert [row["level"] for row in found] == [{"of": 1}, {"of": 1}]
         assert found[0]["sounds"][0]["path"].endswith("none.png")
 
 

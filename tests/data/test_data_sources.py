@@ -409,9 +409,11 @@ def test_a_directory_of_several_splits_is_refused(tmp_path, one, other):
     assert rows_of(tmp_path / f"{one[:7]}*") == [{"prompt": "p", "completion": "c"}]
 
 
-def test_a_file_alone_is_of_one_split_whatever_it_is_called(tmp_path):
-    write(tmp_path / "train_eval.jsonl", [{"prompt": "p", "completion": "c"}])
-    assert rows_of(f"{tmp_path}/") == [{"prompt": "p", "completion": "c"}]
+@pytest.mark.parametrize("shards", [1, 2])
+def test_what_is_called_alike_is_of_one_split_whatever_it_is_called(tmp_path, shards):
+    for shard in range(shards):
+        write(tmp_path / f"train_eval-{shard}.jsonl", [{"prompt": "p", "completion": "c"}])
+    assert rows_of(f"{tmp_path}/") == [{"prompt": "p", "completion": "c"}] * shards
 
 
 def test_what_datasets_saves_beside_rows_is_no_data(tmp_path):
