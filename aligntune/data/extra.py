@@ -16,13 +16,19 @@ MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 def refuse_media(columns: Row) -> None:
     """DataError for a row that is about more than its text, which alone would be learned."""
     for name in MEDIA:
-        value = columns.get(name)
-        # Not by its truth alone: arrays have none.
-        if value is not None and not (isinstance(value, str | bytes | list | dict) and not value):
+        if not _empty(columns.get(name)):
             raise DataError(
                 f"`{name}` is not empty, and only text is learned; leave such rows out, or give "
                 f"the column another name with `columns: {{unseen: {name}}}` to learn their text"
             )
+
+
+def _empty(value: Any) -> bool:
+    """Whether there is nothing in it, as in the `{bytes: null, path: null}` of no image."""
+    if isinstance(value, list | dict):
+        return all(_empty(each) for each in (value.values() if isinstance(value, dict) else value))
+    # Not by its truth alone: arrays have none.
+    return value is None or value is False or (isinstance(value, str | bytes) and not value)
 
 
 def extra(columns: Row) -> Row:

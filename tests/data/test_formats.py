@@ -515,6 +515,9 @@ NAN = float("nan")
         ),
         ({"prompt": "p", "images": [], "audio": ""},
          {"prompt": turns("p"), "extra": '{"audio":"","images":[]}'}),
+        ({"prompt": "p", "image": {"bytes": None, "path": None}, "images": [None], "video": False},
+         {"prompt": turns("p"),
+          "extra": '{"image":{"bytes":null,"path":null},"images":[null],"video":false}'}),
         (
             {"messages": turns("q", "a"), "functions": [{"name": "f"}]},
             {"messages": turns("q", "a"), "tools": TOOLS},
@@ -546,6 +549,7 @@ def test_quirks_of_public_sets(row, expected):
             "parts that are not text",
         ),
         ({"messages": turns("<image>\nq", "a"), "images": ["a.png"]}, "`images` is not empty, and"),
+        ({"prompt": "q", "answer": "1", "images": [None, {"path": "a"}]}, "`images` is not empty"),
         (
             {"prompt": "q", "answer": "1", "image": {"bytes": b"x"}},
             "`image` is not empty, and only",
