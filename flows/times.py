@@ -74,9 +74,10 @@ def over(want: DeploymentScheduleCreate) -> bool:
     if not isinstance(time, RRuleSchedule):
         return False
     now = datetime.now(ZoneInfo(time.timezone or "UTC")).replace(tzinfo=None)
-    every = rrulestr(time.rrule, dtstart=FIRST, ignoretz=True)
-    first = list(islice(every, LOOKED_AT))
-    return not first or (len(first) < LOOKED_AT and max(first) < now)
+    every = iter(rrulestr(time.rrule, dtstart=FIRST, ignoretz=True))
+    if any(at >= now for at in islice(every, LOOKED_AT)):
+        return False
+    return next(every, None) is None
 
 
 def _moved(there: SCHEDULE_TYPES, want: SCHEDULE_TYPES) -> bool:

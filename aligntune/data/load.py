@@ -62,7 +62,7 @@ def _open(
     *,
     heldout: bool,
 ) -> Source:
-    rows = sources.read(dataset, fingerprint, ROWS_SEED)
+    rows = sources.read(dataset, fingerprint)
     wanted = task or dataset.task_type
     found = reader(rows.columns, wanted, dataset.task_type, dataset.format)
     if not rows.columns:
@@ -80,7 +80,7 @@ def _open(
 
 
 def chosen(source: Source) -> Indices:
-    """Indices of the rows to use: `percent`, and of these `max_samples`, both seeded samples."""
+    """Indices of the rows to use: `percent`, and of these `max_samples`, both by ROWS_SEED."""
     dataset, count = source.dataset, source.rows.count
     share = round(count * dataset.percent / 100)
     found = sample(count, share, generator(ROWS_SEED, source.index, "percent"))

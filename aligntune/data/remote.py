@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aligntune.config.data import Dataset
+from aligntune.config.slices import ROWS_SEED
 from aligntune.data.files import suffix
 from aligntune.data.rows import BATCH, Row, Rows
 from aligntune.errors import AlignTuneError, ConfigError, DataError, ServiceError, unknown
@@ -21,12 +22,12 @@ SHUFFLED = 10_000
 """Rows from which a streamed sample is drawn at a time."""
 
 
-def read_hub(dataset: Dataset, commit: str, seed: int = 0) -> Rows:
+def read_hub(dataset: Dataset, commit: str) -> Rows:
     """The rows of `dataset.split` at that commit, each file with the digest that the hub lists.
 
     `subset` is a configuration of the dataset, or else a folder or a file in its repository.
-    `split` may have slices, `train[:10%]+test`. With `streaming` the rows are a seeded sample of
-    what comes first, and files are not checked, as they are not loaded whole.
+    `split` may have slices, `train[:10%]+test`. With `streaming` the rows are a sample of what
+    comes first, and files are not checked, as they are not loaded whole.
     """
     import datasets
 
@@ -39,7 +40,7 @@ def read_hub(dataset: Dataset, commit: str, seed: int = 0) -> Rows:
                 f"dataset {dataset.name!r}: " + unknown("split", name, map(str, files))
             )
     if dataset.streaming:
-        return Rows.of(_asked(dataset, partial(_streamed, dataset, builder, seed)))
+        return Rows.of(_asked(dataset, partial(_streamed, dataset, builder)))
     _verify(dataset, commit, [str(url) for urls in files.values() for url in urls])
     _asked(dataset, builder.download_and_prepare)
     try:
@@ -52,8 +53,9 @@ def read_hub(dataset: Dataset, commit: str, seed: int = 0) -> Rows:
 _SLICE = re.compile(r"\[[^\]]*\]")
 
 
-def _streamed(dataset: Dataset, builder: "datasets.DatasetBuilder", seed: int) -> list[Row]:
-    rows = builder.as_streaming_dataset(split=dataset.split).shuffle(seed, buffer_size=SHUFFLED)
+def _streamed(dataset: Dataset, builder: "datasets.DatasetBuilder") -> list[Row]:
+    rows = builder.as_streaming_dataset(split=dataset.split)
+    rows = rows.shuffle(ROWS_SEED, buffer_size=SHUFFLED)
     if rows.features and _unopened(rows.features) != rows.features:
         rows = rows.cast(_unopened(rows.features))
     return list(rows.take(dataset.max_samples))

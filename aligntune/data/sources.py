@@ -125,13 +125,12 @@ def fingerprint(dataset: Dataset) -> str:
     return f"sha256:{_digest(_local(dataset, kind))}"
 
 
-def read(dataset: Dataset, fingerprint: str, seed: int = 0) -> Rows:
-    """The rows that `fingerprint` identifies, with `columns` applied. `seed` is for the sample that
-    is streamed.
+def read(dataset: Dataset, fingerprint: str) -> Rows:
+    """The rows that `fingerprint` identifies, with `columns` applied.
 
     Raises DataError for broken files, or files that have changed since.
     """
-    rows = _read(dataset, fingerprint, seed)
+    rows = _read(dataset, fingerprint)
     if not rows.count:
         raise DataError(f"{_called(dataset)} ({dataset.split}) has no rows")
     return _renamed(rows, dataset) if dataset.columns else rows
@@ -147,7 +146,7 @@ def heldout(dataset: Dataset) -> Dataset | None:
     return dataset.model_copy(update=own)
 
 
-def _read(dataset: Dataset, fingerprint: str, seed: int) -> Rows:
+def _read(dataset: Dataset, fingerprint: str) -> Rows:
     kind = _kind(dataset.name)
     if kind == "procedural":
         generator, task = _generator(dataset.name)
@@ -159,7 +158,7 @@ def _read(dataset: Dataset, fingerprint: str, seed: int) -> Rows:
     if kind == "hub":
         from aligntune.data.remote import read_hub
 
-        return read_hub(dataset, fingerprint.removeprefix("commit:"), seed)
+        return read_hub(dataset, fingerprint.removeprefix("commit:"))
     paths = _local(dataset, kind)
     if fingerprint != f"sha256:{_digest(paths)}":
         raise DataError(f"{_called(dataset)} has changed since the run was planned; start it again")

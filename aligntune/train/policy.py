@@ -82,10 +82,8 @@ def train_policy(
     setting.decided(trainer.made)
     prompts = first_prompts(spec.sample_logging, data)
     metrics = fit(trainer, spec, setting, rows=len(train), prompts=prompts)
-    if shown is not None:
-        text_config.output_router_logits = (
-            shown  # TRL turns it on, and the saved config would say so
-        )
+    if shown is not None:  # TRL turns it on, and the saved config would say so
+        text_config.output_router_logits = shown
     if trainer.is_world_process_zero():
         save_policy(trainer.accelerator.unwrap_model(trainer.model), tokenizer, setting.out)
     return metrics
